@@ -1,0 +1,45 @@
+"""Recipes: the schema, the loader, and the shrunken form for a smoke test. Imports no torch."""
+
+from spoutnik.recipe.loading import check_models, find_recipe, load_recipe, parse_recipe, recipe_folders
+from spoutnik.recipe.schema import (
+    AnyStage,
+    Balance,
+    CorpusStage,
+    DistillStage,
+    EvalStage,
+    ModelSpec,
+    PretrainStage,
+    Price,
+    Recipe,
+    ReportStage,
+    RLStage,
+    SampleStage,
+    SFTStage,
+    Source,
+    TaskSpec,
+)
+from spoutnik.recipe.smoke import smoke
+
+__all__ = [
+    "AnyStage",
+    "Balance",
+    "CorpusStage",
+    "DistillStage",
+    "EvalStage",
+    "ModelSpec",
+    "PretrainStage",
+    "Price",
+    "RLStage",
+    "Recipe",
+    "ReportStage",
+    "SFTStage",
+    "SampleStage",
+    "Source",
+    "TaskSpec",
+    "check_models",
+    "find_recipe",
+    "load_recipe",
+    "parse_recipe",
+    "recipe_folders",
+    "smoke",
+]

@@ -1,0 +1,163 @@
+"""Reads recipes: finds the file, parses the TOML, and turns every fault into one sentence with file, key and remedy."""
+
+import difflib
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from spoutnik.errors import UserError
+from spoutnik.recipe.schema import AnyStage, Recipe
+
+
+def load_recipe(path_or_name: str | Path) -> Recipe:
+    """Reads a recipe from a TOML file, or by the name of one that ships with Spoutnik.
+
+    Raises UserError naming the file, the key and the remedy when anything is wrong with it.
+    """
+    path = find_recipe(path_or_name)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}.") from None
+    return parse_recipe(content, str(path))
+
+
+def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
+    """Checks the content of a recipe; `origin` names it in errors."""
+    try:
+        recipe = Recipe.model_validate(content)
+    except ValidationError as error:
+        faults = error.errors()
+        more = f" ({len(faults) - 1} more after it.)" if len(faults) > 1 else ""
+        raise UserError(f"{origin}: {_sentence(faults[0], content).rstrip('.')}.{more}".replace("?.", "?")) from None
+    _check_order(recipe, origin)
+    return recipe
+
+
+def find_recipe(path_or_name: str | Path) -> Path:
+    """A path resolves to itself; a bare name to `recipes/NAME.toml` in the package or in the checkout."""
+    path = Path(path_or_name)
+    if path.is_file():
+        return path
+    shipped = {file.stem: file for folder in recipe_folders() for file in sorted(folder.glob("*.toml"))}
+    found = shipped.get(str(path_or_name))
+    if found is None:
+        close = difflib.get_close_matches(str(path_or_name), shipped, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"give a path, or one of: {', '.join(sorted(shipped)) or 'none ship here'}."
+        raise UserError(f"No recipe {str(path_or_name)!r}: it is neither a file nor a recipe that ships with Spoutnik; {hint}")
+    return found
+
+
+def recipe_folders() -> list[Path]:
+    """Where recipes ship: beside the package's modules in a wheel, at the root of a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    return [folder for folder in (package / "recipes", package.parent.parent / "recipes") if folder.is_dir()]
+
+
+def check_models(recipe: Recipe, find: Callable[[str], Path], origin: str) -> None:
+    """Refuses a recipe that names a model which is neither an earlier stage nor found by `find` (which raises UserError)."""
+    stages = {stage.name for stage in recipe.stages}
+    for position, stage in enumerate(recipe.stages):
+        for key, name in stage.inputs().items():
+            if name in stages or name.endswith(".jsonl"):
+                continue
+            try:
+                find(name)
+            except UserError as error:
+                raise UserError(f"{origin}: stage[{position}] {stage.name!r}: {key} = {name!r} is no earlier stage; {error}") from None
+
+
+def _check_order(recipe: Recipe, origin: str) -> None:
+    """Every input that is a stage must come earlier and be of the right sort."""
+    earlier: dict[str, AnyStage] = {}
+    later = {stage.name for stage in recipe.stages}
+    for position, stage in enumerate(recipe.stages):
+        where = f"{origin}: stage[{position}] {stage.name!r}"
+        if stage.name in earlier:
+            raise UserError(f"{where}: name is taken by an earlier stage; every stage needs its own.")
+        for key, name in stage.inputs().items():
+            fault = _input_fault(stage, key, name, earlier, later)
+            if fault:
+                raise UserError(f"{where}: {key} = {name!r} {fault}.")
+        earlier[stage.name] = stage
+
+
+def _input_fault(stage: AnyStage, key: str, name: str, earlier: dict[str, AnyStage], later: set[str]) -> str | None:
+    """What is wrong with an input, as the end of a sentence; None where it is right or can only be told by looking for a model."""
+    if name not in earlier and name in later:
+        return "names a stage that comes no earlier; move that stage up"
+    kind = earlier[name].kind if name in earlier else None
+    if key != "data":
+        produces_no_model = kind in ("corpus", "sample", "eval", "report")
+        return f"is a {kind} stage, which makes no model; name a stage that does" if produces_no_model else None
+    wanted = "corpus" if stage.kind == "pretrain" else "sample"
+    if kind == wanted:
+        return None
+    if wanted == "sample" and kind is None and name.endswith(".jsonl"):
+        return None if Path(name).is_file() else "does not exist; give the path of a JSONL file or the name of an earlier sample stage"
+    candidates = [known.name for known in earlier.values() if known.kind == wanted]
+    offer = f"; there is: {', '.join(candidates)}" if candidates else "; add one before this stage"
+    found = f"is a {kind} stage" if kind else "is no earlier stage"
+    return f"{found}, expected a {wanted} stage{' or a .jsonl file' if wanted == 'sample' else ''}{offer}"
+
+
+def _sentence(fault: ErrorDetails, content: dict[str, Any]) -> str:
+    where = _key_path(fault["loc"], content)
+    if fault["type"] == "extra_forbidden":
+        key = str(fault["loc"][-1])
+        known = _known_keys(fault["loc"][:-1])
+        close = difflib.get_close_matches(key, known, n=1)
+        return f"{where} is unknown; " + (f"did you mean `{close[0]}`?" if close else f"known here: {', '.join(known)}")
+    if fault["type"] == "missing":
+        return f"{where} is missing; add it"
+    if fault["type"] == "union_tag_not_found":
+        return f"{where}.kind is missing; add one of {fault.get('ctx', {}).get('expected_tags', ', '.join(_kinds()))}"
+    if fault["type"] == "union_tag_invalid":
+        return f"{where}.kind is {fault['ctx']['tag']!r}; expected one of {fault['ctx']['expected_tags']}"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        return f"{where}: {message}" if where else message
+    return f"{where} = {fault['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _key_path(loc: tuple[int | str, ...], content: dict[str, Any]) -> str:
+    """("stage", 2, "rl", "clip") -> "stage[2] 'r1-zero' clip": the tag that pydantic inserts goes, the stage's name comes."""
+    parts = list(loc)
+    prefix = ""
+    if len(parts) >= 2 and parts[0] == "stage" and isinstance(parts[1], int):
+        table = content["stage"][parts[1]]
+        name = f" {table['name']!r}" if isinstance(table, dict) and "name" in table else ""
+        prefix = f"stage[{parts[1]}]{name}"
+        parts = parts[3:] if len(parts) > 2 and parts[2] in _kinds() else parts[2:]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
+    return f"{prefix}: {path}" if prefix and path else prefix + path
+
+
+def _kinds() -> list[str]:
+    return [str(model.model_fields["kind"].default) for model in get_args(AnyStage)]
+
+
+def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
+    """The keys of the table at `loc`."""
+    models: list[type[BaseModel]] = [Recipe]
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        tagged = [model for model in models if "kind" in model.model_fields and model.model_fields["kind"].default == part]
+        fields = [field for model in models for key, field in model.model_fields.items() if part in (key, field.alias)]
+        models = tagged or [model for field in fields for model in _models_in(field.annotation)]
+    return sorted({field.alias or key for model in models for key, field in model.model_fields.items()})
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The table types within an annotation: through lists, unions and Annotated."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in (Annotated, Union, UnionType, list):
+        for argument in get_args(annotation):
+            yield from _models_in(argument)
