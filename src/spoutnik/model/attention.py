@@ -1,0 +1,132 @@
+"""The two attentions, side by side: grouped-query (Llama, Mistral, Qwen) and multi-head latent (DeepSeek).
+
+Letters: B rows, T query tokens, S key tokens, H heads, N channels of a head without position, R with rotary position, V of a value,
+C channels of the latent, D hidden size.
+"""
+
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spoutnik.model.config import ModelConfig
+from spoutnik.model.layers import RMSNorm
+from spoutnik.model.rope import rotate_halves, rotate_interleaved, softmax_scale
+
+
+class Cache(Protocol):
+    """Where attention keeps what later tokens will read. The owner (the engine) knows rows, positions and memory."""
+
+    length: int
+    """S, the number of keys that `extend` returns; every position of the call is below it."""
+
+    def extend(self, layer: int, *new: Tensor) -> tuple[Tensor, ...]:
+        """Stores each `new` [B, T, ...] at the positions of this call and returns each with everything cached, [B, S, ...]."""
+        ...
+
+
+class Span(NamedTuple):
+    """What a call of the decoder tells its attention layers about positions."""
+
+    cos: Tensor
+    """[B, T, 1, R / 2] float32"""
+    sin: Tensor
+    mask: Tensor | None
+    """[B, 1, T, S] or [1, 1, T, S], True where a query may look; None means plainly causal with T == S."""
+
+
+def attend(query_BTHd: Tensor, key_BSHd: Tensor, value_BSHV: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """softmax(q k^T * scale) v -> [B, T, H, V]. Keys and values may have fewer heads; each then serves a group of queries."""
+    grouped = query_BTHd.shape[2] != key_BSHd.shape[2]
+    out_BHTV = F.scaled_dot_product_attention(
+        query_BTHd.transpose(1, 2),
+        key_BSHd.transpose(1, 2),
+        value_BSHV.transpose(1, 2),
+        attn_mask=mask,
+        is_causal=mask is None,
+        scale=scale,
+        enable_gqa=grouped,
+    )
+    return out_BHTV.transpose(1, 2)
+
+
+class GroupedQueryAttention(nn.Module):
+    """Attention in which groups of query heads share a key-value head (arXiv 2305.13245); rotary pairs are halves."""
+
+    def __init__(self, config: ModelConfig, layer: int):
+        super().__init__()
+        self.layer, self.head_dim, self.scale = layer, config.head_dim, softmax_scale(config)
+        query_size, key_size = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, query_size, bias=config.attention_bias)
+        self.k_proj = nn.Linear(config.hidden_size, key_size, bias=config.attention_bias)
+        self.v_proj = nn.Linear(config.hidden_size, key_size, bias=config.attention_bias)
+        self.o_proj = nn.Linear(query_size, config.hidden_size, bias=config.attention_bias and config.model_type == "llama")
+
+    def forward(self, x_BTD: Tensor, span: Span, cache: Cache | None) -> Tensor:
+        query_BTHd = rotate_halves(self.q_proj(x_BTD).unflatten(-1, (-1, self.head_dim)), span.cos, span.sin)
+        key_BShd = rotate_halves(self.k_proj(x_BTD).unflatten(-1, (-1, self.head_dim)), span.cos, span.sin)
+        value_BShd = self.v_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
+        if cache is not None:
+            key_BShd, value_BShd = cache.extend(self.layer, key_BShd, value_BShd)
+        return self.o_proj(attend(query_BTHd, key_BShd, value_BShd, span.mask, self.scale).flatten(2))
+
+
+class MultiHeadLatentAttention(nn.Module):
+    """Keys and values are rebuilt from one small latent per token, which is all that is cached (DeepSeek-V3, equations 1 to 11).
+
+    `naive` rebuilds every head's keys and values: cheaper when many queries share them (training, prefill). `absorbed` folds the
+    rebuilding matrices into the query and the output and attends over latents: cheaper for one query over a long cache. Both compute
+    the same function; a test holds one against the other.
+    """
+
+    def __init__(self, config: ModelConfig, layer: int):
+        super().__init__()
+        self.layer, self.scale = layer, softmax_scale(config)
+        self.num_heads, self.kv_lora_rank = config.num_attention_heads, config.kv_lora_rank
+        self.nope, self.rope, self.value = config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim
+        hidden_size, query_size = config.hidden_size, self.num_heads * (self.nope + self.rope)
+        if config.q_lora_rank:
+            self.q_a_proj = nn.Linear(hidden_size, config.q_lora_rank, bias=False)
+            # transformers builds the latents' norms with its default 1e-6 whatever rms_norm_eps says; every published model has 1e-6.
+            self.q_a_layernorm = RMSNorm(config.q_lora_rank, 1e-6)
+            self.q_b_proj = nn.Linear(config.q_lora_rank, query_size, bias=False)
+        else:
+            self.q_proj = nn.Linear(hidden_size, query_size, bias=False)
+        self.kv_a_proj_with_mqa = nn.Linear(hidden_size, self.kv_lora_rank + self.rope, bias=False)
+        self.kv_a_layernorm = RMSNorm(self.kv_lora_rank, 1e-6)
+        self.kv_b_proj = nn.Linear(self.kv_lora_rank, self.num_heads * (self.nope + self.value), bias=False)
+        self.o_proj = nn.Linear(self.num_heads * self.value, hidden_size, bias=False)
+
+    def forward(self, x_BTD: Tensor, span: Span, cache: Cache | None) -> Tensor:
+        q_nope_BTHN, q_rope_BTHR = self._queries(x_BTD, span)
+        latent_BSC, k_rope_BSR = self.kv_a_proj_with_mqa(x_BTD).split([self.kv_lora_rank, self.rope], dim=-1)
+        latent_BSC = self.kv_a_layernorm(latent_BSC)
+        k_rope_BSR = rotate_interleaved(k_rope_BSR[:, :, None], span.cos, span.sin).squeeze(2)
+        if cache is not None:
+            latent_BSC, k_rope_BSR = cache.extend(self.layer, latent_BSC, k_rope_BSR)
+        one_query_many_keys = cache is not None and x_BTD.shape[1] == 1
+        attention = self.absorbed if one_query_many_keys else self.naive
+        return self.o_proj(attention(q_nope_BTHN, q_rope_BTHR, latent_BSC, k_rope_BSR, span.mask).flatten(2))
+
+    def _queries(self, x_BTD: Tensor, span: Span) -> tuple[Tensor, Tensor]:
+        query_BTq = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x_BTD))) if hasattr(self, "q_a_proj") else self.q_proj(x_BTD)
+        q_nope_BTHN, q_rope_BTHR = query_BTq.unflatten(-1, (self.num_heads, -1)).split([self.nope, self.rope], dim=-1)
+        return q_nope_BTHN, rotate_interleaved(q_rope_BTHR, span.cos, span.sin)
+
+    def naive(self, q_nope_BTHN: Tensor, q_rope_BTHR: Tensor, latent_BSC: Tensor, k_rope_BSR: Tensor, mask: Tensor | None) -> Tensor:
+        """Multi-head form: k = [W_UK c ; k_rope], v = W_UV c. Returns [B, T, H, V]."""
+        k_nope_BSHN, value_BSHV = self.kv_b_proj(latent_BSC).unflatten(-1, (self.num_heads, -1)).split([self.nope, self.value], dim=-1)
+        key_BSHd = torch.cat((k_nope_BSHN, k_rope_BSR[:, :, None].expand(-1, -1, self.num_heads, -1)), dim=-1)
+        return attend(torch.cat((q_nope_BTHN, q_rope_BTHR), dim=-1), key_BSHd, value_BSHV, mask, self.scale)
+
+    def absorbed(self, q_nope_BTHN: Tensor, q_rope_BTHR: Tensor, latent_BSC: Tensor, k_rope_BSR: Tensor, mask: Tensor | None) -> Tensor:
+        """Multi-query form: score = (W_UK^T q_nope) . c + q_rope . k_rope, output = W_UV (sum p c). Returns [B, T, H, V]."""
+        up_HnC = self.kv_b_proj.weight.unflatten(0, (self.num_heads, -1))
+        up_key_HNC, up_value_HVC = up_HnC.split([self.nope, self.value], dim=1)
+        query_BHTC = torch.einsum("bthn,hnc->bhtc", q_nope_BTHN, up_key_HNC)
+        scores_BHTS = query_BHTC @ latent_BSC[:, None].mT + q_rope_BTHR.transpose(1, 2) @ k_rope_BSR[:, None].mT
+        if mask is None:
+            mask = torch.ones(scores_BHTS.shape[-2:], dtype=torch.bool, device=scores_BHTS.device).tril()
+        weights_BHTS = (scores_BHTS * self.scale).masked_fill(~mask, -torch.inf).softmax(-1, dtype=torch.float32).to(latent_BSC.dtype)
+        return torch.einsum("bhtc,hvc->bthv", weights_BHTS @ latent_BSC[:, None], up_value_HVC)

@@ -1,0 +1,62 @@
+"""Three ways to run routed experts, all the same function: a loop (the reference), padded batches, and torch's grouped GEMM.
+
+Each takes hidden_TD, experts_TK (int64), weights_TK (float32), gate_up_EfD (f = 2F: gate rows, then up rows), down_EDF and returns [T, D].
+Letters: T tokens, K experts per token, E experts, S slots of an expert, D hidden size, F expert width.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Implementation = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def loop(hidden_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up_EfD: Tensor, down_EDF: Tensor) -> Tensor:
+    """One expert after another, as the paper writes it. Slow and obvious: the others are tested against it."""
+    out_TD = torch.zeros_like(hidden_TD)
+    for expert in range(gate_up_EfD.shape[0]):
+        token_n, choice_n = torch.where(experts_TK == expert)
+        gate_nF, up_nF = F.linear(hidden_TD[token_n], gate_up_EfD[expert]).chunk(2, dim=-1)
+        expert_nD = F.linear(F.silu(gate_nF) * up_nF, down_EDF[expert])
+        out_TD = out_TD.index_add(0, token_n, (expert_nD * weights_TK[token_n, choice_n, None]).to(out_TD.dtype))
+    return out_TD
+
+
+def padded(hidden_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up_EfD: Tensor, down_EDF: Tensor) -> Tensor:
+    """Gives every expert as many slots as the busiest one needs and multiplies all at once. No token is dropped.
+
+    The fastest on CPU for small experts. Memory grows with the largest load, so a badly unbalanced call falls back to the loop.
+    """
+    tokens, top_k = experts_TK.shape
+    num_experts = gate_up_EfD.shape[0]
+    expert_n = experts_TK.flatten()
+    counts_E = torch.bincount(expert_n, minlength=num_experts)
+    slots = int(counts_E.max())
+    if slots * num_experts > 4 * top_k * tokens + 64 * num_experts:
+        return loop(hidden_TD, experts_TK, weights_TK, gate_up_EfD, down_EDF)
+    order_n = expert_n.argsort(stable=True)
+    place_n = torch.arange(len(order_n), device=order_n.device) - (counts_E.cumsum(0) - counts_E)[expert_n[order_n]]
+    slot_n = torch.empty_like(order_n).scatter(0, order_n, expert_n[order_n] * slots + place_n)
+    input_n = torch.arange(tokens, device=order_n.device).repeat_interleave(top_k)
+    batch_ESD = hidden_TD.new_zeros(num_experts * slots, hidden_TD.shape[1]).index_copy(0, slot_n, hidden_TD[input_n])
+    gate_ESF, up_ESF = torch.bmm(batch_ESD.view(num_experts, slots, -1), gate_up_EfD.mT).chunk(2, dim=-1)
+    out_ESD = torch.bmm(F.silu(gate_ESF) * up_ESF, down_EDF.mT).flatten(0, 1)
+    chosen_TKD = out_ESD[slot_n].view(tokens, top_k, -1)
+    return torch.einsum("tkd,tk->td", chosen_TKD, weights_TK.to(chosen_TKD.dtype))
+
+
+def grouped(hidden_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up_EfD: Tensor, down_EDF: Tensor) -> Tensor:
+    """Tokens sorted by expert, one ragged GEMM (torch.nn.functional.grouped_mm). The choice for large experts on an accelerator."""
+    tokens, top_k = experts_TK.shape
+    expert_n = experts_TK.flatten()
+    order_n = expert_n.argsort(stable=True)
+    ends_E = torch.bincount(expert_n, minlength=gate_up_EfD.shape[0]).cumsum(0).to(torch.int32)
+    gate_nF, up_nF = F.grouped_mm(hidden_TD[order_n // top_k], gate_up_EfD.mT, offs=ends_E).chunk(2, dim=-1)
+    expert_nD = F.grouped_mm(F.silu(gate_nF) * up_nF, down_EDF.mT, offs=ends_E)
+    weighted_nD = (expert_nD * weights_TK.flatten()[order_n, None]).to(hidden_TD.dtype)
+    return torch.zeros_like(hidden_TD).index_add(0, order_n // top_k, weighted_nD)
+
+
+IMPLEMENTATIONS: dict[str, Implementation] = {"loop": loop, "padded": padded, "grouped": grouped}
