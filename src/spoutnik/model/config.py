@@ -136,7 +136,7 @@ class ModelConfig:
         model_type = raw.get("model_type")
         if model_type not in ARCHITECTURES:
             raise UserError(
-                f"The model's architecture is {model_type!r}; Spoutnik runs {', '.join(ARCHITECTURES)}. Choose a checkpoint of one of these."
+                f"The model's architecture is {model_type!r}; Spoutnik runs {', '.join(ARCHITECTURES)}. Choose one of these."
             )
         raw = _current_names(raw)
         if raw.get("hidden_act", "silu") != "silu":

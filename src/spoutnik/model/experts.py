@@ -49,7 +49,7 @@ def padded(hidden_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up_Ef
 
 def grouped(hidden_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up_EfD: Tensor, down_EDF: Tensor) -> Tensor:
     """Tokens sorted by expert, one ragged GEMM (torch.nn.functional.grouped_mm). The choice for large experts on an accelerator."""
-    tokens, top_k = experts_TK.shape
+    top_k = experts_TK.shape[1]
     expert_n = experts_TK.flatten()
     order_n = expert_n.argsort(stable=True)
     ends_E = torch.bincount(expert_n, minlength=gate_up_EfD.shape[0]).cumsum(0).to(torch.int32)

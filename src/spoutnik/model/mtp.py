@@ -1,6 +1,7 @@
 """Multi-token prediction: one extra decoder layer that guesses the token after the next one (DeepSeek-V3, section 2.2).
 
-Deviation from the paper's text, as in every released checkpoint: equation 21 writes [hidden; embedding], `eh_proj` takes [embedding; hidden].
+Deviation from the paper's text, as in every released checkpoint: equation 21 writes [hidden; embedding], where `eh_proj` takes
+[embedding; hidden].
 """
 
 import torch
