@@ -14,7 +14,7 @@ from spoutnik.text.r1_template import BOS, EOS, PAD, PLAIN_TOKENS, R1_TEMPLATE, 
 
 DEEPSEEK_CJK = "[一-龥\u3040-\u309f\u30a0-\u30ff]+"
 DEEPSEEK_WORDS = (
-    r"[!\"#$%&'*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 Message = Mapping[str, Any]
