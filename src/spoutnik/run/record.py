@@ -31,7 +31,8 @@ class Record:
     def truncate_stage(self, stage: str, step: int) -> None:
         """Drops what `stage` wrote after `step`, so that going on from the state saved at `step` leaves nothing twice.
 
-        Lines without a step count as later than the lines of steps before them; the starts of the stage stay, for they happened.
+        Lines without a step count as later than the lines of steps before them. Starts stay, for they happened; an end goes, for the
+        stage is not at its end.
         """
         if not self.path.exists():
             return
@@ -39,7 +40,7 @@ class Record:
         for event in read(self.path):
             mine = event.get("stage") == stage and event.get("event") != "stage_start"
             reached = max(reached, event.get("step", 0)) if mine else reached
-            if mine and event.get("step", reached) > step:
+            if mine and (event.get("step", reached) > step or event.get("event") == "stage_end"):
                 dropped += 1
             else:
                 kept.append(event)

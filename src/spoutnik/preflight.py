@@ -1,0 +1,114 @@
+"""Refuses what cannot work before anything runs: unknown models and tasks, impossible configurations, too little memory or disk."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+from spoutnik.errors import UserError
+from spoutnik.recipe import AnyStage, CorpusStage, DistillStage, PretrainStage, Recipe, RLStage, TaskSpec, check_models
+from spoutnik.recipe.schema import Optimised
+from spoutnik.run import machine
+
+WEIGHT = 4
+"""Bytes of one parameter: float32."""
+TRAINED = 4 * WEIGHT
+"""Bytes of one parameter in training: weight, gradient, and Adam's two moments."""
+
+
+def check(recipe: Recipe, pending: Iterable[AnyStage], out: Path, origin: str) -> None:
+    """Raises UserError for the first of the `pending` stages that cannot work here."""
+    pending = list(pending)
+    check_models(recipe, find_model, origin)
+    for stage in pending:
+        where = f"{origin}: stage {stage.name!r}"
+        try:
+            for task in tasks_of(stage):
+                make_task(task)
+            if isinstance(stage, Optimised):
+                _check_memory(recipe, stage)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+    _check_disk(recipe, pending, out, origin)
+
+
+def find_model(name: str) -> Path:
+    """Where a model is: see `spoutnik.checkpoint.find`."""
+    from spoutnik.checkpoint.find import find
+
+    return find(name)
+
+
+def make_task(spec: TaskSpec) -> object:
+    """Builds the task, so that a wrong name or option is told now."""
+    from spoutnik.tasks import make
+
+    return make(spec.name, **spec.options)
+
+
+def tasks_of(stage: AnyStage) -> list[TaskSpec]:
+    """Every task that a stage names."""
+    if isinstance(stage, CorpusStage):
+        return [source.task for source in stage.sources if source.task]
+    single = getattr(stage, "task", None)
+    return [*getattr(stage, "tasks", []), *([single] if single else [])]
+
+
+def count_parameters(recipe: Recipe, stage: PretrainStage) -> int:
+    """Parameters of the model that a stage would train; nothing is allocated. Raises UserError for an impossible model."""
+    import torch
+
+    from spoutnik.model.config import ModelConfig
+    from spoutnik.model.init import depth_config
+    from spoutnik.model.transformer import CausalLM
+
+    corpus = next(other for other in recipe.stages if isinstance(other, CorpusStage) and other.name == stage.data)
+    known = [field.name for field in dataclasses.fields(ModelConfig)]
+    for key in stage.model.overrides:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            raise UserError(
+                f"model.{key} is no field of ModelConfig; " + (f"did you mean `{close[0]}`?" if close else f"known: {', '.join(known)}.")
+            )
+    config = depth_config(stage.model.family, stage.model.depth, corpus.vocab_size).with_(**stage.model.overrides)
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in CausalLM(config).parameters())
+
+
+def _check_memory(recipe: Recipe, stage: Optimised) -> None:
+    """Counts only what cannot be avoided (trained and frozen weights, the batch's ids), so it never refuses what would fit."""
+    parameters = parameters_of(recipe, stage.name)
+    needed = parameters * TRAINED
+    if isinstance(stage, PretrainStage):
+        needed += stage.batch_tokens * 16
+    if isinstance(stage, RLStage) and stage.kl_coef > 0:
+        needed += parameters * WEIGHT
+    if isinstance(stage, DistillStage) and stage.teacher:
+        needed += parameters_of(recipe, stage.teacher) * WEIGHT
+    here = machine.inspect().memory
+    if needed > here:
+        found = f"needs at least {needed / machine.GIB:.1f} GiB to train {parameters / 1e6:,.0f} M parameters"
+        raise UserError(
+            f"it {found}, but this machine has {here / machine.GIB:.1f} GiB; take a smaller model (model.depth) or a larger machine."
+        )
+
+
+def _check_disk(recipe: Recipe, pending: list[AnyStage], out: Path, origin: str) -> None:
+    """Room for every checkpoint, and for two working states (the old one stays until the new one is whole) of the largest model."""
+    sizes = [parameters_of(recipe, stage.name) for stage in pending if isinstance(stage, Optimised)]
+    needed = sum(sizes) * WEIGHT + 2 * max(sizes, default=0) * TRAINED
+    free = machine.disk_free(out)
+    if needed > free:
+        found = f"needs about {needed / machine.GIB:.1f} GiB on the disk of {out}, but {free / machine.GIB:.1f} GiB are free"
+        raise UserError(f"{origin} {found}; make room or give another --out.")
+
+
+def parameters_of(recipe: Recipe, name: str) -> int:
+    """Parameters of a stage's model, followed back to where it came from; of a model on disk, the least that its files can hold."""
+    by_name = {stage.name: stage for stage in recipe.stages}
+    if name not in by_name:
+        path = find_model(name)
+        files = [path] if path.is_file() else [*path.glob("*.safetensors"), *path.glob("*.gguf")]
+        return sum(file.stat().st_size for file in files) // WEIGHT
+    stage = by_name[name]
+    return count_parameters(recipe, stage) if isinstance(stage, PretrainStage) else parameters_of(recipe, stage.inputs()["from"])
