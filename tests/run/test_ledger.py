@@ -1,0 +1,57 @@
+"""Costs add up over resumptions, and energy says where its figure comes from."""
+
+import time
+
+import pytest
+
+from spoutnik.recipe import Price
+from spoutnik.run.energy import EnergyMeter
+from spoutnik.run.ledger import Ledger, read_costs
+
+
+def counter(root, microjoules):
+    zone = root / "intel-rapl:0"
+    zone.mkdir(exist_ok=True, parents=True)
+    (zone / "energy_uj").write_text(str(microjoules))
+    (zone / "max_energy_range_uj").write_text("1000000")
+    return root
+
+
+def test_costs_add_up_over_resumptions(tmp_path):
+    path = tmp_path / "ledger.json"
+    for _ in range(3):
+        ledger = Ledger(path, Price(cpu_core_hour=3600.0, currency="CHF"), EnergyMeter(tmp_path / "none"))
+        ledger.add(tokens=10, flops=1e9)
+        end = time.process_time() + 0.05
+        while time.process_time() < end:
+            pass
+        ledger.save()
+    costs = read_costs(path)
+    assert (costs.tokens, costs.flops, costs.resumptions, costs.currency) == (30, 3e9, 2, "CHF")
+    assert costs.cpu_s >= 0.14
+    assert costs.money == pytest.approx(costs.wall_s * costs.cores)
+
+
+def test_estimated_energy_is_labelled_with_its_rate_and_follows_processor_time(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.json", Price(kwh=3.6e6, watts_per_core=7), EnergyMeter(tmp_path / "none"))
+    end = time.process_time() + 0.05
+    while time.process_time() < end:
+        pass
+    costs = ledger.save()
+    assert costs.energy_source == "estimated (7 W per busy core)"
+    assert costs.energy_joules == pytest.approx(7 * costs.cpu_s)
+    assert costs.money == pytest.approx(costs.energy_joules)
+
+
+def test_a_counter_is_read_as_measured_and_survives_its_overflow(tmp_path):
+    root = counter(tmp_path / "powercap", 900_000)
+    (root / "intel-rapl:0:0").mkdir()  # a part of the package: already in its sum
+    (root / "intel-rapl:0:0" / "energy_uj").write_text("5")
+    meter = EnergyMeter(root)
+    ledger = Ledger(tmp_path / "ledger.json", Price(), meter)
+    counter(root, 100_000)
+    assert ledger.save().energy_joules == pytest.approx(0.2)
+    counter(root, 400_000)
+    costs = ledger.save()
+    assert costs.energy_joules == pytest.approx(0.5)
+    assert costs.energy_source.startswith("measured")
