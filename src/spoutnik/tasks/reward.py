@@ -52,6 +52,8 @@ def grade(task: Task, problem: Problem, completion: str, thinking: bool, languag
     if answer is not None:
         try:
             accuracy = float(task.verify(problem, answer))
+        except UserError:
+            raise
         except Exception as error:  # a verifier may raise anything on hostile text; grade reports it
             fault = f"{type(error).__name__}: {error}"
     return Reward(accuracy, float(is_well_formed(completion, thinking)), language_consistency(reasoning, language), fault)
