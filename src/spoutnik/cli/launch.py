@@ -1,0 +1,73 @@
+"""spoutnik launch: a whole recipe."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from spoutnik.recipe import Recipe
+    from spoutnik.run.directory import RunDirectory
+
+RECIPE_HELP = "A TOML file, or the name of a recipe that ships with Spoutnik, such as sputnik."
+OUT_HELP = "The run's folder [default: runs/NAME]. The same command on the same folder goes on where it stopped."
+
+
+def launch(
+    recipe: Annotated[str, typer.Argument(help=RECIPE_HELP)],
+    out: Annotated[Path | None, typer.Option(help=OUT_HELP)] = None,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Every stage in seconds: shows that all works, not that anything is learnt.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's seed.")] = None,
+    save_every: Annotated[float, typer.Option(help="Seconds between saved states.")] = 60.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print where everything is as JSON.")] = False,
+) -> None:
+    """Run a recipe: every stage in turn, going on where an earlier call stopped."""
+    import spoutnik.recipe as recipes
+
+    chosen = recipes.load_recipe(recipe)
+    if seed is not None:
+        chosen = chosen.model_copy(update={"seed": seed})
+    if smoke:
+        chosen = recipes.smoke(chosen)
+    out = out or Path("runs") / chosen.name
+    directory = carry(chosen, out, str(recipes.find_recipe(recipe)), save_every=save_every)
+    print_results(chosen, directory, as_json)
+
+
+def carry(recipe: "Recipe", out: Path, origin: str, only: str | None = None, save_every: float = 60.0) -> "RunDirectory":
+    """Runs a recipe; after Ctrl-C says how to go on and exits with 130."""
+    import sys
+
+    from spoutnik.pipeline import run_recipe
+    from spoutnik.run.progress import duration
+
+    minutes = sum(stage.minutes for stage in recipe.stages)
+    planned = f", planned for {duration(minutes * 60)}" if minutes and only is None else ""
+    print(f"{recipe.name}: {only or f'{len(recipe.stages)} stages'} in {out}{planned}", file=sys.stderr)
+    try:
+        return run_recipe(recipe, out, origin, only=only, save_every_s=save_every)
+    except KeyboardInterrupt:
+        print(f"\nStopped. Everything up to here is saved in {out}; run the same command again to go on.", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def print_results(recipe: "Recipe", directory: "RunDirectory", as_json: bool) -> None:
+    """Says where the report and the checkpoints are, and how to chat."""
+    from spoutnik.cli.output import print_json, program
+    from spoutnik.run.record import read
+    from spoutnik.run.summary import best_checkpoint
+
+    made = {stage.name: directory.checkpoint(stage.name) for stage in recipe.stages if directory.checkpoint(stage.name).is_dir()}
+    best = best_checkpoint(read(directory.record_path), list(made))
+    report = directory.report_path if directory.report_path.exists() else None
+    if as_json:
+        print_json({"report": report, "checkpoints": made, "best": best})
+        return
+    if report:
+        print(f"\nReport       {report}")
+    if made:
+        print("Checkpoints  " + "\n             ".join(str(path) for path in made.values()))
+    if best:
+        print(f"Chat with    {program()} chat {made[best]}")

@@ -1,0 +1,36 @@
+"""The program `spoutnik`: puts the commands together and turns a fault of input into one sentence and exit code 1."""
+
+import sys
+
+import typer
+
+from spoutnik.cli import allocator, chat, doctor, eval_, launch, models, report, stage, tasks
+from spoutnik.errors import UserError
+
+app = typer.Typer(
+    help="The whole DeepSeek recipe in the open, on the hardware you have.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("launch")(launch.launch)
+for kind in stage.KINDS:
+    app.command(kind, help=stage.HELP[kind])(stage.command(kind))
+app.command("eval")(eval_.evaluate)
+app.command("chat")(chat.chat)
+app.command("report")(report.report)
+app.add_typer(tasks.app, name="tasks")
+app.add_typer(models.app, name="models")
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Runs the command line; returns to the shell 0, 1 for a fault of input, 2 for a misused command, 130 after Ctrl-C."""
+    allocator.restart_with_kept_memory(sys.argv[1:])
+    try:
+        app()
+    except UserError as error:
+        print(f"spoutnik: {error}", file=sys.stderr)
+        sys.exit(1)

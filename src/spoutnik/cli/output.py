@@ -1,0 +1,43 @@
+"""What commands share for printing and for reading options."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from spoutnik.errors import UserError
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def table(rows: list[list[str]]) -> str:
+    """Columns of text, left-aligned, two spaces apart."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def task_options(pairs: list[str]) -> dict[str, Any]:
+    """["numbers=[2,3]", "operators=+-"] -> {"numbers": [2, 3], "operators": "+-"}: a value is JSON where it can be, else text."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise UserError(f"--option {pair!r} is no key=value pair; write it as in --option numbers=[2,3].")
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+    return options
+
+
+def program() -> str:
+    """How the user can call this program again: by name if it is on the path, else by where it is."""
+    called = Path(sys.argv[0])
+    if shutil.which("spoutnik") or called.name != "spoutnik":
+        return "spoutnik"
+    return os.path.relpath(called)
