@@ -1,0 +1,189 @@
+"""The engine: continuous batching over one model.
+
+Prefill caches all of a prompt but its last token. From there every request is alike: each step feeds one token per running row, the
+last of the prompt or the one drawn before, and draws the next. So there is one place where tokens are made, and a prompt that several
+requests share is computed once and its rows copied.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from spoutnik.engine.cache import SlotCache
+from spoutnik.engine.detokenizer import Detokenizer
+from spoutnik.engine.request import Completion, Event, Request
+from spoutnik.engine.sampler import SamplingParameters, sample
+from spoutnik.engine.scheduler import Scheduler, prefill_groups
+from spoutnik.engine.scheduler import Sequence as Running
+from spoutnik.model.transformer import CausalLM
+from spoutnik.text.tokenizer import Tokenizer
+
+PREFILL_TOKENS = 4096  # most token cells of one prefill call, which bounds its memory; longer prompts are cached piece by piece
+
+
+class Engine:
+    """Generates for many requests at once with the very modules that training uses. Not thread-safe.
+
+    `max_batch` rows run together, each up to `max_length` tokens (default: the model's context). The model runs in eval mode and keeps
+    no gradient. An idle engine holds no cache, so the model's weights, dtype and device may change between calls.
+    """
+
+    def __init__(self, model: CausalLM, tokenizer: Tokenizer, max_batch: int = 64, max_length: int | None = None):
+        self.model, self.tokenizer = model, tokenizer
+        context = model.config.max_position_embeddings
+        max_length = context if max_length is None else min(max_length, context)
+        self._scheduler = Scheduler(max_batch, max_length)
+        self._cache = SlotCache(max_batch, max_length)
+        self._parameters: SamplingParameters | None = None
+        self._texts: dict[int, Detokenizer] = {}  # only of requests whose text matters before their end
+        self.tokens_generated = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether another `step` has work to do."""
+        return self._scheduler.busy
+
+    def add(self, request: Request) -> int:
+        """Queues a request and returns its id. A prompt as long as the context or longer raises UserError."""
+        request_id = self._scheduler.add(request)
+        if request.stop or request.stream:
+            self._texts[request_id] = Detokenizer(self.tokenizer.decode, request.stop)
+        return request_id
+
+    def cancel(self, request_id: int) -> bool:
+        """Ends a request; the next step reports it with what it has so far and reuses its row. False if it has ended already."""
+        return self._scheduler.cancel(request_id)
+
+    @torch.inference_mode()
+    def step(self) -> list[Event]:
+        """Admits what fits, gives every running request one token, and reports streamed text and ended requests."""
+        self.model.eval()
+        events = self._retire()
+        admitted = self._scheduler.admit()
+        if admitted:
+            self._parameters = None
+            self._prefill(len(admitted))
+        if self._scheduler.running:
+            events += self._decode()
+        events += self._retire()
+        if not self.busy:
+            self._cache.clear()
+        return events
+
+    def generate(self, requests: Sequence[Request], progress: Callable[[int, int], None] | None = None) -> list[Completion]:
+        """Runs requests to their end and returns completions in the same order. `progress(ended, tokens)` is called after each step.
+
+        Needs an engine with nothing else under way, and leaves it so however it ends.
+        """
+        if self.busy:
+            raise RuntimeError("generate() needs an idle engine; finish or cancel the requests that were added before")
+        training, completions, tokens_before = self.model.training, dict[int, Completion](), self.tokens_generated
+        try:
+            ids = [self.add(request) for request in requests]
+            while self.busy:
+                for event in self.step():
+                    if event.completion is not None:
+                        completions[event.request_id] = event.completion
+                if progress is not None:
+                    progress(len(completions), self.tokens_generated - tokens_before)
+            return [completions[request_id] for request_id in ids]
+        finally:
+            self.reset()
+            self.model.train(training)
+
+    def reset(self) -> None:
+        """Forgets every request and gives the cache's memory back."""
+        self._scheduler.clear()
+        self._cache.clear()
+        self._texts.clear()
+
+    def _prefill(self, admitted: int) -> None:
+        """Caches all but the last prompt token of the rows admitted last. Of rows with the same prompt, one is computed."""
+        running = self._scheduler.running
+        row_of_prompt: dict[tuple[int, ...], int] = {}
+        computed: list[int] = []
+        copied: list[tuple[int, int]] = []
+        for row, sequence in enumerate(running):
+            source = row_of_prompt.setdefault(sequence.prompt_ids, row)
+            if row >= len(running) - admitted and len(sequence.prompt_ids) > 1:
+                if source == row:
+                    computed.append(row)
+                else:
+                    copied.append((source, row))
+        lengths = [len(running[row].prompt_ids) - 1 for row in computed]
+        for group in prefill_groups(lengths, PREFILL_TOKENS):
+            self._prefill_together([computed[index] for index in group], lengths[group[0]])
+        if copied:
+            length = max(len(running[row].prompt_ids) - 1 for _, row in copied)
+            self._cache.copy_rows([source for source, _ in copied], [target for _, target in copied], length)
+
+    def _prefill_together(self, rows: list[int], length: int) -> None:
+        """One group, padded on the right to `length` tokens. Padding lands in cells that are overwritten before they are read."""
+        padded = [[*self._scheduler.running[row].prompt_ids[:-1], *[0] * length][:length] for row in rows]
+        ids_BT = torch.tensor(padded, device=self._device)
+        positions_BT = torch.arange(length, device=self._device).expand(len(rows), -1)
+        for start in range(0, length, PREFILL_TOKENS):
+            piece = slice(start, start + PREFILL_TOKENS)
+            self._cache.place(rows, positions_BT[:, piece])
+            self.model.hidden(ids_BT[:, piece], positions_BT[:, piece], self._cache)
+
+    def _decode(self) -> list[Event]:
+        """One token for every running row."""
+        running = self._scheduler.running
+        positions = [sequence.last_position for sequence in running]
+        ids_B1 = torch.tensor([sequence.last_token for sequence in running], device=self._device)[:, None]
+        positions_B1 = torch.tensor(positions, device=self._device)[:, None]
+        self._cache.place(range(len(running)), positions_B1)
+        logits_BV = self.model.head(self.model.hidden(ids_B1, positions_B1, self._cache)[:, -1])
+        if self._parameters is None:
+            self._parameters = SamplingParameters.of([sequence.request for sequence in running], self._device)
+        tokens, logprobs = sample(logits_BV, self._parameters, [position + 1 for position in positions])
+        self.tokens_generated += len(tokens)
+        events = []
+        for sequence, token, logprob in zip(running, tokens, logprobs, strict=True):
+            text = self._take(sequence, token, logprob)
+            if sequence.request.stream:
+                events.append(Event(sequence.id, text, None))
+        return events
+
+    def _take(self, sequence: Running, token: int, logprob: float) -> str:
+        """Gives a row its token and ends it where it must end; returns the text that became certain, for rows that follow it."""
+        sequence.append(token, logprob)
+        if token in self.tokenizer.eos_token_ids:
+            sequence.finish_reason = "stop"
+            return ""
+        if sequence.room == 0:
+            sequence.finish_reason = "length"
+        if not self._texts or (following := self._texts.get(sequence.id)) is None:
+            return ""
+        text = following.feed(token)
+        if following.stopped:
+            sequence.finish_reason = "stop"
+        return text
+
+    def _retire(self) -> list[Event]:
+        """Reports ended requests and closes the gaps that they leave."""
+        ended, moves = self._scheduler.sweep()
+        if ended:
+            self._parameters = None
+        if moves:
+            length = max(self._scheduler.running[target].last_position for _, target in moves)
+            if length:
+                self._cache.copy_rows([source for source, _ in moves], [target for _, target in moves], length)
+        return [self._last_event(sequence) for sequence in ended]
+
+    def _last_event(self, sequence: Running) -> Event:
+        following = self._texts.pop(sequence.id, None)
+        if following is not None:
+            tail = following.close()
+            text = following.text
+        else:
+            ended_by_eos = sequence.finish_reason == "stop"
+            tail, text = "", self.tokenizer.decode(sequence.token_ids[: len(sequence.token_ids) - ended_by_eos])
+        assert sequence.finish_reason is not None
+        completion = Completion(text, sequence.token_ids, sequence.logprobs, sequence.finish_reason, prompt_tokens=len(sequence.prompt_ids))
+        return Event(sequence.id, tail, completion)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model.model.embed_tokens.weight.device
