@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spoutnik.errors import UserError
-from spoutnik.tasks import Problem, make, trees
+from spoutnik.tasks import Problem, make
 from spoutnik.tasks.countdown import Countdown
 from spoutnik.tasks.faithful import check_steps, supported
 from spoutnik.tasks.reward import grade, is_well_formed
@@ -133,25 +133,6 @@ def test_efforts_and_careless_claims_are_drawn_from_the_trace_options() -> None:
     careless = make("countdown", trace_options={"careless": 1.0}).trace(problem, rng)
     assert careless.splitlines()[0].endswith(" yes")
     assert not supported(careless, 9_999)
-
-
-def test_brackets_appear_exactly_where_they_are_needed() -> None:
-    five, eight, thirty, two = (trees.leaf(number) for number in (5, 8, 30, 2))
-
-    def join(operator: str, a: trees.Tree | None, b: trees.Tree | None) -> trees.Tree:
-        assert a is not None
-        assert b is not None
-        joined = trees.join(operator, a, b)
-        assert joined is not None
-        return joined
-
-    assert trees.expression(join("-", thirty, join("+", five, eight))) == "30-(8+5)"
-    assert trees.expression(join("-", join("-", thirty, five), eight)) == "30-5-8"
-    assert trees.expression(join("+", thirty, join("-", eight, five))) == "30+8-5"
-    assert trees.expression(join("*", thirty, join("-", eight, five))) == "30*(8-5)"
-    assert trees.expression(join("/", thirty, join("*", five, two))) == "30/(5*2)"
-    assert trees.expression(join("*", join("/", thirty, five), two)) == "30/5*2"
-    assert trees.expression(join("/", join("+", thirty, join("*", five, two)), eight)) == "(30+5*2)/8"
 
 
 def test_solutions_are_all_of_them_and_all_right() -> None:

@@ -136,3 +136,12 @@ def test_only_the_thinking_is_read_for_its_language() -> None:
 def test_an_unknown_language_is_refused() -> None:
     with pytest.raises(UserError, match="choose one"):
         language_consistency("so", "tlh")
+
+
+def test_a_fault_of_input_is_not_hidden_as_a_fault_of_the_verifier() -> None:
+    class Unavailable(Countdown):
+        def verify(self, problem: Problem, answer: str) -> bool:
+            raise UserError("a package is missing")
+
+    with pytest.raises(UserError, match="missing"):
+        grade(Unavailable(), PROBLEM, GOOD, thinking=True)

@@ -1,28 +1,43 @@
-"""Tasks by name."""
+"""Tasks by name: our own, and the adapters `gym:DATASET` and `jsonl:PATH`."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 from spoutnik.errors import UserError
+from spoutnik.tasks.arithmetic import Arithmetic
 from spoutnik.tasks.base import Task
 from spoutnik.tasks.countdown import Countdown
+from spoutnik.tasks.gym import GymTask
+from spoutnik.tasks.jsonl import JsonlTask
+from spoutnik.tasks.letters import Letters
+from spoutnik.tasks.words import Words
 
-_TASKS: dict[str, Callable[..., Task]] = {"countdown": Countdown}
+_OWN: dict[str, type[Any]] = {"arithmetic": Arithmetic, "countdown": Countdown, "letters": Letters, "words": Words}
+_ADAPTERS = ("gym:DATASET", "jsonl:PATH")
 
 
 def names() -> list[str]:
-    """The names that `make` knows."""
-    return sorted(_TASKS)
+    """The tasks that need nothing but their name. `make` also takes the adapters' names."""
+    return sorted(_OWN)
 
 
-def make(name: str, **options: Any) -> Task:
+def make(name: str, /, **options: Any) -> Task:
     """Builds the task called `name`; raises UserError for an unknown name, an unknown option or a value out of range."""
-    if name not in _TASKS:
-        raise UserError(f"there is no task {name!r}; the known ones are {', '.join(names())}.")
-    task = _TASKS[name]
-    known = [field.name for field in dataclasses.fields(task) if field.init]  # type: ignore[arg-type]
+    kind, colon, source = name.partition(":")
+    if colon and kind == "gym":
+        return GymTask(source, options)
+    if colon and kind == "jsonl":
+        _check_options(name, JsonlTask, options, hidden=("path", "pool"))
+        return JsonlTask(source, **options)
+    if name not in _OWN:
+        raise UserError(f"there is no task {name!r}; the known ones are {', '.join([*names(), *_ADAPTERS])}.")
+    _check_options(name, _OWN[name], options)
+    task: Task = _OWN[name](**options)
+    return task
+
+
+def _check_options(name: str, task: type[Any], options: dict[str, Any], hidden: tuple[str, ...] = ()) -> None:
+    known = [field.name for field in dataclasses.fields(task) if field.init and field.name not in hidden]
     for option in options:
         if option not in known:
             raise UserError(f"task {name!r} has no option {option!r}; it takes {', '.join(known)}.")
-    return task(**options)

@@ -71,11 +71,11 @@ def steps(tree: Tree) -> list[str]:
 
 
 def expression(tree: Tree) -> str:
-    """The tree as one expression with no bracket that it does not need: `30-(5+8)`, `25+17-8`."""
+    """The tree as one expression, bracketed so that the usual order of evaluation is the tree's own: `30-(5+8)`, `25+17-8`."""
     if tree.left is None or tree.right is None:
         return str(tree.value)
     left = _bracketed(tree.left, tree.kind == "*" and tree.left.kind == "+")
-    right = _bracketed(tree.right, tree.right.kind == "+" if tree.operator in "-*" else tree.operator == "/" and bool(tree.right.kind))
+    right = _bracketed(tree.right, tree.right.kind == "+" or tree.right.kind == tree.kind)
     return f"{left}{tree.operator}{right}"
 
 

@@ -1,0 +1,139 @@
+"""Questions and answers from a JSONL file, as a task.
+
+A line is an object with a question and an answer (GSM8K's files: the final answer follows `####`), or a conversation in Hugging Face's
+`messages` form, whose first user turn asks and whose last assistant turn answers.
+"""
+
+import functools
+import importlib.util
+import json
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spoutnik.errors import UserError
+from spoutnik.tasks.base import SPLITS, Problem, check_split, no_trace, split_of
+from spoutnik.tasks.values import read_number, same_answer
+from spoutnik.tasks.workers import VerifierPool, shared_pool
+from spoutnik.text import reasoning as think
+
+
+@dataclass(frozen=True)
+class Row:
+    """One usable line."""
+
+    question: str
+    answer: str
+
+
+@dataclass
+class JsonlTask:
+    """`question` and `answer` name the fields. `belongs_to` puts the whole file into one split; "both" lets each question's hash decide.
+
+    Answers are compared as exact numbers where the reference is one, else as mathematics by math-verify in a worker process where that
+    package is installed, else as text.
+    """
+
+    path: str
+    question: str = "question"
+    answer: str = "answer"
+    belongs_to: str = "both"
+    pool: VerifierPool | None = None
+    name: str = field(default="", init=False)
+
+    def __post_init__(self) -> None:
+        self.name = f"jsonl:{self.path}"
+        if self.belongs_to not in (*SPLITS, "both"):
+            raise UserError(f"task {self.name!r}: option belongs_to is {self.belongs_to!r}; give 'train', 'held-out' or 'both'.")
+        self._rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
+        for row in read_rows(Path(self.path), self.question, self.answer):
+            # The path is no part of the key: a copy of a file must not move its questions to the other split.
+            self._rows[split_of("jsonl", row.question) if self.belongs_to == "both" else self.belongs_to].append(row)
+        self._order = functools.lru_cache(maxsize=4)(self._shuffled)
+
+    def problem(self, split: str, seed: int, index: int) -> Problem:
+        """Each pass over the split's rows (index // rows) has its own order, drawn from the seed."""
+        check_split(split)
+        rows = self._rows[split]
+        if not rows:
+            raise UserError(f"{self.path} has no question in the {split} split; give a longer file or set belongs_to.")
+        epoch, place = divmod(index, len(rows))
+        row = rows[self._order(split, seed, epoch)[place]]
+        return Problem(self.name, split, seed, index, row.question, row.answer)
+
+    def _shuffled(self, split: str, seed: int, epoch: int) -> list[int]:
+        order = list(range(len(self._rows[split])))
+        random.Random(f"{split}/{seed}/{epoch}").shuffle(order)
+        return order
+
+    def verify(self, problem: Problem, answer: str) -> bool:
+        if read_number(problem.answer) is not None and read_number(answer) is not None:
+            return same_answer(problem.answer, answer)
+        if same_answer(problem.answer, answer) or not _has_math_verify():
+            return same_answer(problem.answer, answer)
+        return (self.pool or shared_pool()).verify("spoutnik.tasks.math_judge:is_same", problem.answer, answer)
+
+    def trace(self, problem: Problem, rng: random.Random) -> str:
+        raise no_trace(self.name)
+
+
+def read_rows(path: Path, question: str, answer: str) -> list[Row]:
+    """All rows of a file; raises UserError with file and line for one that cannot be used. Blank lines are skipped."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}); give the path of a JSONL file.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); convert it.") from error
+    rows = [_row(line, f"{path}, line {number}", question, answer) for number, line in enumerate(lines, 1) if line.strip()]
+    if not rows:
+        raise UserError(f"{path} holds no question; give a JSONL file with one object a line.")
+    return rows
+
+
+def _row(line: str, where: str, question: str, answer: str) -> Row:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not JSON ({error}); put one object on each line.") from error
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: found {type(record).__name__}, expected an object with {question!r} and {answer!r}.")
+    if "messages" in record and question not in record:
+        asked, answered = _turns(record["messages"], where)
+    else:
+        asked, answered = _text(record, question, where), _text(record, answer, where)
+    final = final_answer(answered)
+    if not asked.strip() or not final:
+        raise UserError(f"{where}: the question or the answer is empty; fill it in or remove the line.")
+    return Row(asked, final)
+
+
+def final_answer(text: str) -> str:
+    """What counts in a reference answer: what follows the last `####` (GSM8K), or the text after the thinking."""
+    _, content = think.split(text, thinking=False)
+    return content.rpartition("####")[2].strip()
+
+
+def _text(record: dict[str, Any], name: str, where: str) -> str:
+    value = record.get(name)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise UserError(f"{where}: field {name!r} is {'missing' if value is None else type(value).__name__}; it must be text or a number.")
+    return value
+
+
+def _turns(messages: Any, where: str) -> tuple[str, str]:
+    """The first user turn and the last assistant turn."""
+    turns = [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
+    asked = [turn for turn in turns if turn.get("role") == "user"]
+    answered = [turn for turn in turns if turn.get("role") == "assistant"]
+    if not asked or not answered:
+        raise UserError(f"{where}: messages must be a list with a user turn and an assistant turn.")
+    return _text(asked[0], "content", where), _text(answered[-1], "content", where)
+
+
+@functools.cache
+def _has_math_verify() -> bool:
+    return importlib.util.find_spec("math_verify") is not None
