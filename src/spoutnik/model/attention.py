@@ -128,5 +128,6 @@ class MultiHeadLatentAttention(nn.Module):
         scores_BHTS = query_BHTC @ latent_BSC[:, None].mT + q_rope_BTHR.transpose(1, 2) @ k_rope_BSR[:, None].mT
         if mask is None:
             mask = torch.ones(scores_BHTS.shape[-2:], dtype=torch.bool, device=scores_BHTS.device).tril()
-        weights_BHTS = (scores_BHTS * self.scale).masked_fill(~mask, -torch.inf).softmax(-1, dtype=torch.float32).to(latent_BSC.dtype)
+        wide = torch.promote_types(scores_BHTS.dtype, torch.float32)
+        weights_BHTS = (scores_BHTS * self.scale).masked_fill(~mask, -torch.inf).softmax(-1, dtype=wide).to(latent_BSC.dtype)
         return torch.einsum("bhtc,hvc->bthv", weights_BHTS @ latent_BSC[:, None], up_value_HVC)

@@ -16,7 +16,12 @@ ARCHITECTURES = {
     "qwen2": "Qwen2ForCausalLM",
 }
 LATENT = ("deepseek_v3", "deepseek_v2")
-ROPE_TYPES = ("default", "yarn", "llama3", "linear")
+ROPE_NEEDS = {
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "yarn": ("factor", "original_max_position_embeddings"),
+}
+TOPK_METHODS = {"deepseek_v3": ("noaux_tc",), "deepseek_v2": ("greedy", "group_limited_greedy")}
 
 
 @dataclass(frozen=True)
@@ -68,10 +73,21 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.model_type not in ARCHITECTURES:
             raise UserError(f"model_type {self.model_type!r} is not one that Spoutnik knows; it must be one of {', '.join(ARCHITECTURES)}.")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type is int:
+                self._require(type(value) is int and value >= 0, f"{field.name} is {value!r}; it must be a whole number, not negative")
+            if field.type is float:
+                self._require(type(value) in (int, float) and value > 0, f"{field.name} is {value!r}; it must be a positive number")
         for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"):
             self._require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; it must be positive")
-        rope_type = (self.rope_scaling or {}).get("rope_type", "default")
-        self._require(rope_type in ROPE_TYPES, f"rope type {rope_type!r} is unknown; it must be one of {', '.join(ROPE_TYPES)}")
+        window = self.sliding_window
+        self._require(window is None or window > 0, f"sliding_window is {window}; it must be positive, or null for none")
+        self._require(not self.mlp_bias or self.model_type == "llama", "mlp_bias is part of the llama family alone")
+        self._check_rope()
+        if self.model_type == "qwen2":
+            object.__setattr__(self, "attention_bias", True)
+        self._require(not self.attention_bias or self.model_type in ("llama", "qwen2"), "attention_bias is not part of this family")
         if self.is_latent:
             self._check_latent()
         else:
@@ -82,18 +98,36 @@ class ModelConfig:
             heads, key_heads = self.num_attention_heads, self.num_key_value_heads
             self._require(heads % key_heads == 0, f"{heads} query heads cannot share {key_heads} key-value heads evenly")
 
+    def _check_rope(self) -> None:
+        if self.rope_scaling is None:
+            return
+        rope_type = self.rope_scaling.get("rope_type")
+        self._require(rope_type in ROPE_NEEDS, f"rope type {rope_type!r} is unknown; it must be one of {', '.join(ROPE_NEEDS)}")
+        for name in ROPE_NEEDS[str(rope_type)]:
+            value = self.rope_scaling.get(name)
+            positive = isinstance(value, (int, float)) and value > 0
+            self._require(positive, f"rope_scaling.{name} is {value!r}; rope type {rope_type!r} needs a positive number")
+
     def _check_latent(self) -> None:
         for name in ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"):
             self._require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; latent attention needs a positive number")
         self._require(self.qk_rope_head_dim % 2 == 0, f"qk_rope_head_dim is {self.qk_rope_head_dim}; rotary pairs need an even number")
-        self._require(not self.attention_bias, "attention_bias is not part of the DeepSeek family")
-        if not self.has_experts:
+        self._require(self.num_key_value_heads == self.num_attention_heads, "latent attention has as many key-value heads as heads")
+        if not self.n_routed_experts:
+            dense = self.first_k_dense_replace >= self.num_hidden_layers
+            self._require(dense, "with no routed experts, first_k_dense_replace must cover all num_hidden_layers")
             return
+        for name in ("num_experts_per_tok", "moe_intermediate_size", "n_group", "topk_group"):
+            self._require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; routed experts need a positive number")
+        methods = TOPK_METHODS[self.model_type]
+        self._require(self.topk_method in methods, f"topk_method is {self.topk_method!r}; it must be one of {', '.join(methods)}")
+        if self.model_type == "deepseek_v2":
+            self._require(not self.norm_topk_prob, "norm_topk_prob is set, but this family's weights are never normalised")
         experts, groups = self.n_routed_experts, self.n_group
         self._require(experts % groups == 0, f"{experts} experts cannot be split into {groups} groups")
         open_experts = experts // groups * self.topk_group
         self._require(
-            0 < self.num_experts_per_tok <= open_experts and self.topk_group <= groups,
+            self.num_experts_per_tok <= open_experts and self.topk_group <= groups,
             f"{self.num_experts_per_tok} experts per token cannot come from {self.topk_group} groups of {experts // groups}",
         )
         self._require(
@@ -109,11 +143,6 @@ class ModelConfig:
     def is_latent(self) -> bool:
         """Whether attention is multi-head latent attention."""
         return self.model_type in LATENT
-
-    @property
-    def has_experts(self) -> bool:
-        """Whether any layer holds routed experts."""
-        return self.is_latent and self.n_routed_experts > 0 and self.first_k_dense_replace < self.num_hidden_layers
 
     def layer_has_experts(self, layer: int) -> bool:
         """Whether decoder layer `layer` (multi-token prediction layers follow the main ones) is a mixture of experts."""
@@ -135,20 +164,17 @@ class ModelConfig:
         """Reads the object in a Hugging Face `config.json` (transformers 4 or 5 spelling). Raises UserError for what we cannot run."""
         model_type = raw.get("model_type")
         if model_type not in ARCHITECTURES:
-            raise UserError(
-                f"The model's architecture is {model_type!r}; Spoutnik runs {', '.join(ARCHITECTURES)}. Choose one of these."
-            )
+            raise UserError(f"The model's architecture is {model_type!r}; Spoutnik runs {', '.join(ARCHITECTURES)}. Choose one of these.")
         raw = _current_names(raw)
-        if raw.get("hidden_act", "silu") != "silu":
-            raise UserError(f"The model uses the activation {raw['hidden_act']!r}; Spoutnik knows only 'silu'.")
+        for name, expected in _implied(model_type).items():
+            found = raw.get(name)
+            if found is not None and found != expected:
+                raise UserError(f"The model has {name} {found!r}, and Spoutnik runs a {model_type} only with {expected!r}.")
         known = {field.name for field in fields(cls)}
         values = {name: value for name, value in raw.items() if name in known and value is not None}
         values.setdefault("num_key_value_heads", raw.get("num_attention_heads", 0))
-        values["rope_theta"], values["rope_scaling"] = _read_rope(raw)
         if model_type == "qwen2":
-            values["attention_bias"] = True
-            if not raw.get("use_sliding_window", False):
-                values.pop("sliding_window", None)
+            values["sliding_window"] = _qwen2_window(raw)
         elif model_type != "mistral":
             values.pop("sliding_window", None)
         if model_type in LATENT:
@@ -157,19 +183,15 @@ class ModelConfig:
             values.setdefault("topk_method", "greedy")
             values["norm_topk_prob"] = bool(raw.get("norm_topk_prob", False))
         try:
+            values["rope_theta"], values["rope_scaling"] = _read_rope(raw)
             return cls(**values)
-        except TypeError as error:
-            raise UserError(f"config.json lacks a field of a {model_type} model: {error}.") from error
+        except (TypeError, ValueError) as error:
+            raise UserError(f"config.json lacks a field of a {model_type} model, or has one of a wrong type: {error}.") from error
 
     def to_hf(self) -> dict[str, Any]:
         """The object for `config.json`, such that transformers builds the same model."""
         values = {name: value for name, value in asdict(self).items() if name not in _hidden_fields(self)}
-        values["architectures"] = [ARCHITECTURES[self.model_type]]
-        values["hidden_act"] = "silu"
-        if self.model_type == "deepseek_v3":
-            values |= {"scoring_func": "sigmoid", "rope_interleave": True}
-        if self.model_type == "deepseek_v2":
-            values["scoring_func"] = "softmax"
+        values |= {"architectures": [ARCHITECTURES[self.model_type]]} | _implied(self.model_type)
         if self.model_type == "qwen2":
             values["use_sliding_window"] = self.sliding_window is not None
             values["max_window_layers"] = 0
@@ -190,6 +212,28 @@ _LATENT_FIELDS = {
     "num_experts_per_tok", "moe_intermediate_size", "first_k_dense_replace", "n_group", "topk_group", "topk_method", "norm_topk_prob",
     "routed_scaling_factor", "num_nextn_predict_layers",
 }  # fmt: skip
+
+
+def _implied(model_type: str) -> dict[str, Any]:
+    """What a family's `config.json` says in words and our code takes for granted."""
+    implied: dict[str, Any] = {"hidden_act": "silu"}
+    if model_type in LATENT:
+        implied |= {"scoring_func": "sigmoid" if model_type == "deepseek_v3" else "softmax", "moe_layer_freq": 1}
+    if model_type == "deepseek_v3":
+        implied["rope_interleave"] = True
+    return implied
+
+
+def _qwen2_window(raw: dict[str, Any]) -> int | None:
+    """The window of all layers, or None. Qwen2 may leave its first `max_window_layers` without one, which we do not run."""
+    window, layers, full = raw.get("sliding_window"), raw.get("num_hidden_layers", 0), raw.get("max_window_layers", 28)
+    if not raw.get("use_sliding_window", False) or window is None or full >= layers:
+        return None
+    if full > 0:
+        raise UserError(
+            f"The model has a sliding window in {layers - full} of its {layers} layers; Spoutnik runs a window in all layers or in none."
+        )
+    return int(window)
 
 
 def _current_names(raw: dict[str, Any]) -> dict[str, Any]:

@@ -41,9 +41,9 @@ def padded(hidden_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up_Ef
     slot_n = torch.empty_like(order_n).scatter(0, order_n, expert_n[order_n] * slots + place_n)
     input_n = torch.arange(tokens, device=order_n.device).repeat_interleave(top_k)
     batch_ESD = hidden_TD.new_zeros(num_experts * slots, hidden_TD.shape[1]).index_copy(0, slot_n, hidden_TD[input_n])
-    gate_ESF, up_ESF = torch.bmm(batch_ESD.view(num_experts, slots, -1), gate_up_EfD.mT).chunk(2, dim=-1)
+    gate_ESF, up_ESF = torch.bmm(batch_ESD.view(num_experts, slots, hidden_TD.shape[1]), gate_up_EfD.mT).chunk(2, dim=-1)
     out_ESD = torch.bmm(F.silu(gate_ESF) * up_ESF, down_EDF.mT).flatten(0, 1)
-    chosen_TKD = out_ESD[slot_n].view(tokens, top_k, -1)
+    chosen_TKD = out_ESD[slot_n].view(tokens, top_k, hidden_TD.shape[1])
     return torch.einsum("tkd,tk->td", chosen_TKD, weights_TK.to(chosen_TKD.dtype))
 
 

@@ -4,6 +4,9 @@ Source: DeepSeek-V3 report, section 2.1.2, equations 12 to 16; the softmax gate 
 Letters: T tokens, E routed experts, G groups, e experts of a group, K experts per token, D hidden size.
 """
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +37,9 @@ class Router(nn.Module):
     V2: softmax scores, no bias, not normalised. Scores are float32 (or wider) whatever the input.
     """
 
+    e_score_correction_bias: Tensor
+    """[E] float32, V3 only; a buffer: it is checkpointed, but neither gradient nor optimiser ever touches it."""
+
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.n_group, self.topk_group, self.top_k = config.n_group, config.topk_group, config.num_experts_per_tok
@@ -58,6 +64,14 @@ class Router(nn.Module):
         if self.norm_topk_prob:
             weights_TK = weights_TK / (weights_TK.sum(-1, keepdim=True) + 1e-20)
         return scores_TE, experts_TK, weights_TK * self.routed_scaling_factor
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves and casts as every module does, except that the bias stays float32: bfloat16 cannot hold steps of 0.001 near 1."""
+        bias = self._buffers.get("e_score_correction_bias")
+        super()._apply(fn, recurse)
+        if bias is not None and self.e_score_correction_bias.dtype != bias.dtype:
+            self.e_score_correction_bias = bias.to(self.e_score_correction_bias.device)
+        return self
 
     def _select(self, scores_TE: Tensor) -> Tensor:
         """Top-k experts within the best `topk_group` groups. A group scores the sum of its two best (V3) or its best (V2)."""

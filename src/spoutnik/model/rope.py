@@ -15,7 +15,8 @@ from spoutnik.model.config import ModelConfig
 def frequencies(config: ModelConfig) -> Tensor:
     """Angular frequency of each channel pair, float32 [F], after the context extension that the configuration names."""
     dim = config.qk_rope_head_dim if config.is_latent else config.head_dim
-    plain_F = 1.0 / config.rope_theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+    # On CPU even while a model is laid out on the meta device: these numbers are computed, never loaded.
+    plain_F = 1.0 / config.rope_theta ** (torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim)
     scaling = config.rope_scaling
     if scaling is None:
         return plain_F
@@ -36,7 +37,7 @@ def _yarn(plain_F: Tensor, dim: int, base: float, scaling: dict[str, float]) -> 
 
     low = max(math.floor(channel_with(scaling.get("beta_fast") or 32)), 0)
     high = min(math.ceil(channel_with(scaling.get("beta_slow") or 1)), dim - 1)
-    ramp_F = ((torch.arange(dim // 2, dtype=torch.float32) - low) / max(high - low, 0.001)).clamp(0, 1)
+    ramp_F = ((torch.arange(dim // 2, dtype=torch.float32, device=plain_F.device) - low) / max(high - low, 0.001)).clamp(0, 1)
     return plain_F / scaling["factor"] * ramp_F + plain_F * (1 - ramp_F)
 
 
@@ -95,7 +96,8 @@ def rotate_interleaved(x_BTHR: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def rotate_halves(x_BTHR: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turns pairs (x_i, x_{i + R/2}): the layout of Llama, Mistral and Qwen."""
-    return _turn(*x_BTHR.chunk(2, dim=-1), cos, sin)
+    first, second = x_BTHR.chunk(2, dim=-1)
+    return _turn(first, second, cos, sin)
 
 
 def _turn(first: Tensor, second: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

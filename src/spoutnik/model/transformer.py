@@ -42,7 +42,7 @@ class CausalLM(nn.Module):
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
         # A plain attribute, not a buffer: float32 whatever dtype the model is cast to, and recomputed rather than saved.
-        self._frequencies_F = frequencies(config).to("cpu")
+        self._frequencies_F = frequencies(config)
 
     def forward(
         self, ids_BT: Tensor, positions_BT: Tensor | None = None, cache: Cache | None = None, routing: Routing | None = None
@@ -91,7 +91,9 @@ class CausalLM(nn.Module):
         if cache is None and (window is None or tokens <= window):
             return Span(cos, sin, None)
         keys = tokens if cache is None else cache.length
-        key_S, query_BT1 = torch.arange(keys, device=device), positions_BT[:, :, None]
+        key_S = torch.arange(keys, device=device)
+        # Without a cache a key's place is its index, wherever the rows' positions begin.
+        query_BT1 = (key_S[None] if cache is None else positions_BT)[:, :, None]
         mask_BTS = key_S <= query_BT1
         if window is not None:
             mask_BTS &= key_S > query_BT1 - window
