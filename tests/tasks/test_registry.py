@@ -1,5 +1,8 @@
 """Tasks are made by name; what is wrong is named."""
 
+import subprocess
+import sys
+
 import pytest
 
 from spoutnik.errors import UserError
@@ -34,3 +37,8 @@ def test_an_unknown_task_is_refused_with_the_known_ones(name: str) -> None:
 def test_bad_options_are_refused(name: str, options: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         make(name, **options)
+
+
+def test_listing_tasks_loads_nothing_heavy() -> None:
+    code = "import sys, spoutnik.tasks; print(sorted({'torch', 'sympy', 'math_verify', 'reasoning_gym', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

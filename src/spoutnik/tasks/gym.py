@@ -14,7 +14,11 @@ _SIZE = 10_000
 
 
 class GymTask:
-    """A dataset of reasoning-gym: problems are drawn from its items; answers are scored in a worker process, as some scorers are slow."""
+    """A dataset of reasoning-gym: problems are drawn from its items; answers are scored in a worker process, as some scorers are slow.
+
+    Problems are pure as far as the dataset is: with reasoning-gym 0.1.25, `isomorphic_strings`, `polynomial_multiplication` and
+    `ransom_note` also depend on Python's hash seed, so fix PYTHONHASHSEED to see the same ones again. Splits are disjoint all the same.
+    """
 
     def __init__(self, dataset: str, options: dict[str, Any], pool: VerifierPool | None = None) -> None:
         self.name = f"gym:{dataset}"

@@ -31,7 +31,6 @@ class ThinkParser:
     """
 
     def __init__(self, thinking: bool) -> None:
-        self.closed_thinking = False
         self._undecided = not thinking
         self._thinking = thinking
         self._held = ""
@@ -64,7 +63,7 @@ class ThinkParser:
     def _read_thinking(self) -> tuple[str, str]:
         reasoning, tag, content = self._held.partition(CLOSE)
         if tag:
-            self._thinking, self.closed_thinking, self._held = False, True, ""
+            self._thinking, self._held = False, ""
             return reasoning, content
         safe = len(self._held) - _overlap(self._held, CLOSE)
         reasoning, self._held = self._held[:safe], self._held[safe:]
