@@ -10,6 +10,7 @@ from spoutnik.checkpoint.layout import HEAD, IGNORED, ROUTER_BIAS, Piece, copies
 from spoutnik.checkpoint.shards import State
 from spoutnik.errors import UserError
 from spoutnik.model.config import ModelConfig
+from spoutnik.model.rope import frequencies
 from spoutnik.model.transformer import CausalLM
 
 FP8 = torch.float8_e4m3fn
@@ -36,6 +37,7 @@ def give_weights(model: CausalLM, parameters: Mapping[str, Tensor], check_finite
             if not tensor.isfinite().all():
                 raise UserError(f"Parameter {name} holds NaN or infinity, so the model cannot compute; take an earlier checkpoint.")
     model.load_state_dict(dict(parameters), strict=False, assign=True)
+    model._frequencies_F = frequencies(model.config)  # computed, never stored: a skeleton's have no numbers
     if model.config.tie_word_embeddings:
         model.lm_head.weight = model.model.embed_tokens.weight
     return model
