@@ -21,6 +21,9 @@ def test_time_left_counts_only_the_steps_made_since_resuming(capsys, monkeypatch
     assert capsys.readouterr().err == "base  510/1000  reward 0.25  1 h 22 min left\n"
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min"), (3570, "1 h 00 min"), (7260, "2 h 01 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (80, "1 min 20 s"), (900, "15 min"), (3590, "1 h 00 min"), (7260, "2 h 01 min")],
+)
 def test_durations_read_as_people_say_them(seconds, text):
     assert duration(seconds) == text

@@ -70,8 +70,11 @@ def _short(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """59 -> "59 s"; 600 -> "10 min"; 7,260 -> "2 h 01 min"."""
-    if seconds < 59.5:
-        return f"{seconds:.0f} s"
+    """59 -> "59 s"; 80 -> "1 min 20 s"; 900 -> "15 min"; 7,260 -> "2 h 01 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 600:
+        return f"{whole // 60} min {whole % 60:02d} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

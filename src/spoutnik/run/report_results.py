@@ -1,0 +1,171 @@
+"""The report's results: the sentence at its head, accuracy and faithfulness, costs, lineage."""
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+from spoutnik.run.progress import duration
+from spoutnik.run.record import Event
+from spoutnik.run.report_charts import Interval, bars, dot_plot
+from spoutnik.run.report_data import RunLog, ancestors
+from spoutnik.run.report_lineage import lineage_graph
+
+PANELS = {"Accuracy": "accuracy", "Supported": "supported", "Right sums": "faithful_steps"}
+NONE = "\N{EN DASH}"
+COST_SUMS = ("wall_s", "cpu_s", "tokens", "flops", "energy_joules", "money")
+
+
+def summary(log: RunLog) -> str:
+    """What came out, in a sentence or two."""
+    unfinished = [stage.name for stage in log.makers if not stage.costs]
+    going = f"Not finished: {', '.join(unfinished)}. " if unfinished else ""
+    if not log.evaluations:
+        return html.escape(going + "Nothing was evaluated yet.")
+    task = log.evaluations[0]["task"]
+    scores = {event["model"]: event for event in log.evaluations if event["task"] == task}
+    parts = []
+    for stage in log.makers:
+        before = next((scores[name] for name in ancestors(log, stage.name) if name in scores), None)
+        if stage.name in scores and before is not None:
+            after = scores[stage.name]
+            parts.append(f"{stage.name} {after['accuracy']:.1%} (from {before['model']}, {before['accuracy']:.1%})")
+    if not parts:
+        parts = [f"{event['model']} {event['accuracy']:.1%}" for event in scores.values()]
+    return html.escape(f"{going}Solved of {log.evaluations[0]['n']:,} {task} problems: {'; '.join(parts)}.")
+
+
+def key_figures(log: RunLog) -> str:
+    """Tiles: time, money, energy, tokens, operations."""
+    total = {key: sum(stage.costs.get(key, 0) for stage in log.stages) for key in COST_SUMS}
+    currency = next((stage.costs["currency"] for stage in log.stages if stage.costs.get("currency")), "")
+    tiles = [
+        ("Time", duration(total["wall_s"]), log.machine),
+        ("Money", f"{total['money']:.2f} {currency}", "at the recipe's prices"),
+        ("Energy", energy(total["energy_joules"]), energy_source(log)),
+        ("Tokens", quantity(total["tokens"]), "trained on or sampled"),
+        ("Operations", f"{quantity(total['flops'])}FLOP", "counted from the models' sizes"),
+    ]
+    cells = "".join(
+        f"<div><dt>{name}</dt><dd>{html.escape(value)}<small>{html.escape(note)}</small></dd></div>" for name, value, note in tiles
+    )
+    return f'<dl class="figures">{cells}</dl>'
+
+
+def accuracy_section(log: RunLog) -> str:
+    """Per task: dots with intervals, and the table with everything measured."""
+    if not log.evaluations:
+        return ""
+    parts = ["<h2>Accuracy, and whether the thinking supports it</h2>"]
+    parts.append(
+        '<p class="note">Bars are 95% Wilson intervals. “Supported” counts the answers that are right and reached by a written '
+        "sum that is right; “right sums” is the share of all written sums that are. A model can be accurate with thinking that does not "
+        "hold: then the dots of the first panel are far right of the others.</p>"
+    )
+    for task in dict.fromkeys(event["task"] for event in log.evaluations):
+        events = [event for event in log.evaluations if event["task"] == task]
+        measured = {name: key for name, key in PANELS.items() if any(key in event for event in events)}
+        rows = [(event["model"], [_share(event, key) for key in measured.values()]) for event in events]
+        counts = ", ".join(dict.fromkeys(f"{event['n']:,}" for event in events))
+        title = f"{task} ({counts} problems)"
+        parts.append(f"<h3>{html.escape(title)}</h3><figure>{dot_plot(rows, list(measured), title)}</figure>")
+        parts.append(_evaluation_table(events))
+    return "".join(parts)
+
+
+def _share(event: Event, key: str) -> Interval | None:
+    """A measured share; the accuracy has an interval."""
+    value = event.get(key)
+    if not isinstance(value, int | float):
+        return None
+    return Interval(value, event["low"], event["high"]) if key == "accuracy" else Interval(value, value, value)
+
+
+def _evaluation_table(events: Sequence[Event]) -> str:
+    passes = sorted({key for event in events for key in event if key.startswith("pass@")}, key=lambda key: int(key.removeprefix("pass@")))
+    heads = ["model", "n", "correct", "accuracy", "95% interval", *passes, "supported", "right sums", "format", "cut off", "mean length"]
+    rows = []
+    for event in events:
+        shares = [percent(event.get(key)) for key in (*passes, "supported", "faithful_steps", "format", "truncated")]
+        length = event.get("mean_length")
+        interval = f"{event['low']:.1%} to {event['high']:.1%}"
+        last = f"{length:.0f} tokens" if isinstance(length, int | float) else NONE
+        rows.append([event["model"], f"{event['n']:,}", f"{event['correct']:,}", percent(event["accuracy"]), interval, *shares, last])
+    return table(heads, rows)
+
+
+def cost_section(log: RunLog) -> str:
+    """Costs by stage, with the plan beside the time."""
+    stages = [stage for stage in log.stages if stage.costs]
+    if not stages:
+        return ""
+    currency = next((stage.costs["currency"] for stage in stages if stage.costs.get("currency")), "")
+    heads = ["stage", "time", "planned", "core time", "tokens", "tokens/s", "operations", "energy", currency or "money", "resumed"]
+    rows = []
+    for stage in stages:
+        costs = stage.costs
+        speed = f"{costs['tokens'] / costs['wall_s']:,.0f}" if costs["tokens"] and costs["wall_s"] else NONE
+        planned = duration(stage.minutes * 60) if stage.minutes else NONE
+        rows.append([stage.name, duration(costs["wall_s"]), planned, *_amounts(costs, speed), str(costs.get("resumptions", 0))])
+    total = {key: sum(stage.costs.get(key, 0) for stage in stages) for key in COST_SUMS}
+    plan = sum(stage.minutes for stage in stages)
+    foot = ["all", duration(total["wall_s"]), duration(plan * 60) if plan else NONE, *_amounts(total, ""), ""]
+    chart = bars([(stage.name, stage.costs["wall_s"], duration(stage.costs["wall_s"])) for stage in stages], "Time by stage")
+    note = f'<p class="note">Energy is {html.escape(energy_source(log))}. What a crash threw away was paid for and is counted.</p>'
+    return f"<h2>Cost and energy</h2>{note}<figure>{chart}</figure>{table(heads, rows, foot)}"
+
+
+def _amounts(costs: dict[str, Any], speed: str) -> list[str]:
+    operations = f"{quantity(costs['flops'])}FLOP" if costs["flops"] else NONE
+    return [
+        duration(costs["cpu_s"]),
+        quantity(costs["tokens"]) or NONE,
+        speed,
+        operations,
+        energy(costs["energy_joules"]),
+        f"{costs['money']:.3f}",
+    ]
+
+
+def lineage_section(log: RunLog) -> str:
+    makers = log.makers
+    if not makers:
+        return ""
+    kinds, inputs = {stage.name: stage.kind for stage in makers}, {stage.name: stage.inputs for stage in makers}
+    note = (
+        '<p class="note">Solid lines carry weights, dashed lines data or a teacher. Every checkpoint holds the same in spoutnik.json.</p>'
+    )
+    return f"<h2>Lineage</h2>{note}<figure>{lineage_graph(kinds, inputs)}</figure>"
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], foot: Sequence[str] | None = None) -> str:
+    """An HTML table; the first column is text, the others are figures."""
+
+    def cells(row: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in row) + "</tr>"
+
+    body = "".join(cells(row, "td") for row in rows)
+    tail = f"<tfoot>{cells(foot, 'td')}</tfoot>" if foot else ""
+    return f'<div class="table"><table><thead>{cells(heads, "th")}</thead><tbody>{body}</tbody>{tail}</table></div>'
+
+
+def percent(share: Any) -> str:
+    return f"{share:.1%}" if isinstance(share, int | float) else NONE
+
+
+def quantity(number: float) -> str:
+    """1,234,567 -> "1.23 M"."""
+    for size, sign in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {sign}"
+    return f"{number:.3g} " if number else ""
+
+
+def energy(joules: float) -> str:
+    """In watt-hours."""
+    hours = joules / 3600
+    return f"{hours / 1000:.2f} kWh" if hours >= 1000 else f"{hours:.3g} Wh"
+
+
+def energy_source(log: RunLog) -> str:
+    """Measured or estimated, and how; both where the stages differ."""
+    return "; ".join(dict.fromkeys(stage.costs["energy_source"] for stage in log.stages if stage.costs.get("energy_source"))) or "not known"
