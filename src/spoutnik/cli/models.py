@@ -14,14 +14,14 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Models that have a name, and the checkpoints of runs in this folder."""
+    from spoutnik.checkpoint.find import NAMED, find
     from spoutnik.cli.output import print_json, table
     from spoutnik.errors import UserError
-    from spoutnik.preflight import find_model
 
     found: dict[str, str] = {}
-    for name in ("smollm2",):
+    for name in NAMED:
         try:
-            found[name] = str(find_model(name))
+            found[name] = str(find(name))
         except UserError as error:
             found[name] = f"not here: {error}"
     found |= {str(config.parent): str(config.parent) for config in sorted(runs.glob("*/checkpoints/*/config.json"))}
@@ -39,16 +39,16 @@ def show(
     """A model's family, sizes, parameters and where it came from."""
     import json
 
-    import spoutnik
+    from spoutnik.checkpoint.find import find
+    from spoutnik.checkpoint.load import open_model
     from spoutnik.cli.output import print_json, table
-    from spoutnik.preflight import find_model
 
-    path = find_model(model)
-    loaded = spoutnik.load(model)
+    path = find(model)
+    loaded, _ = open_model(path)
     lineage_file = path / "spoutnik.json"
     shown: dict[str, Any] = {
         "path": str(path),
-        "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in loaded.parameters()),
         "config": loaded.config.to_hf(),
         "lineage": json.loads(lineage_file.read_text(encoding="utf-8")) if lineage_file.is_file() else None,
     }

@@ -16,7 +16,7 @@ def lineage_graph(kinds: Mapping[str, str], inputs: Mapping[str, Mapping[str, st
     starts = [sum(widths[:index]) + GAP * index for index in range(len(columns))]
     rows = _rows(columns, inputs)
     place = {name: (starts[column[name]], rows[name] * ROW + 6.0) for name in names}
-    parts = []
+    parts: list[str] = []
     for child, named in inputs.items():
         for key, parent in named.items():
             begin = (place[parent][0] + widths[column[parent]], place[parent][1] + HEIGHT / 2)

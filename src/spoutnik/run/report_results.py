@@ -57,9 +57,8 @@ def accuracy_section(log: RunLog) -> str:
         return ""
     parts = ["<h2>Accuracy, and whether the thinking supports it</h2>"]
     parts.append(
-        '<p class="note">Bars are 95% Wilson intervals. “Supported” counts the answers that are right and reached by a written '
-        "sum that is right; “right sums” is the share of all written sums that are. A model can be accurate with thinking that does not "
-        "hold: then the dots of the first panel are far right of the others.</p>"
+        '<p class="note">Bars are 95% Wilson intervals. “Supported” is the share of the right answers that a written sum, itself right, '
+        "reaches; “right sums” is the share of all written sums that are. A model can answer well with thinking that does not hold.</p>"
     )
     for task in dict.fromkeys(event["task"] for event in log.evaluations):
         events = [event for event in log.evaluations if event["task"] == task]

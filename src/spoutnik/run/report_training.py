@@ -14,6 +14,8 @@ LEARNING = {
 }
 WASTE = {"truncated": "cut off", "no_signal": "groups without signal", "clip_fraction": "clipped tokens"}
 VERDICTS = {"True": ("right", "✓ right"), "False": ("wrong", "✗ wrong")}
+SAMPLES = 3
+"""Samples shown of each group, from its first on."""
 HEALTH = {
     "grad_norm": "gradient norm",
     "kl": "KL to the reference",
@@ -99,11 +101,13 @@ def samples_section(log: RunLog) -> str:
 
 def _stage_samples(stage: StageLog) -> str:
     shown = []
-    for when in dict.fromkeys(event.get("when", "") for event in stage.samples):
-        for event in [event for event in stage.samples if event.get("when", "") == when][:3]:
+    groups = dict.fromkeys((event.get("model", ""), event.get("when", "")) for event in stage.samples)
+    for model, when in groups:
+        name = f"{model}, {when}" if model else when
+        for event in [event for event in stage.samples if (event.get("model", ""), event.get("when", "")) == (model, when)][:SAMPLES]:
             mark, verdict = VERDICTS.get(str(event.get("correct")), ("", "not graded"))
             prompt, text = (html.escape(str(event.get(key, "")).strip()) for key in ("prompt", "text"))
-            head = f"<h4>{html.escape(f'{when}{_at(event)}')}: <b>{verdict}</b></h4>"
+            head = f"<h4>{html.escape(f'{name}{_at(event)}')}: <b>{verdict}</b></h4>"
             shown.append(f'<div class="sample {mark}">{head}<pre class="prompt">{prompt}</pre><pre>{text}</pre></div>')
     return f'<h3>{html.escape(stage.name)}</h3><div class="charts">{"".join(shown)}</div>'
 
