@@ -51,7 +51,7 @@ def test_absorbed_and_naive_are_one_function(dtype: torch.dtype, tolerance: floa
 @pytest.mark.parametrize("form", ["naive", "absorbed"])
 def test_gradients_of_both_latent_forms(form: str) -> None:
     attention = latent_attention(
-        torch.float64, num_attention_heads=2, kv_lora_rank=3, qk_nope_head_dim=2, qk_rope_head_dim=2, v_head_dim=3
+        torch.float64, num_attention_heads=2, num_key_value_heads=2, kv_lora_rank=3, qk_nope_head_dim=2, qk_rope_head_dim=2, v_head_dim=3
     )  # fmt: skip
     function: Callable[..., Tensor] = getattr(attention, form)
     inputs = [part.requires_grad_() for part in latent_inputs(attention, rows=1, queries=2, keys=4)]

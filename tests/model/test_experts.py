@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from spoutnik.model import experts
-from spoutnik.model.experts import IMPLEMENTATIONS, grouped, loop, padded
+from spoutnik.model.experts import IMPLEMENTATIONS, choose, grouped, loop, padded
 
 EXPERTS, TOP_K, HIDDEN, WIDTH = 8, 2, 16, 8
 # Which experts each token goes to: every load that a router can produce.
@@ -85,3 +85,30 @@ def test_no_token_is_dropped_when_one_expert_is_busy() -> None:
     for function in (loop, padded, grouped):
         out_TD = function(hidden_TD, experts_TK, weights_TK, gate_up, down)
         assert (out_TD.abs().sum(-1) > 0).all()
+
+
+def test_the_choice_can_always_run_and_is_never_blind_to_autocast() -> None:
+    for width, dtype in ((8, torch.float32), (3, torch.float32), (8, torch.bfloat16), (5, torch.bfloat16), (3, torch.float64)):
+        gate_up, down = torch.randn(EXPERTS, 2 * width, HIDDEN).to(dtype), torch.randn(EXPERTS, HIDDEN, width).to(dtype)
+        for tokens in (1, 600):
+            hidden_TD, experts_TK, weights_TK = torch.randn(tokens, HIDDEN).to(dtype), LOADS["random"](tokens), torch.rand(tokens, TOP_K)
+            name = choose(hidden_TD, experts_TK, gate_up, down)
+            assert (name == "grouped") == (width == 8 and (dtype == torch.float32 or tokens == 600))
+            expected = loop(hidden_TD, experts_TK, weights_TK, gate_up, down)
+            assert torch.allclose(IMPLEMENTATIONS[name](hidden_TD, experts_TK, weights_TK, gate_up, down), expected, rtol=0.05, atol=1.0)
+            with torch.autocast("cpu", torch.bfloat16):
+                assert choose(hidden_TD, experts_TK, gate_up, down) == "padded"
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_the_same_call_gives_the_same_bits_in_values_and_gradients(name: str) -> None:
+    arguments = inputs(600, "random")
+    leaves = [value for value in arguments if value.requires_grad]
+
+    def run() -> list[Tensor]:
+        out_TD = IMPLEMENTATIONS[name](*arguments)
+        return [out_TD, *torch.autograd.grad(out_TD.square().sum(), leaves)]
+
+    first = run()
+    for _ in range(3):
+        assert all(torch.equal(left, right) for left, right in zip(run(), first, strict=True))

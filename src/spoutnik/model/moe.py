@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spoutnik.model.config import ModelConfig
-from spoutnik.model.experts import IMPLEMENTATIONS
+from spoutnik.model.experts import IMPLEMENTATIONS, choose
 from spoutnik.model.layers import MLP
 
 
@@ -92,10 +92,12 @@ class Experts(nn.Module):
         experts, hidden_size, width = config.n_routed_experts, config.hidden_size, config.moe_intermediate_size
         self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * width, hidden_size))
         self.down_proj = nn.Parameter(torch.empty(experts, hidden_size, width))
-        self.implementation = "padded"
+        self.implementation: str | None = None
+        """One of IMPLEMENTATIONS, or None to choose by the inputs."""
 
     def forward(self, hidden_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor) -> Tensor:
-        return IMPLEMENTATIONS[self.implementation](hidden_TD, experts_TK, weights_TK, self.gate_up_proj, self.down_proj)
+        name = self.implementation or choose(hidden_TD, experts_TK, self.gate_up_proj, self.down_proj)
+        return IMPLEMENTATIONS[name](hidden_TD, experts_TK, weights_TK, self.gate_up_proj, self.down_proj)
 
 
 class MoE(nn.Module):
