@@ -63,7 +63,8 @@ class SlotCache:
         held_rows, held_length = old.shape[:2] if old is not None else (0, 0)
         rows = held_rows if self._rows <= held_rows else min(self.max_rows, max(self._rows, 2 * held_rows))
         length = held_length if self.length <= held_length else min(self.max_length, max(self.length, 2 * held_length, 64))
-        storage = like.new_zeros(rows, length, *like.shape[2:])
+        # Heads lie before positions in memory, so that one head's keys are contiguous and (row, head) is one axis for a batched product.
+        storage = like.new_zeros(rows, *like.shape[2:-1], length, like.shape[-1]).movedim(-2, 1)
         if old is not None:
             storage[:held_rows, :held_length] = old
         return storage

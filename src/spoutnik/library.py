@@ -1,0 +1,109 @@
+"""A model as an object: what `spoutnik.load` returns."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from spoutnik.checkpoint.hf import save_checkpoint
+from spoutnik.checkpoint.load import open_model
+from spoutnik.engine.generator import Engine
+from spoutnik.engine.request import Completion, Request
+from spoutnik.engine.sampler import derive_seed
+from spoutnik.errors import UserError
+from spoutnik.model.config import ModelConfig
+from spoutnik.model.transformer import CausalLM
+from spoutnik.text import reasoning
+from spoutnik.text.tokenizer import Message, Tokenizer
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load(name_or_path: str | Path, dtype: str = "float32") -> "Model":
+    """Opens a Hugging Face directory, a GGUF file, or a name such as `smollm2` or `hf:org/name`.
+
+    `dtype` is what the weights are computed in: float32, bfloat16 or float16. Raises UserError if nothing is found under the name, or if
+    the files are damaged or of an unknown architecture.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}.")
+    return Model(*open_model(name_or_path, DTYPES[dtype]))
+
+
+class Model:
+    """A language model and its tokenizer."""
+
+    def __init__(self, model: CausalLM, tokenizer: Tokenizer, max_batch: int = 64):
+        """`max_batch` prompts at most run at the same time; more wait their turn."""
+        self.model = model.eval()
+        """The torch module, in eval mode."""
+        self.tokenizer = tokenizer
+        self._engine = Engine(model, tokenizer, max_batch)
+
+    @property
+    def config(self) -> ModelConfig:
+        """Sizes and switches, with Hugging Face's names."""
+        return self.model.config
+
+    @torch.no_grad()
+    def logits(self, token_ids: Tensor | Sequence[Sequence[int]]) -> Tensor:
+        """Logits [B, T, vocab_size], float32, for token ids [B, T]: row b, place t tells what follows the first t + 1 tokens."""
+        ids_BT = torch.as_tensor(token_ids, dtype=torch.int64, device=self.model.lm_head.weight.device)
+        if ids_BT.ndim != 2 or ids_BT.numel() == 0:
+            raise UserError(f"token_ids has the shape {tuple(ids_BT.shape)}; it must be rows of equal length, [B, T], and not empty.")
+        if ids_BT.shape[1] > self.config.max_position_embeddings:
+            raise UserError(f"token_ids has rows of {ids_BT.shape[1]} tokens, but the context holds {self.config.max_position_embeddings}.")
+        least, most = int(ids_BT.min()), int(ids_BT.max())
+        if not 0 <= least <= most < self.config.vocab_size:
+            raise UserError(f"token_ids holds {least} to {most}, but the vocabulary has {self.config.vocab_size} tokens from 0.")
+        return self.model(ids_BT)
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int = 256,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        stop: Sequence[str] = (),
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Completion]:
+        """Continues each prompt as plain text (for conversations see `chat`) and returns completions in the same order.
+
+        The i-th prompt draws from a stream of its own that depends on `seed` and i, so equal prompts get different answers and a call
+        can be repeated. See `Request` for the settings and `Engine.generate` for `progress`.
+        """
+        if isinstance(prompts, str):
+            raise UserError("generate() takes a list of prompts and was given one string; write [prompt].")
+        encoded = [self.tokenizer.encode(prompt, add_special_tokens=True) for prompt in prompts]
+        requests = [
+            Request(prompt_ids, max_new_tokens, temperature, top_p, top_k, tuple(stop), derive_seed(seed, index))
+            for index, prompt_ids in enumerate(encoded)
+        ]
+        return self._engine.generate(requests, progress)
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        max_new_tokens: int = 1024,
+        temperature: float = 0.6,
+        top_p: float = 0.95,
+        seed: int = 0,
+    ) -> Completion:
+        """The model's answer to a conversation ({"role", "content"} each), written in its own chat template.
+
+        `.text` is the answer and `.reasoning` the thinking before it, None if there was none. The sampling defaults are those that
+        DeepSeek-R1 recommends.
+        """
+        prompt = self.tokenizer.render(messages)
+        request = Request(self.tokenizer.encode(prompt), max_new_tokens, temperature, top_p, seed=derive_seed(seed, 0))
+        completion = self._engine.generate([request])[0]
+        thinking, text = reasoning.split(completion.text, reasoning.starts_thinking(prompt))
+        return replace(completion, text=text, reasoning=thinking or None)
+
+    def save(self, directory: str | Path) -> None:
+        """Writes a Hugging Face directory that `transformers` and `load` open; an older checkpoint there stays whole until it is done."""
+        save_checkpoint(self.model, self.tokenizer, directory)
