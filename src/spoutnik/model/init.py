@@ -6,18 +6,19 @@ are divided by sqrt(2 * layers). Norms are one, biases zero.
 """
 
 import math
+from typing import Any
 
 import torch
-from torch import nn
 
 from spoutnik.model.config import ModelConfig
+from spoutnik.model.moe import Router
 from spoutnik.model.transformer import CausalLM
 
 
 def depth_config(family: str, depth: int, vocab_size: int, max_position_embeddings: int = 512) -> ModelConfig:
     """The model of a given depth: widths, heads and experts follow from it. `family` is `deepseek_v3` or `llama`."""
-    hidden_size, heads = 64 * depth, max(2, depth)
-    common = {
+    hidden_size, heads = 48 * depth, max(2, depth)
+    common: dict[str, Any] = {
         "vocab_size": vocab_size, "hidden_size": hidden_size, "num_hidden_layers": depth, "num_attention_heads": heads,
         "num_key_value_heads": heads, "max_position_embeddings": max_position_embeddings, "tie_word_embeddings": False,
     }  # fmt: skip
@@ -26,9 +27,14 @@ def depth_config(family: str, depth: int, vocab_size: int, max_position_embeddin
     return ModelConfig(
         model_type="deepseek_v3", intermediate_size=hidden_size * 3, q_lora_rank=hidden_size // 2, kv_lora_rank=hidden_size // 4,
         qk_nope_head_dim=32, qk_rope_head_dim=16, v_head_dim=32, n_routed_experts=8, n_shared_experts=1, num_experts_per_tok=2,
-        moe_intermediate_size=hidden_size, first_k_dense_replace=1, n_group=2, topk_group=2, routed_scaling_factor=1.0,
+        moe_intermediate_size=hidden_size // 2, first_k_dense_replace=1, n_group=2, topk_group=2, routed_scaling_factor=1.0,
         num_nextn_predict_layers=1, **common,
     )  # fmt: skip
+
+
+def learning_rate_of(config: ModelConfig) -> float:
+    """Peak AdamW learning rate for a fresh model: 3e-3 at width 192, falling with the width (arXiv 2203.03466 for the rule)."""
+    return 3e-3 * 192 / config.hidden_size
 
 
 def initialise(model: CausalLM, seed: int) -> None:
@@ -47,7 +53,7 @@ def initialise(model: CausalLM, seed: int) -> None:
                 std = 1 / math.sqrt(2.5 * fan_in) / (math.sqrt(2 * layers) if into_residual else 1)
                 parameter.copy_(torch.empty(parameter.shape, dtype=torch.float32).normal_(0, std, generator=generator))
     for module in model.modules():
-        if isinstance(module, nn.Module) and hasattr(module, "e_score_correction_bias"):
+        if isinstance(module, Router) and module.topk_method == "noaux_tc":
             module.e_score_correction_bias.zero_()
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from spoutnik.tasks.expression import Expression, ExpressionError, parse
+from spoutnik.tasks.values import read_number
 
 _LEFT = re.compile(r"[0-9.()+\-*/ \t]{1,120}\Z")
 _RIGHT = re.compile(r"[ \t]*(-?[0-9]{1,18}(?:\.[0-9]{1,18})?)(?![0-9])")
@@ -75,3 +76,14 @@ def _expression_at_end(text: str) -> Expression | None:
             if expression.operators:
                 return expression
     return None
+
+
+def answer_value(answer: str) -> Fraction | None:
+    """The value of an answer that is a number or an expression, with or without `= value` after it; None for anything else."""
+    number = read_number(answer)
+    if number is not None:
+        return number
+    try:
+        return parse(answer.partition("=")[0]).value
+    except ExpressionError:
+        return None

@@ -1,0 +1,1 @@
+"""Evaluation: held-out problems, and figures that come with their uncertainty."""

@@ -1,0 +1,1 @@
+"""Training: losses and algorithms as pure functions, stages that resume to the bit around them."""

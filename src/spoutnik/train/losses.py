@@ -1,0 +1,59 @@
+"""Losses per token. Everything that is learned here, from pretraining to reinforcement learning, is a weighted mean of these.
+
+Letters: B rows, T positions, V vocabulary. Log-probabilities are natural. A mask is 1 where a token counts; no mean divides by zero.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def token_logprobs(logits_BTV: Tensor, ids_BT: Tensor, temperature: float = 1.0) -> Tensor:
+    """log p(ids[b, t]) [B, T] under logits that stand at the same places, in float32 at least."""
+    scaled = logits_BTV if temperature == 1.0 else logits_BTV / temperature
+    return -F.cross_entropy(scaled.flatten(0, 1), ids_BT.flatten(), reduction="none").view_as(ids_BT)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values` where `mask` counts; 0 where nothing counts."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)
+
+
+def entropy(logits_BTV: Tensor) -> Tensor:
+    """Entropy of each position's distribution [B, T], in nats."""
+    logprobs_BTV = logits_BTV.log_softmax(-1)
+    return -(logprobs_BTV.exp() * logprobs_BTV).sum(-1)
+
+
+def policy_loss(logprobs_BT: Tensor, sampler_logprobs_BT: Tensor, advantages_BT: Tensor, clip: float) -> Tensor:
+    """-min(r A, clip(r, 1 - clip, 1 + clip) A) with r = p / p_sampler (PPO, arXiv 1707.06347, equation 7; GRPO's first term).
+
+    With R1's clip of 10 the lower bound is below zero and never binds.
+    """
+    ratio_BT = (logprobs_BT - sampler_logprobs_BT).exp()
+    return -torch.minimum(ratio_BT * advantages_BT, ratio_BT.clamp(1 - clip, 1 + clip) * advantages_BT)
+
+
+def k3_kl(logprobs_BT: Tensor, reference_logprobs_BT: Tensor) -> Tensor:
+    """Schulman's k3 estimate of KL(p || reference): r - log r - 1 with r = p_reference / p (GRPO, R1 equation 2). Never negative."""
+    log_ratio_BT = reference_logprobs_BT - logprobs_BT
+    return log_ratio_BT.exp() - log_ratio_BT - 1
+
+
+def reverse_kl(student_logits_BTV: Tensor, teacher_logits_BTV: Tensor) -> Tensor:
+    """KL(student || teacher) [B, T], over the whole vocabulary."""
+    student_BTV, teacher_BTV = student_logits_BTV.log_softmax(-1), teacher_logits_BTV.log_softmax(-1)
+    return (student_BTV.exp() * (student_BTV - teacher_BTV)).sum(-1)
+
+
+def sequence_balance_loss(scores_BTE: Tensor, top_k: int) -> Tensor:
+    """Sequence-wise balance loss without its factor alpha (DeepSeek-V3, equations 17 to 20), averaged over rows.
+
+    sum_i f_i P_i: f_i, without gradient, is the share of tokens whose best K unbiased scores hold expert i, times E / K; P_i is the
+    expert's mean normalised score.
+    """
+    tokens, experts = scores_BTE.shape[1:]
+    chosen_BTE = torch.zeros_like(scores_BTE).scatter(-1, scores_BTE.detach().topk(top_k, dim=-1).indices, 1.0)
+    load_BE = chosen_BTE.sum(1) * experts / (top_k * tokens)
+    share_BE = (scores_BTE / scores_BTE.sum(-1, keepdim=True)).mean(1)
+    return (load_BE * share_BE).sum(-1).mean()

@@ -1,0 +1,81 @@
+"""Rollouts: a policy's answers to a step's problems, graded. Made by the engine with the very modules that are trained."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spoutnik.engine.generator import Engine
+from spoutnik.engine.request import Completion, Request
+from spoutnik.model.transformer import CausalLM
+from spoutnik.tasks.base import Problem, Task
+from spoutnik.tasks.faithful import answer_value, check_steps, supported
+from spoutnik.tasks.reward import Reward, extract_answer, grade
+from spoutnik.text import reasoning
+from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.state import stream_seed
+
+MAX_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One answer and what it earned. `logprobs` are the sampler's, at the sampling temperature.
+
+    `steps` sums are written in the thinking, `right_steps` of them are right, and `supported` says that a right one reaches the answer.
+    """
+
+    problem: Problem
+    prompt_ids: list[int]
+    token_ids: list[int]
+    logprobs: list[float]
+    text: str
+    truncated: bool
+    reward: Reward
+    steps: int
+    right_steps: int
+    supported: bool
+
+
+def sample_rollouts(
+    model: CausalLM, tokenizer: Tokenizer, task: Task, problems: Sequence[Problem], group: int, temperature: float, max_new_tokens: int,
+    seed: int, max_batch: int = MAX_BATCH,
+) -> list[Rollout]:  # fmt: skip
+    """`group` answers to each problem, problem by problem. Equal arguments and weights give equal answers."""
+    prompts = [tokenizer.render([{"role": "user", "content": problem.prompt}]) for problem in problems]
+    encoded = [tokenizer.encode(prompt) for prompt in prompts]
+    requests = [
+        Request(ids, max_new_tokens, temperature, seed=stream_seed(seed, place, sample))
+        for place, ids in enumerate(encoded)
+        for sample in range(group)
+    ]
+    completions = Engine(model, tokenizer, max_batch=min(max_batch, len(requests))).generate(requests)
+    return [
+        judge(task, problems[index // group], prompts[index // group], encoded[index // group], completion)
+        for index, completion in enumerate(completions)
+    ]
+
+
+def judge(task: Task, problem: Problem, prompt: str, prompt_ids: list[int], completion: Completion) -> Rollout:
+    """Grades one completion and checks whether its thinking holds."""
+    thinking = reasoning.starts_thinking(prompt)
+    thoughts, content = reasoning.split(completion.text, thinking)
+    check, answer = check_steps(thoughts), extract_answer(content)
+    value = answer_value(answer) if answer is not None else None
+    return Rollout(
+        problem, prompt_ids, completion.token_ids, completion.logprobs, completion.text, completion.finish_reason == "length",
+        grade(task, problem, completion.text, thinking), check.steps, check.right, value is not None and supported(thoughts, value),
+    )  # fmt: skip
+
+
+def rollout_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """Means over rollouts; `faithful` is the share of written sums that are right (absent where none is written)."""
+    count = len(rollouts)
+    written = sum(rollout.steps for rollout in rollouts)
+    metrics = {
+        "accuracy": sum(rollout.reward.accuracy for rollout in rollouts) / count,
+        "format": sum(rollout.reward.format for rollout in rollouts) / count,
+        "language": sum(rollout.reward.language for rollout in rollouts) / count,
+        "response_length": sum(len(rollout.token_ids) for rollout in rollouts) / count,
+        "truncated": sum(rollout.truncated for rollout in rollouts) / count,
+        "faulted": float(sum(rollout.reward.faulted for rollout in rollouts)),
+    }
+    return metrics | ({"faithful": sum(rollout.right_steps for rollout in rollouts) / written} if written else {})

@@ -1,0 +1,64 @@
+"""Supervised fine-tuning: cross-entropy on the answers' tokens, thinking included. Distillation by samples is the same act."""
+
+import time
+from pathlib import Path
+
+import torch
+
+from spoutnik.checkpoint.hf import save_checkpoint
+from spoutnik.checkpoint.load import open_model
+from spoutnik.model.flops import training_flops
+from spoutnik.recipe.schema import DistillStage, SFTStage
+from spoutnik.run.context import StageContext
+from spoutnik.run.stage import run_stage
+from spoutnik.train.algorithms import imitate, objective
+from spoutnik.train.examples import Example, batch_of, collate, read_examples
+from spoutnik.train.optim import Optimizer
+from spoutnik.train.schedule import factor
+from spoutnik.train.scoring import answer_logits, answer_logprobs
+from spoutnik.train.state import TrainState, load_state, save_state
+from spoutnik.train.update import apply_update
+
+
+def run_sft(stage: SFTStage, context: StageContext) -> None:
+    """Fine-tunes the model `from` on `data` and writes it as a Hugging Face directory."""
+    imitate_samples(stage, context.resolve(stage.from_), context.resolve(stage.data), stage.batch_size, context)
+
+
+def imitate_samples(stage: SFTStage | DistillStage, model_path: Path, data: Path, batch_size: int, context: StageContext) -> None:
+    """Supervised training of the model at `model_path` on the examples at `data`. Weights are float32; `dtype` is that of the matmuls."""
+
+    def start() -> TrainState:
+        model = open_model(model_path)[0]
+        return TrainState(model, Optimizer(model, stage.learning_rate, stage.weight_decay))
+
+    def load(folder: Path) -> TrainState:
+        return load_state(start(), folder)
+
+    model, tokenizer = open_model(model_path)
+    examples = read_examples(data, tokenizer, model.config.max_position_embeddings)
+    del model
+    state = run_stage(context, stage.steps, start, lambda state: sft_step(state, stage, examples, batch_size, context), save_state, load)
+    save_checkpoint(state.model, tokenizer, context.checkpoint_dir, lineage=context.lineage)
+
+
+def sft_step(
+    state: TrainState, stage: SFTStage | DistillStage, examples: list[Example], batch_size: int, context: StageContext
+) -> dict[str, object]:
+    """One optimiser step on `batch_size` examples."""
+    began = time.perf_counter()
+    batch = batch_of(examples, state.step, batch_size, context.seed)
+    ids_BT, mask_BT = collate([example.ids for example in batch], [example.answer_start for example in batch])
+    with torch.autocast(ids_BT.device.type, dtype=torch.bfloat16, enabled=stage.dtype == "bfloat16"):
+        logits_NV = answer_logits(state.model, ids_BT, mask_BT)
+    logprobs_BT = answer_logprobs(logits_NV, ids_BT, mask_BT)
+    loss = objective(imitate(mask_BT), logprobs_BT, logprobs_BT.detach(), None, clip=1.0, tokens=float(mask_BT.sum()))
+    loss.backward()
+    scale = factor(stage.schedule, state.step, stage.steps, stage.warmup)
+    norm = apply_update(state, float(loss), scale, stage.grad_clip, stage.max_bad_steps, context, {"ids": ids_BT, "mask": mask_BT})
+    tokens = sum(len(example.ids) for example in batch)
+    context.ledger.add(tokens, training_flops(state.model.config, tokens, ids_BT.shape[1]))
+    return {
+        "loss": float(loss), "grad_norm": norm, "learning_rate": state.optimizer.learning_rate * scale, "tokens": tokens,
+        "tokens_per_s": tokens / (time.perf_counter() - began),
+    }  # fmt: skip
