@@ -24,7 +24,7 @@ def write_tokens(path: Path, documents: Iterable[list[int]], vocab_size: int) ->
     return total
 
 
-def _dtype(vocab_size: int) -> np.dtype[np.unsignedinteger]
+def _dtype(vocab_size: int) -> np.dtype[np.unsignedinteger]:
     return np.dtype("<u2") if vocab_size <= 2**16 else np.dtype("<u4")
 
 
