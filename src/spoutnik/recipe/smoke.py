@@ -5,20 +5,23 @@ from typing import Any
 from spoutnik.recipe.schema import Recipe
 
 CEILINGS = {
-    "steps": 6,
-    "tokens": 60_000,
-    "batch_tokens": 2048,
-    "prompts": 4,
+    "steps": 3,
+    "tokens": 30_000,
+    "batch_tokens": 512,
+    "prompts": 2,
     "group": 4,
-    "problems": 16,
-    "max_new_tokens": 48,
+    "problems": 8,
+    "max_new_tokens": 32,
     "batch_size": 4,
     "samples_per_problem": 2,
 }
 
 
 def smoke(recipe: Recipe) -> Recipe:
-    """The same stages with every count clipped to CEILINGS and models at most 2 layers deep."""
+    """The same stages with every count clipped to CEILINGS and models at most 2 layers deep.
+
+    What is sampled is kept whether right or wrong, for a model that learnt nothing gets nothing right.
+    """
     content = recipe.model_dump(by_alias=True, exclude_unset=True)
     content["name"] = f"{recipe.name}-smoke"
     return Recipe.model_validate(_clip(content))
@@ -34,6 +37,8 @@ def _clip(value: Any) -> Any:
     clipped = {key: min(item, CEILINGS[key]) if key in CEILINGS and isinstance(item, int) else _clip(item) for key, item in value.items()}
     if "batch_tokens" in clipped and "sequence_length" in clipped:
         clipped["batch_tokens"] = max(clipped["batch_tokens"] // clipped["sequence_length"], 1) * clipped["sequence_length"]
+    if clipped.get("kind") == "sample":
+        clipped["keep"] = "all"
     if "depth" in clipped:
         clipped["depth"] = min(clipped["depth"], 2)
     if "minibatches" in clipped and clipped.get("prompts", 1) % clipped["minibatches"]:

@@ -6,11 +6,12 @@ from types import TracebackType
 from typing import Any, Self
 
 PLAIN_EVERY_S = 10.0
-SHOWN = ("loss", "reward", "accuracy", "reverse_kl", "tokens_per_s")
+SHOWN = ("reward", "reverse_kl", "accuracy", "loss", "tokens_per_s")
 
 
 class Progress:
-    """Use as a context manager; `update(step, metrics)` after every step. Shows the metrics named in SHOWN, and the time left.
+    """Use as a context manager; `update(step, metrics)` after every step. Shows the metrics named in SHOWN, and the time left;
+    the loss only where there is no reward, for a policy's loss says nothing.
 
     `done` is the step that a resumed stage starts from, so that the time left is judged by the steps made now.
     """
@@ -53,16 +54,17 @@ class Progress:
             self._bar.stop()
 
     def _note(self, step: int, metrics: dict[str, Any]) -> str:
-        parts = [
-            f"{key.removesuffix('_per_s')}{'/s' if key.endswith('_per_s') else ''} {_short(metrics[key])}"
-            for key in SHOWN
-            if key in metrics
-        ]
+        keys = [key for key in SHOWN if key in metrics and not (key == "loss" and "reward" in metrics)]
+        parts = [f"{_label(key)} {_short(metrics[key])}" for key in keys]
         made = step - self.first
         if made > 0 and step < self.total:
             left = (time.monotonic() - self._start) / made * (self.total - step)
             parts.append(f"{duration(left)} left")
         return "  ".join(parts)
+
+
+def _label(metric: str) -> str:
+    return f"{metric.removesuffix('_per_s')}/s" if metric.endswith("_per_s") else metric.replace("_", " ")
 
 
 def _short(value: float) -> str:
