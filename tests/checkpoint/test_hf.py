@@ -143,6 +143,12 @@ def test_saving_over_a_checkpoint_leaves_no_stale_weights_and_keeps_other_files(
     assert list(tmp_path.parent.glob(".*.saving")) == []
 
 
+def test_a_template_left_by_another_tokenizer_does_not_overrule_the_new_one(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    (tmp_path / "chat_template.jinja").write_text("old")
+    save_checkpoint(make(WITH_MTP), tokenizer, tmp_path)
+    assert load_tokenizer(tmp_path).chat_template == tokenizer.chat_template
+
+
 FULL_DISK = """
 import resource, sys
 import torch
@@ -211,6 +217,23 @@ def test_a_model_without_its_prediction_layer_loads_without_it(saved: Path) -> N
 )
 def test_an_impossible_configuration_is_refused(saved: Path, config: str) -> None:
     (saved / "config.json").write_text(config)
+    with pytest.raises(UserError):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_hidden_layers": 10**9},
+        {"num_nextn_predict_layers": 10**9},
+        {"n_routed_experts": 10**9, "n_group": 1, "topk_group": 1},
+        {"vocab_size": 2**62},
+        {"hidden_size": 10**400},
+    ],
+)
+def test_a_configuration_far_beyond_its_files_costs_neither_time_nor_memory(saved: Path, change: dict[str, int]) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(UserError):
         load_checkpoint(saved)
 

@@ -86,7 +86,7 @@ def write(path: Path, model: CausalLM, tokenizer: Tokenizer, extra: dict[str, np
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_block_count(config.num_hidden_layers)
+    writer.add_block_count(metadata.pop("block_count", config.num_hidden_layers))
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_key_length(config.head_dim)
@@ -195,6 +195,7 @@ WRONG = {
     "not finite": ({}, {"output_norm.weight": np.full(64, np.nan, np.float32)}, "NaN"),
     "no embedding": ({}, {"token_embd.weight": NOTHING}, "token_embd"),
     "other rope factors": ({}, {"rope_freqs.weight": np.linspace(1, 9, 8, dtype=np.float32)}, "not Llama 3's"),
+    "far too many layers": ({"block_count": 2**31}, {}, "num_hidden_layers 2147483648"),
     "yarn": ({"llama.rope.scaling.type": "yarn"}, {}, "yarn"),
     "tokenizer too large": ({}, {"token_embd.weight": np.ones((200, 64), np.float32)}, "290 tokens"),
     "layers beyond": ({}, {"blk.2.attn_norm.weight": np.ones(64, np.float32)}, r"layers\.2"),

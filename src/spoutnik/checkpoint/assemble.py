@@ -16,10 +16,22 @@ from spoutnik.model.transformer import CausalLM
 FP8 = torch.float8_e4m3fn
 
 
-def skeleton(config: ModelConfig) -> CausalLM:
-    """The model without memory behind its parameters."""
-    with torch.device("meta"):
-        return CausalLM(config)
+def skeleton(config: ModelConfig, tensors: int) -> CausalLM:
+    """The model without memory behind its parameters, for files that hold that many tensors.
+
+    Raises UserError for a configuration that no such files can belong to, before it costs time or memory.
+    """
+    counts = ("num_hidden_layers", "num_nextn_predict_layers", "n_routed_experts")
+    if any(getattr(config, count) > tensors for count in counts):
+        found = ", ".join(f"{count} {getattr(config, count)}" for count in counts)
+        raise UserError(
+            f"The configuration ({found}) needs more tensors than the {tensors} in the files; the two must come from one model."
+        )
+    try:
+        with torch.device("meta"):
+            return CausalLM(config)
+    except (RuntimeError, TypeError, ValueError, ArithmeticError) as error:
+        raise UserError(f"The configuration describes an impossible model ({error}); take the one that belongs to the weights.") from error
 
 
 def parameters_of(model: CausalLM) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 Architectures: `llama` (also SmolLM2 and Mistral) and `qwen2`. Names and layouts: gguf-py's constants and tensor mapping.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,12 @@ LAYER_NAMES = {
     "ffn_down": "mlp.down_proj",
 }  # fmt: skip
 ROPE_FACTORS = "rope_freqs.weight"
-LLAMA3_SCALING = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+LLAMA3_SCALING: dict[str, Any] = {
+    "rope_type": "llama3",
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 
 
 def load_gguf(path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[ModelConfig, dict[str, Tensor]]:
@@ -129,7 +133,7 @@ class _Fields:
         return float(value)
 
 
-def _rope_scaling(file: GGUF, field: _Fields, config: ModelConfig) -> Mapping[str, Any] | None:
+def _rope_scaling(file: GGUF, field: _Fields, config: ModelConfig) -> dict[str, Any] | None:
     """Llama 3.1's context extension, which GGUF stores as one factor per channel pair instead of its parameters.
 
     The largest factor and Llama's published constants must give all the others back; any other extension is refused.
@@ -143,7 +147,8 @@ def _rope_scaling(file: GGUF, field: _Fields, config: ModelConfig) -> Mapping[st
         return None
     factors_F = torch.from_numpy(file.read(ROPE_FACTORS))
     candidate = {**LLAMA3_SCALING, "factor": float(factors_F.max())}
-    ours_F = frequencies(config) / frequencies(config.with_(rope_scaling=candidate))
-    if factors_F.shape != ours_F.shape or not torch.allclose(factors_F, ours_F, rtol=1e-4):
-        raise UserError(f"{file.path} extends its context by factors that are not Llama 3's; use the model's safetensors instead")
-    return candidate
+    if factors_F.shape == (config.head_dim // 2,) and candidate["factor"] >= 1:
+        ours_F = frequencies(config) / frequencies(config.with_(rope_scaling=candidate))
+        if torch.allclose(factors_F, ours_F, rtol=1e-4):
+            return candidate
+    raise UserError(f"{file.path} extends its context by factors that are not Llama 3's; use the model's safetensors instead")

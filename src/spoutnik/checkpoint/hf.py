@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from spoutnik.checkpoint import fp8
 from spoutnik.checkpoint.assemble import assemble, give_weights, parameters_of, skeleton
-from spoutnik.checkpoint.layout import HEAD, ROUTER_BIAS, copies, pieces, prediction_layers
+from spoutnik.checkpoint.layout import HEAD, ROUTER_BIAS, copies, pieces
 from spoutnik.checkpoint.shards import INDEX, State, read_json, read_state, write_state
 from spoutnik.errors import UserError
 from spoutnik.model.config import ModelConfig
@@ -24,6 +25,8 @@ from spoutnik.text.tokenizer import Tokenizer
 logger = logging.getLogger(__name__)
 
 LINEAGE = "spoutnik.json"
+OLD_TOKENIZER = ("chat_template.jinja", "special_tokens_map.json", "added_tokens.json")
+"""Files of other writers that would overrule the tokenizer_config.json beside them."""
 
 
 def save_checkpoint(
@@ -35,7 +38,8 @@ def save_checkpoint(
 ) -> None:
     """Writes a directory that transformers loads. Until all of it is on disk, a checkpoint already there stays as it was.
 
-    Everything is written beside the directory and synchronised, then renamed into place. `lineage` (where the weights come from) becomes
+    Everything is written beside the directory and synchronised, then renamed into place: at once if the directory is new, file by file if
+    not, so for a save that no crash can ever divide give a directory of its own. `lineage` (where the weights come from) becomes
     spoutnik.json; other files of the directory are kept. Raises UserError if the disk is full or not writable.
     """
     if tokenizer is not None:
@@ -104,9 +108,10 @@ def _publish(aside: Path, directory: Path) -> None:
         new = {file.name for file in aside.iterdir()}
         for name in sorted(new):
             os.replace(aside / name, directory / name)
-        for file in (*directory.glob("model*.safetensors"), directory / INDEX, directory / LINEAGE):
-            if file.name not in new:
-                file.unlink(missing_ok=True)
+        stale = {file.name for file in directory.glob("model*.safetensors")} | {INDEX, LINEAGE}
+        stale |= set(OLD_TOKENIZER) if "tokenizer.json" in new else set()
+        for name in stale - new:
+            (directory / name).unlink(missing_ok=True)
         _sync(directory)
     else:
         os.rename(aside, directory)
@@ -125,7 +130,7 @@ def load_checkpoint(directory: str | Path, dtype: torch.dtype = torch.float32, c
     quantisation = raw.get("quantization_config")
     block = fp8.block_size(quantisation) if quantisation else None
     files = read_state(directory)
-    model = skeleton(_with_what_is_there(read_config(directory), files))
+    model = skeleton(_with_what_is_there(read_config(directory), files), len(files))
     return give_weights(model, assemble(files, model, dtype, block), check_finite)
 
 
@@ -134,7 +139,7 @@ def read_config(directory: str | Path) -> ModelConfig:
     file = Path(directory) / "config.json"
     try:
         return ModelConfig.from_hf(read_json(file))
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
+    except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError) as error:
         raise UserError(f"{file} gives a field an impossible value ({error}); take the one that belongs to the weights.") from error
 
 
@@ -155,8 +160,8 @@ def check_tokenizer(tokenizer: Tokenizer, config: ModelConfig) -> None:
 
 
 def _with_what_is_there(config: ModelConfig, files: State) -> ModelConfig:
-    prefixes = tuple(prediction_layers(config))
-    if not prefixes or any(name.startswith(prefixes) for name in files):
+    layers = (re.match(r"model\.layers\.(\d{1,9})\.", name) for name in files)
+    if not config.num_nextn_predict_layers or any(layer and int(layer[1]) >= config.num_hidden_layers for layer in layers):
         return config
     logger.warning("config.json announces a multi-token prediction layer that the files lack; loading the model without it")
     return config.with_(num_nextn_predict_layers=0)

@@ -49,12 +49,7 @@ def copies(config: ModelConfig) -> dict[str, str]:
     """Names under which the files may repeat a parameter, and that parameter; the head is the embedding if they are tied."""
     head = EMBEDDING if config.tie_word_embeddings else HEAD
     repeated = {HEAD: EMBEDDING} if config.tie_word_embeddings else {}
-    for prefix in prediction_layers(config):
-        repeated |= {f"{prefix}embed_tokens.weight": EMBEDDING, f"{prefix}shared_head.head.weight": head}
-    return repeated
-
-
-def prediction_layers(config: ModelConfig) -> list[str]:
-    """Prefixes of the multi-token prediction layers, which follow the main ones."""
     main = config.num_hidden_layers
-    return [f"model.layers.{layer}." for layer in range(main, main + config.num_nextn_predict_layers)]
+    for layer in range(main, main + config.num_nextn_predict_layers):
+        repeated |= {f"model.layers.{layer}.embed_tokens.weight": EMBEDDING, f"model.layers.{layer}.shared_head.head.weight": head}
+    return repeated
