@@ -9,7 +9,7 @@ from pathlib import Path
 from spoutnik.errors import UserError
 
 BUILTIN = "builtin:english"
-_SHORTEST = 200
+_SHORTEST = 80
 _PLAIN_QUOTES = {0x201C: '"', 0x201D: '"', 0x2019: "'"}
 
 
@@ -36,14 +36,9 @@ def _documents(file: Path) -> list[str]:
 
 
 def _reference_manual() -> list[str]:
-    """Prose paragraphs only: code samples, tables and headings of the manual are left out."""
+    """One document a paragraph of prose; code samples, tables and headings of the manual are left out."""
     from pydoc_data.topics import topics
 
-    documents = []
-    for name in sorted(topics):
-        paragraphs = [re.sub(r"\s+", " ", part).strip() for part in re.split(r"\n\s*\n", topics[name])]
-        prose = [part for part in paragraphs if len(part) > 80 and re.match(r"[A-Z]", part) and part.endswith(".")]
-        text = "\n".join(prose).translate(_PLAIN_QUOTES)
-        if len(text) >= _SHORTEST:
-            documents.append(text)
-    return documents
+    paragraphs = [re.sub(r"\s+", " ", part).strip() for name in sorted(topics) for part in re.split(r"\n\s*\n", topics[name])]
+    prose = [part for part in paragraphs if len(part) >= _SHORTEST and re.match(r"[A-Z]", part) and part.endswith(".")]
+    return [part.translate(_PLAIN_QUOTES) for part in dict.fromkeys(prose)]

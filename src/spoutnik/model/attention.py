@@ -15,6 +15,10 @@ from spoutnik.model.layers import RMSNorm
 from spoutnik.model.rope import rotate_halves, rotate_interleaved, softmax_scale
 
 
+SHORT = 256
+"""Up to so many tokens, causal attention is written out instead of fused."""
+
+
 class Cache(Protocol):
     """Where attention keeps what later tokens will read. The owner (the engine) knows rows, positions and memory."""
 
@@ -38,6 +42,8 @@ class Span(NamedTuple):
 
 def attend(query_BTHd: Tensor, key_BSHd: Tensor, value_BSHV: Tensor, mask: Tensor | None, scale: float) -> Tensor:
     """softmax(q k^T * scale) v -> [B, T, H, V]. Keys and values may have fewer heads; each then serves a group of queries."""
+    if mask is None and query_BTHd.shape[1] <= SHORT:
+        return _attend_short(query_BTHd, key_BSHd, value_BSHV, scale)
     grouped = query_BTHd.shape[2] != key_BSHd.shape[2]
     out_BHTV = F.scaled_dot_product_attention(
         query_BTHd.transpose(1, 2),
@@ -49,6 +55,18 @@ def attend(query_BTHd: Tensor, key_BSHd: Tensor, value_BSHV: Tensor, mask: Tenso
         enable_gqa=grouped,
     )
     return out_BHTV.transpose(1, 2)
+
+
+def _attend_short(query_BTHd: Tensor, key_BTHd: Tensor, value_BTHV: Tensor, scale: float) -> Tensor:
+    """Causal attention written out: for a few hundred tokens its backward is up to three times faster than the fused one on CPU."""
+    tokens, key_heads = query_BTHd.shape[1], key_BTHd.shape[2]
+    query_BhnTd = (query_BTHd * scale).transpose(1, 2).unflatten(1, (key_heads, -1))
+    scores_BhnTT = (query_BhnTd.flatten(2, 3) @ key_BTHd.permute(0, 2, 3, 1)).unflatten(2, (-1, tokens))
+    future_TT = torch.full((tokens, tokens), -torch.inf, dtype=scores_BhnTT.dtype, device=scores_BhnTT.device).triu(1)
+    wide = torch.promote_types(scores_BhnTT.dtype, torch.float32)
+    weights_BhnTT = (scores_BhnTT + future_TT).softmax(-1, dtype=wide).to(value_BTHV.dtype)
+    out_BhnTV = (weights_BhnTT.flatten(2, 3) @ value_BTHV.transpose(1, 2)).unflatten(2, (-1, tokens))
+    return out_BhnTV.flatten(1, 2).transpose(1, 2)
 
 
 class GroupedQueryAttention(nn.Module):

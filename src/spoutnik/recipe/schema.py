@@ -43,6 +43,12 @@ class TaskSpec(Table):
         return dict(self.model_extra or {})
 
 
+class LearntTask(TaskSpec):
+    """A task that something learns from: its held-out problems are for evaluations alone."""
+
+    split: Literal["train"] = "train"
+
+
 class ModelSpec(Table):
     """A model from one dial: depth fixes width, heads, experts and learning rate; any other key overrides that field of ModelConfig."""
 
@@ -59,7 +65,7 @@ class ModelSpec(Table):
 class Source(Table):
     """One part of a corpus: traces of a task, or text (`builtin:english` or a path)."""
 
-    task: TaskSpec | None = None
+    task: LearntTask | None = None
     text: str | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
 
@@ -117,6 +123,7 @@ class PretrainStage(Optimised):
     decay: Fraction = 0.2
     optimizer: Literal["adamw", "muon"] = "adamw"
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    dtype: Literal["float32", "bfloat16"] = "float32"
     mtp_weight: Annotated[float, Field(ge=0)] = 0.3
     balance: Balance = Balance()
 
@@ -145,7 +152,7 @@ class RLStage(Optimised):
     kind: Literal["rl"] = "rl"
     from_: str = Field(alias="from")
     algorithm: Literal["grpo"] = "grpo"
-    task: TaskSpec
+    task: LearntTask
     prompts: Positive
     group: Annotated[int, Field(ge=2)]
     max_new_tokens: Positive
@@ -175,7 +182,7 @@ class SampleStage(StageBase):
 
     kind: Literal["sample"] = "sample"
     from_: str = Field(alias="from")
-    task: TaskSpec
+    task: LearntTask
     problems: Positive
     samples_per_problem: Positive = 1
     temperature: Annotated[float, Field(ge=0)] = 1.0
@@ -219,8 +226,10 @@ class DistillStage(Optimised):
     dtype: Literal["float32", "bfloat16"] = "float32"
     data: str | None = None
     batch_size: Positive | None = None
+    chat_template: Literal["keep", "thinking"] = "keep"
+    """"thinking" gives a student of the ChatML family a template that opens the thinking, as R1's distilled models got one."""
     teacher: str | None = None
-    task: TaskSpec | None = None
+    task: LearntTask | None = None
     prompts: Positive | None = None
     max_new_tokens: Positive | None = None
     temperature: Annotated[float, Field(gt=0)] | None = None

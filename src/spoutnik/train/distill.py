@@ -15,6 +15,7 @@ from spoutnik.run.context import StageContext
 from spoutnik.run.stage import run_stage
 from spoutnik.tasks import make
 from spoutnik.tasks.base import Task
+from spoutnik.text.chatml import CHATML_THINKING
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.algorithms import objective, on_policy_distillation
 from spoutnik.train.examples import collate
@@ -33,9 +34,13 @@ def run_distill(stage: DistillStage, context: StageContext) -> None:
     if stage.mode == "samples":
         assert stage.data is not None, "the schema asks for it"
         assert stage.batch_size is not None, "the schema asks for it"
-        imitate_samples(stage, context.resolve(stage.from_), context.resolve(stage.data), stage.batch_size, context)
+        imitate_samples(stage, context.resolve(stage.from_), context.resolve(stage.data), stage.batch_size, context, _template(stage))
     else:
         _run_on_policy(stage, context)
+
+
+def _template(stage: DistillStage) -> str | None:
+    return CHATML_THINKING if stage.chat_template == "thinking" else None
 
 
 def _run_on_policy(stage: DistillStage, context: StageContext) -> None:
@@ -43,7 +48,7 @@ def _run_on_policy(stage: DistillStage, context: StageContext) -> None:
     assert stage.task is not None, "the schema asks for it"
     task, student_path = make(stage.task.name, **stage.task.options), context.resolve(stage.from_)
     teacher, teacher_tokenizer = open_model(context.resolve(stage.teacher))
-    tokenizer = open_model(student_path)[1]
+    student, tokenizer = open_model(student_path)
     if tokenizer.fingerprint() != teacher_tokenizer.fingerprint():
         raise UserError(
             f"The student {stage.from_!r} and the teacher {stage.teacher!r} have different tokenizers, so their distributions cannot be "
@@ -52,8 +57,7 @@ def _run_on_policy(stage: DistillStage, context: StageContext) -> None:
     teacher.requires_grad_(False)
 
     def start() -> TrainState:
-        model = open_model(student_path)[0]
-        return TrainState(model, Optimizer(model, stage.learning_rate, stage.weight_decay))
+        return TrainState(student, Optimizer(student, stage.learning_rate, stage.weight_decay))
 
     def load(folder: Path) -> TrainState:
         return load_state(start(), folder)
@@ -86,6 +90,7 @@ def on_policy_step(
     loss.backward()
     scale = factor(stage.schedule, step, stage.steps, stage.warmup)
     norm = apply_update(state, float(loss), scale, stage.grad_clip, stage.max_bad_steps, context, {"ids": ids_BT, "mask": mask_BT})
+    state.step += 1
     cells = sum(len(r.prompt_ids) + len(r.token_ids) for r in rollouts)
     mean = cells // len(rollouts)
     flops = (

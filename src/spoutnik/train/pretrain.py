@@ -61,13 +61,16 @@ def pretrain_step(state: TrainState, stage: PretrainStage, context: StageContext
     rows = max(1, MICRO_BATCH_TOKENS // stage.sequence_length)
     for micro_BT in ids_BT.split(rows):
         share = len(micro_BT) / len(ids_BT)
-        parts = pretrain_losses(model, micro_BT, stage, load)
+        with torch.autocast(micro_BT.device.type, dtype=torch.bfloat16, enabled=stage.dtype == "bfloat16"):
+            parts = pretrain_losses(model, micro_BT, stage, load)
         (parts[0] * share).backward()
         sums += parts.detach() * share
     loss, ce, mtp, balance = sums.tolist()
     scale = factor(stage.schedule, state.step, stage.steps, stage.warmup, stage.decay)
     norm = apply_update(state, loss, scale, stage.grad_clip, stage.max_bad_steps, context, {"ids": ids_BT})
-    load.update_bias(model, stage.balance.bias_update_rate)
+    if not state.bad_steps:
+        load.update_bias(model, stage.balance.bias_update_rate)
+    state.step += 1
     context.ledger.add(ids_BT.numel(), training_flops(model.config, ids_BT.numel(), stage.sequence_length))
     balance_metrics = load.metrics()
     if state.step % LOAD_EVERY:
@@ -90,13 +93,9 @@ def pretrain_losses(model: CausalLM, ids_BT: Tensor, stage: PretrainStage, load:
     mtp, depths = torch.zeros(()), model.config.num_nextn_predict_layers if stage.mtp_weight else 0
     further_BTD = hidden_BTD
     for depth in range(depths):
-        further_BTD = model.predict_further(further_BTD[:, :-1], ids_BT[:, 1 + depth :], depth=depth)
+        further_BTD = model.predict_further(further_BTD[:, :-1], ids_BT[:, 1 + depth :], routing=routing, depth=depth)
         mtp = mtp - token_logprobs(model.head(further_BTD[:, :-1]), ids_BT[:, 2 + depth :]).mean() / depths
     load.add(routing)
-    balance = _balance(routing, len(ids_BT), model.config.num_experts_per_tok) if routing.layers else torch.zeros(())
+    balance = balance_loss(routing, len(ids_BT), model.config.num_experts_per_tok) if routing.layers else torch.zeros(())
     total = ce + stage.mtp_weight * mtp + stage.balance.sequence_loss * balance
     return torch.stack((total, ce.detach(), mtp.detach(), balance.detach()))
-
-
-def _balance(routing: Routing, rows: int, top_k: int) -> Tensor:
-    return balance_loss(routing, rows, top_k)

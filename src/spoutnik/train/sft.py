@@ -25,19 +25,24 @@ def run_sft(stage: SFTStage, context: StageContext) -> None:
     imitate_samples(stage, context.resolve(stage.from_), context.resolve(stage.data), stage.batch_size, context)
 
 
-def imitate_samples(stage: SFTStage | DistillStage, model_path: Path, data: Path, batch_size: int, context: StageContext) -> None:
-    """Supervised training of the model at `model_path` on the examples at `data`. Weights are float32; `dtype` is that of the matmuls."""
+def imitate_samples(
+    stage: SFTStage | DistillStage, model_path: Path, data: Path, batch_size: int, context: StageContext, chat_template: str | None = None
+) -> None:
+    """Supervised training of the model at `model_path` on the examples at `data`. Weights are float32; `dtype` is that of the matmuls.
+
+    `chat_template` replaces the model's own, for good.
+    """
+    model, tokenizer = open_model(model_path)
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+    examples = read_examples(data, tokenizer, model.config.max_position_embeddings)
 
     def start() -> TrainState:
-        model = open_model(model_path)[0]
         return TrainState(model, Optimizer(model, stage.learning_rate, stage.weight_decay))
 
     def load(folder: Path) -> TrainState:
         return load_state(start(), folder)
 
-    model, tokenizer = open_model(model_path)
-    examples = read_examples(data, tokenizer, model.config.max_position_embeddings)
-    del model
     state = run_stage(context, stage.steps, start, lambda state: sft_step(state, stage, examples, batch_size, context), save_state, load)
     save_checkpoint(state.model, tokenizer, context.checkpoint_dir, lineage=context.lineage)
 
@@ -56,6 +61,7 @@ def sft_step(
     loss.backward()
     scale = factor(stage.schedule, state.step, stage.steps, stage.warmup)
     norm = apply_update(state, float(loss), scale, stage.grad_clip, stage.max_bad_steps, context, {"ids": ids_BT, "mask": mask_BT})
+    state.step += 1
     tokens = sum(len(example.ids) for example in batch)
     context.ledger.add(tokens, training_flops(state.model.config, tokens, ids_BT.shape[1]))
     return {
