@@ -6,13 +6,16 @@ Traces are unlabelled: what a document claims may be right or wrong, as on the w
 import hashlib
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
+from pathlib import Path
 
 from spoutnik.data.english import read_text
 from spoutnik.data.tokens import TokenFile, write_tokens
 from spoutnik.recipe.schema import CorpusStage, Source
+from spoutnik.run import interrupt
 from spoutnik.run.context import StageContext
 from spoutnik.tasks import make
 from spoutnik.text.r1_template import EOS, R1_TEMPLATE
@@ -42,13 +45,16 @@ def documents(sources: list[Source], seed: int) -> Iterator[Document]:
         drawn[chosen] += 1
 
 
-def _maker(source: Source, seed: int):  # type: ignore[no-untyped-def]
+def _maker(source: Source, seed: int) -> Callable[[int], str]:
     """A function from the index of a document to its text."""
     if source.text is not None:
         texts = read_text(source.text)
-        return lambda index: texts[
-            random.Random(f"text/{seed}/{index // len(texts)}").sample(range(len(texts)), len(texts))[index % len(texts)]
-        ]
+
+        @lru_cache(maxsize=1)
+        def order(epoch: int) -> list[int]:
+            return random.Random(f"text/{seed}/{epoch}").sample(range(len(texts)), len(texts))
+
+        return lambda index: texts[order(index // len(texts))[index % len(texts)]]
     assert source.task is not None
     task = make(source.task.name, **source.task.options)
 
@@ -76,6 +82,7 @@ def run_corpus(stage: CorpusStage, context: StageContext) -> None:
     def ids() -> Iterator[list[int]]:
         assert tokenizer.eos_token_id is not None
         while sum(counts) < stage.tokens:
+            interrupt.check()
             batch = list(islice(stream, _BATCH))
             for document, encoding in zip(
                 batch, tokenizer.backend.encode_batch([document.text for document in batch], add_special_tokens=False), strict=True
@@ -91,19 +98,18 @@ def run_corpus(stage: CorpusStage, context: StageContext) -> None:
     with context.progress(context.name, stage.tokens) as progress:
         total = write_tokens(context.directory / "tokens.bin", ids(), tokenizer.vocab_size)
     context.ledger.add(tokens=total)
-    names = [source.text or (source.task.name if source.task else "") for source in stage.sources]
     summary = {
         "tokens": total,
         "sha256": digest.hexdigest(),
         "vocab_size": tokenizer.vocab_size,
-        "sources": dict(zip(names, counts, strict=False)),
+        "sources": [{**source.model_dump(exclude_none=True), "tokens": count} for source, count in zip(stage.sources, counts, strict=True)],
     }
     (context.directory / "corpus.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     context.log("sample", when="corpus", prompt="", text=sample[0].text, correct=None)
     context.log("step", step=1, tokens=total)
 
 
-def open_corpus(directory) -> tuple[TokenFile, Tokenizer]:  # type: ignore[no-untyped-def]
+def open_corpus(directory: Path) -> tuple[TokenFile, Tokenizer]:
     """The tokens and the tokenizer that a corpus stage left in its folder."""
     tokenizer = Tokenizer.from_dir(directory)
     return TokenFile(directory / "tokens.bin", tokenizer.vocab_size), tokenizer

@@ -34,7 +34,10 @@ class TokenFile:
     def __init__(self, path: Path, vocab_size: int):
         if not path.is_file():
             raise UserError(f"{path} is missing; run the corpus stage again.")
-        self._tokens = np.memmap(path, dtype=_dtype(vocab_size), mode="r")
+        dtype, size = _dtype(vocab_size), path.stat().st_size
+        if size == 0 or size % dtype.itemsize:
+            raise UserError(f"{path} has {size} bytes, no whole number of tokens; it is damaged: run the corpus stage again.")
+        self._tokens = np.memmap(path, dtype=dtype, mode="r")
 
     def __len__(self) -> int:
         return len(self._tokens)

@@ -20,7 +20,7 @@ HEALTH = {
     "grad_norm": "gradient norm",
     "kl": "KL to the reference",
     "entropy": "entropy",
-    "mismatch": "largest gap of log-probs, sampler to trainer",
+    "mismatch": "mean gap of log-probs, sampler to trainer",
     "learning_rate": "learning rate",
     "tokens_per_s": "tokens per second",
 }

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from spoutnik.train.losses import policy_loss
 
+SMALLEST_DIFFERENCE = 1e-5
+"""Rewards closer than this are equal: a mean of equal rewards differs from them by rounding, and dividing by std would blow that up."""
+
 
 @dataclass(frozen=True)
 class Streams:
@@ -23,10 +26,16 @@ class Streams:
     """Pull towards the reference."""
 
 
-def group_advantages(rewards_PG: Tensor, eps: float = 1e-6) -> Tensor:
+def has_signal(rewards_PG: Tensor) -> Tensor:
+    """[P] bool: whether the rewards of a group differ by more than their rounding, so that there is something to learn."""
+    return rewards_PG.amax(-1) - rewards_PG.amin(-1) > SMALLEST_DIFFERENCE
+
+
+def group_advantages(rewards_PG: Tensor) -> Tensor:
     """A = (r - mean) / std within the G samples of each prompt (DeepSeek-R1, equation 3). [P, G]; zero where all rewards agree."""
     centred_PG = rewards_PG - rewards_PG.mean(-1, keepdim=True)
-    return centred_PG / (rewards_PG.std(-1, keepdim=True, correction=0) + eps)
+    std_P1 = rewards_PG.std(-1, keepdim=True, correction=0)
+    return torch.where(has_signal(rewards_PG)[:, None], centred_PG / std_P1, 0.0)
 
 
 def grpo(rewards_PG: Tensor, mask_BT: Tensor, kl_coef: float) -> Streams:

@@ -33,8 +33,12 @@ def read_examples(path: Path, tokenizer: Tokenizer, longest: int) -> list[Exampl
     file = path / "samples.jsonl" if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"There is no data at {file}; name a finished sample stage or a .jsonl file.")
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n")  # not splitlines: JSON strings may hold U+2028 and its like
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 text (byte {error.start}); convert it, for instance with iconv.") from error
     examples = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         if line.strip():
             example = encode(_messages(line, f"{file}, line {number}"), tokenizer)
             if len(example.ids) > longest:
@@ -52,11 +56,14 @@ def _messages(line: str, place: str) -> list[dict[str, Any]]:
             messages = list(content["messages"])
         else:
             messages = [{"role": "user", "content": content["prompt"]}, {"role": "assistant", "content": content["completion"]}]
-        valid = messages[-1]["role"] == "assistant" and all(isinstance(message["content"], str) for message in messages)
+        texts = [text for message in messages for text in (message["role"], message["content"])]
+        valid = len(messages) > 1 and messages[-1]["role"] == "assistant" and all(isinstance(text, str) for text in texts)
     except (ValueError, KeyError, TypeError, IndexError):
         valid = False
     if not valid:
-        raise UserError(f"{place} is not an example: it needs `messages` that end with the assistant, or `prompt` and `completion`.")
+        raise UserError(
+            f"{place} is not an example: it needs `messages` whose last is the assistant's answer, or `prompt` and `completion`."
+        )
     return messages
 
 

@@ -1,6 +1,6 @@
 """Losses per token. Everything that is learned here, from pretraining to reinforcement learning, is a weighted mean of these.
 
-Letters: B rows, T positions, V vocabulary. Log-probabilities are natural. A mask is 1 where a token counts; no mean divides by zero.
+Letters: B rows, T positions, V vocabulary. Log-probabilities are natural.
 """
 
 import torch
@@ -12,17 +12,6 @@ def token_logprobs(logits_BTV: Tensor, ids_BT: Tensor, temperature: float = 1.0)
     """log p(ids[b, t]) [B, T] under logits that stand at the same places, in float32 at least."""
     scaled = logits_BTV if temperature == 1.0 else logits_BTV / temperature
     return -F.cross_entropy(scaled.flatten(0, 1), ids_BT.flatten(), reduction="none").view_as(ids_BT)
-
-
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` where `mask` counts; 0 where nothing counts."""
-    return (values * mask).sum() / mask.sum().clamp(min=1)
-
-
-def entropy(logits_BTV: Tensor) -> Tensor:
-    """Entropy of each position's distribution [B, T], in nats."""
-    logprobs_BTV = logits_BTV.log_softmax(-1)
-    return -(logprobs_BTV.exp() * logprobs_BTV).sum(-1)
 
 
 def policy_loss(logprobs_BT: Tensor, sampler_logprobs_BT: Tensor, advantages_BT: Tensor, clip: float) -> Tensor:
@@ -40,10 +29,10 @@ def k3_kl(logprobs_BT: Tensor, reference_logprobs_BT: Tensor) -> Tensor:
     return log_ratio_BT.exp() - log_ratio_BT - 1
 
 
-def reverse_kl(student_logits_BTV: Tensor, teacher_logits_BTV: Tensor) -> Tensor:
-    """KL(student || teacher) [B, T], over the whole vocabulary."""
-    student_BTV, teacher_BTV = student_logits_BTV.log_softmax(-1), teacher_logits_BTV.log_softmax(-1)
-    return (student_BTV.exp() * (student_BTV - teacher_BTV)).sum(-1)
+def reverse_kl(student_logits_NV: Tensor, teacher_logits_NV: Tensor) -> Tensor:
+    """KL(student || teacher) [N], over the whole vocabulary."""
+    student_NV, teacher_NV = student_logits_NV.log_softmax(-1), teacher_logits_NV.log_softmax(-1)
+    return (student_NV.exp() * (student_NV - teacher_NV)).sum(-1)
 
 
 def sequence_balance_loss(scores_BTE: Tensor, top_k: int) -> Tensor:

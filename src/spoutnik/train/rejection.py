@@ -45,7 +45,8 @@ def run_sample(stage: SampleStage, context: StageContext) -> None:
             state.rows += kept(task, rollouts[place * stage.samples_per_problem : (place + 1) * stage.samples_per_problem], stage)
         state.step += 1
         tokens = sum(len(rollout.token_ids) for rollout in rollouts)
-        context.ledger.add(tokens, forward_flops(model.config, tokens, len(rollouts[0].prompt_ids)))
+        cells = tokens + sum(len(rollout.prompt_ids) for rollout in rollouts)
+        context.ledger.add(tokens, forward_flops(model.config, cells, cells // len(rollouts)))
         return {**rollout_metrics(rollouts), "kept": len(state.rows), "tokens": tokens}
 
     state = run_stage(context, -(-stage.problems // CHUNK), SampleState, advance, _save, _load)
@@ -87,7 +88,7 @@ def _save(state: SampleState, folder: Path) -> None:
 
 
 def _load(folder: Path) -> SampleState:
-    lines = (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (folder / "samples.jsonl").read_text(encoding="utf-8").split("\n")[:-1]  # not splitlines: JSON strings may hold U+2028
     return SampleState(json.loads((folder / "step.json").read_text(encoding="utf-8")), [json.loads(line) for line in lines])
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from spoutnik.checkpoint.hf import save_checkpoint
 from spoutnik.checkpoint.load import open_model
+from spoutnik.errors import UserError
 from spoutnik.model.flops import forward_flops, training_flops
 from spoutnik.model.transformer import CausalLM
 from spoutnik.recipe.schema import RLStage
@@ -18,9 +19,9 @@ from spoutnik.run.stage import run_stage
 from spoutnik.tasks import make
 from spoutnik.tasks.base import Task
 from spoutnik.text.tokenizer import Tokenizer
-from spoutnik.train.algorithms import Streams, grpo, objective
+from spoutnik.train.algorithms import Streams, grpo, has_signal, objective
 from spoutnik.train.examples import collate
-from spoutnik.train.losses import k3_kl, masked_mean
+from spoutnik.train.losses import k3_kl
 from spoutnik.train.optim import Optimizer
 from spoutnik.train.rollouts import Rollout, rollout_metrics, sample_rollouts
 from spoutnik.train.schedule import wsd
@@ -31,16 +32,16 @@ from spoutnik.train.update import apply_update
 MICRO_BATCH_CELLS = 8192
 SAMPLES_SHOWN = 4
 WARMUP = 0.05
+MISMATCH_LIMIT = 0.01
+"""Nats a token. Float32 rounding is below 1e-5, but rounding may now and then send a token to another expert."""
 
 
 def run_rl(stage: RLStage, context: StageContext) -> None:
     """Trains the model `from` by GRPO on a task and writes it as a Hugging Face directory."""
     task = make(stage.task.name, **stage.task.options)
-    path = context.resolve(stage.from_)
-    tokenizer = open_model(path)[1]
+    model, tokenizer = open_model(context.resolve(stage.from_))
 
     def start() -> TrainState:
-        model = open_model(path)[0]
         reference = frozen_copy(model) if stage.kl_coef else None
         return TrainState(model, Optimizer(model, stage.learning_rate, stage.weight_decay), reference=reference)
 
@@ -67,23 +68,25 @@ def rl_step(state: TrainState, stage: RLStage, task: Task, tokenizer: Tokenizer,
     )
     rollout_s = time.perf_counter() - began
     rewards_PG = rewards(rollouts, stage)
-    informative = [index for index, row_G in enumerate(rewards_PG) if float(row_G.max() - row_G.min()) > 0]
-    sums = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "mismatch": 0.0, "grad_norm": 0.0}
-    size = stage.prompts // stage.minibatches
+    informative = has_signal(rewards_PG).nonzero().flatten().tolist()
+    sums, mismatch = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "grad_norm": 0.0}, None
+    size, scale = stage.prompts // stage.minibatches, wsd(step, stage.steps, WARMUP, 0.0)
     for first in range(0, stage.prompts, size):
         groups = [index for index in informative if first <= index < first + size]
-        metrics = _minibatch(state, stage, context, [rollouts[g * stage.group : (g + 1) * stage.group] for g in groups], rewards_PG[groups])
-        sums = {
-            name: max(sums[name], value) if name == "mismatch" else sums[name] + value / stage.minibatches
-            for name, value in metrics.items()
-        }
-    state.step = step + 1
+        if groups:
+            chosen = [rollout for g in groups for rollout in rollouts[g * stage.group : (g + 1) * stage.group]]
+            metrics, gap = _minibatch(state, stage, context, chosen, rewards_PG[groups], scale)
+            sums = {name: sums[name] + value / stage.minibatches for name, value in metrics.items()}
+            mismatch = gap if mismatch is None else mismatch  # later mini-batches differ from the sampler because the policy has moved
+    if mismatch is not None:
+        check_mismatch(mismatch)
+    state.step += 1
     _account(context, state, stage, rollouts, informative)
     _show(context, step, stage, rollouts)
     seconds = time.perf_counter() - began
     return {
         "reward": float(rewards_PG.mean()), **rollout_metrics(rollouts), "no_signal": 1 - len(informative) / stage.prompts, **sums,
-        "learning_rate": stage.learning_rate * wsd(step, stage.steps, WARMUP, 0.0), "rollout_s": rollout_s,
+        "mismatch": mismatch or 0.0, "learning_rate": stage.learning_rate * scale, "rollout_s": rollout_s,
         "tokens_per_s": sum(len(rollout.token_ids) for rollout in rollouts) / seconds,
     }  # fmt: skip
 
@@ -103,13 +106,19 @@ def rewards(rollouts: Sequence[Rollout], stage: RLStage) -> Tensor:
     return torch.where(judged_PG, value_PG, mean_P1)
 
 
+def check_mismatch(mismatch: float) -> None:
+    """Raises UserError if the trainer's log-probabilities of the sampled tokens are not the sampler's, on the very same weights."""
+    if mismatch > MISMATCH_LIMIT:
+        raise UserError(
+            f"Sampler and trainer disagree on the log-probability of a sampled token by {mismatch:.2g} nats on average (at most "
+            f"{MISMATCH_LIMIT} is rounding), so the policy gradient would be wrong; this is a fault of Spoutnik: please report the recipe."
+        )
+
+
 def _minibatch(
-    state: TrainState, stage: RLStage, context: StageContext, groups: Sequence[Sequence[Rollout]], rewards_PG: Tensor
-) -> dict[str, float]:
-    """One optimiser step on whole groups. Without any, the policy stays as it is."""
-    if not groups:
-        return {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "mismatch": 0.0, "grad_norm": 0.0}
-    rollouts = [rollout for group in groups for rollout in group]
+    state: TrainState, stage: RLStage, context: StageContext, rollouts: Sequence[Rollout], rewards_PG: Tensor, scale: float
+) -> tuple[dict[str, float], float]:
+    """One optimiser step on whole groups; returns metrics, and the mean distance to the sampler's log-probabilities before the step."""
     ids_BT, mask_BT = collate([[*r.prompt_ids, *r.token_ids] for r in rollouts], [len(r.prompt_ids) for r in rollouts])
     sampler_BT = torch.zeros_like(mask_BT).masked_scatter(mask_BT > 0, torch.tensor([x for r in rollouts for x in r.logprobs]))
     streams, tokens = grpo(rewards_PG, mask_BT, stage.kl_coef), float(mask_BT.sum())
@@ -119,10 +128,10 @@ def _minibatch(
         part = _micro_loss(
             state, stage, _rows(streams, rows, longest), ids_BT[rows, :longest], mask_BT[rows, :longest], sampler_BT[rows, :longest], tokens
         )
-        sums = {name: max(sums[name], value) if name == "mismatch" else sums[name] + value for name, value in part.items()}
-    scale = wsd(state.step, stage.steps, WARMUP, 0.0)
+        sums = {name: sums[name] + value for name, value in part.items()}
+    mismatch = sums.pop("mismatch")
     norm = apply_update(state, sums["loss"], scale, stage.grad_clip, stage.max_bad_steps, context, {"ids": ids_BT, "mask": mask_BT})
-    return {**sums, "grad_norm": norm}
+    return {**sums, "grad_norm": norm}, mismatch
 
 
 def _micro_loss(
@@ -140,12 +149,11 @@ def _micro_loss(
     with torch.no_grad():
         gap_BT = (logprobs_BT - sampler_BT) * mask_BT
         clipped = (gap_BT.exp() - 1).abs() > stage.clip
-        share = float(mask_BT.sum()) / tokens
         return {
             "loss": float(loss),
-            "kl": float(masked_mean(divergence_BT, mask_BT)) * share if divergence_BT is not None else 0.0,
-            "clip_fraction": float(masked_mean(clipped.float(), mask_BT)) * share,
-            "mismatch": float(gap_BT.abs().max()),
+            "kl": float((divergence_BT * mask_BT).sum()) / tokens if divergence_BT is not None else 0.0,
+            "clip_fraction": float((clipped * mask_BT).sum()) / tokens,
+            "mismatch": float(gap_BT.abs().sum()) / tokens,
         }
 
 

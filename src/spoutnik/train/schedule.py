@@ -5,7 +5,7 @@ import math
 
 def wsd(step: int, steps: int, warmup: float, decay: float) -> float:
     """Warm-up, stable, decay (arXiv 2404.06395): linear up over `warmup` of the steps, constant, linear down to 0 over the last `decay`."""
-    rise, fall = max(1, round(warmup * steps)), max(1, round(decay * steps))
+    rise, fall = max(1, round(warmup * steps)), round(decay * steps)
     return min(1.0, (step + 1) / rise, (steps - step) / (fall + 1))
 
 

@@ -18,4 +18,4 @@ def answer_logprobs(logits_NV: Tensor, ids_BT: Tensor, mask_BT: Tensor, temperat
     chosen[:, 0] = False
     scaled_NV = logits_NV if temperature == 1.0 else logits_NV / temperature
     logprobs_N = -torch.nn.functional.cross_entropy(scaled_NV, ids_BT[chosen], reduction="none")
-    return torch.zeros(ids_BT.shape, dtype=logprobs_N.dtype).masked_scatter(chosen, logprobs_N)
+    return logprobs_N.new_zeros(ids_BT.shape).masked_scatter(chosen, logprobs_N)

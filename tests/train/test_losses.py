@@ -1,0 +1,105 @@
+"""Every per-token loss: gradients against finite differences in float64, and values against the formula written out."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.autograd import gradcheck
+
+from spoutnik.train.losses import k3_kl, policy_loss, reverse_kl, sequence_balance_loss, token_logprobs
+
+LOGPROB = st.floats(-20, 0)
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("clip", [0.2, 10.0])
+def test_gradient_of_the_policy_loss(clip):
+    ratio_BT = torch.tensor([[0.5, 0.95, 1.05, 1.6], [0.3, 1.1, 0.9, 13.0]], dtype=torch.float64)
+    sampler_BT = normal(2, 4)
+    logprobs_BT = (sampler_BT + ratio_BT.log()).requires_grad_()
+    for advantages_BT in (normal(2, 4, seed=1), normal(2, 4, seed=2)):
+        assert gradcheck(lambda logprobs_BT, a=advantages_BT: policy_loss(logprobs_BT, sampler_BT, a, clip), logprobs_BT)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "clip", "loss", "slope"),
+    [
+        (1.5, 1.0, 0.2, -1.2, 0.0),  # has gained enough: no more push
+        (0.5, -1.0, 0.2, 0.8, 0.0),
+        (0.5, 1.0, 0.2, -0.5, -0.5),  # moved the wrong way: still pushed back
+        (1.5, -1.0, 0.2, 1.5, 1.5),
+        (5.0, 1.0, 10.0, -5.0, -5.0),  # R1's clip hardly ever binds
+        (12.0, 1.0, 10.0, -11.0, 0.0),
+        (0.01, -1.0, 10.0, 0.01, 0.01),
+    ],
+)
+def test_policy_loss_clips_only_what_has_already_gained(ratio, advantage, clip, loss, slope):
+    logprob = torch.tensor([[math.log(ratio)]], dtype=torch.float64, requires_grad=True)
+    found = policy_loss(logprob, torch.zeros(1, 1, dtype=torch.float64), torch.tensor([[advantage]], dtype=torch.float64), clip)
+    found.sum().backward()
+    assert float(found) == pytest.approx(loss)
+    assert float(logprob.grad) == pytest.approx(slope)
+
+
+def test_gradient_of_k3():
+    assert gradcheck(lambda logprobs_BT: k3_kl(logprobs_BT, normal(2, 5, seed=1)), normal(2, 5).requires_grad_())
+
+
+@given(LOGPROB, LOGPROB)
+def test_k3_is_never_negative_and_zero_only_for_equal_policies(logprob, reference):
+    found = float(k3_kl(torch.tensor(logprob, dtype=torch.float64), torch.tensor(reference, dtype=torch.float64)))
+    assert found >= 0
+    assert (found > 0) or abs(logprob - reference) < 1e-6
+
+
+def test_k3_and_the_reverse_kl_agree_in_expectation():
+    policy_V, reference_V = normal(7), normal(7, seed=1)
+    p_V = policy_V.softmax(-1)
+    expected = (p_V * k3_kl(policy_V.log_softmax(-1), reference_V.log_softmax(-1))).sum()
+    torch.testing.assert_close(reverse_kl(policy_V[None], reference_V[None]), expected[None])
+
+
+def test_gradient_of_the_reverse_kl():
+    assert gradcheck(lambda student_NV: reverse_kl(student_NV, normal(3, 5, seed=1)), normal(3, 5).requires_grad_())
+
+
+def test_reverse_kl_of_a_model_to_itself_is_zero():
+    assert torch.equal(reverse_kl(normal(3, 5), normal(3, 5)), torch.zeros(3, dtype=torch.float64))
+
+
+def test_gradient_of_token_logprobs():
+    ids_BT = torch.tensor([[1, 3], [0, 2]])
+    assert gradcheck(lambda logits_BTV: token_logprobs(logits_BTV, ids_BT), normal(2, 2, 4).requires_grad_())
+    torch.testing.assert_close(
+        token_logprobs(normal(2, 2, 4), ids_BT), normal(2, 2, 4).log_softmax(-1).gather(-1, ids_BT[..., None])[..., 0]
+    )
+
+
+def test_gradient_of_the_balance_loss():
+    scores_BTE = normal(2, 5, 4).sigmoid().requires_grad_()
+    assert gradcheck(lambda scores_BTE: sequence_balance_loss(scores_BTE, 2), scores_BTE)
+
+
+def test_balance_loss_is_equations_17_to_20_written_out():
+    scores_BTE, top_k = normal(3, 6, 4).sigmoid(), 2
+    rows, tokens, experts = scores_BTE.shape
+    total = 0.0
+    for row in range(rows):
+        for expert in range(experts):
+            load = sum(expert in sorted(range(experts), key=lambda e, t=t: -scores_BTE[row, t, e])[:top_k] for t in range(tokens))
+            share = sum(scores_BTE[row, t, expert] / scores_BTE[row, t].sum() for t in range(tokens)) / tokens
+            total += experts / (top_k * tokens) * load * share
+    torch.testing.assert_close(sequence_balance_loss(scores_BTE, top_k), total / rows)
+
+
+def test_balance_loss_is_one_when_balanced_and_larger_when_all_tokens_want_the_same():
+    balanced_BTE = torch.full((1, 4, 4), 1e-3, dtype=torch.float64) + torch.eye(4, dtype=torch.float64)
+    same_BTE = torch.full((1, 4, 4), 1e-3, dtype=torch.float64)
+    same_BTE[..., 0] = 1.0
+    assert float(sequence_balance_loss(balanced_BTE, 1)) == pytest.approx(1.0)
+    assert float(sequence_balance_loss(same_BTE, 1)) > 3.9

@@ -1,0 +1,197 @@
+"""GRPO on a tiny V3 model with the real engine: what is sampled, who gets credit, and which gradient comes of it."""
+
+import math
+
+import pytest
+import torch
+
+from spoutnik.errors import UserError
+from spoutnik.recipe.schema import RLStage
+from spoutnik.run.record import read
+from spoutnik.tasks import make
+from spoutnik.tasks.reward import Reward
+from spoutnik.train import rl, rollouts
+from spoutnik.train.algorithms import group_advantages
+from spoutnik.train.optim import Optimizer
+from spoutnik.train.rl import frozen_copy, rewards, rl_step
+from spoutnik.train.rollouts import Rollout
+from spoutnik.train.scoring import answer_logits, answer_logprobs
+from spoutnik.train.state import TrainState
+
+TASK = {"name": "countdown", "numbers": [2], "high": 9}
+
+
+def stage(**changes):
+    settings = {"prompts": 2, "group": 3, "max_new_tokens": 6, "steps": 10, "learning_rate": 1e-2, "grad_clip": 1e6, "temperature": 0.8}
+    return RLStage.model_validate({"name": "stage", "from": "x", "task": TASK, **settings, **changes})
+
+
+def start(model, kl_coef=0.001):
+    return TrainState(model, Optimizer(model, 1e-2, 0.0), reference=frozen_copy(model) if kl_coef else None)
+
+
+@pytest.fixture
+def parity(monkeypatch):
+    """A verifier that a model which learnt nothing can please: right if the number of characters is even."""
+    monkeypatch.setattr(rollouts, "grade", lambda task, problem, text, thinking: Reward(float(len(text) % 2 == 0), 0.0, 0.0))
+
+
+@pytest.fixture
+def gradients(monkeypatch):
+    """The gradient of every update, instead of the update."""
+    found = []
+
+    def keep(state, *_):
+        found.append({name: parameter.grad.clone() for name, parameter in state.model.named_parameters() if parameter.grad is not None})
+        state.optimizer.zero_grad()
+        return 0.0
+
+    monkeypatch.setattr(rl, "apply_update", keep)
+    return found
+
+
+def rollout(tokens, accuracy=0.0, fault=None, prompt=(5, 6, 7)):
+    problem = make("countdown", numbers=[2], high=9).problem("train", 0, 0)
+    reward = Reward(accuracy, 0.5, 0.25, fault)
+    return Rollout(problem, list(prompt), list(tokens), [-1.0] * len(tokens), "", False, reward, 0, 0, False)
+
+
+def test_at_the_first_step_sampler_and_trainer_agree_and_the_policy_is_the_reference(model, tokenizer, context, parity):
+    metrics = rl_step(start(model), stage(prompts=4), make("countdown", numbers=[2], high=9), tokenizer, context)
+    assert 0 < metrics["no_signal"] < 1 or metrics["no_signal"] == 0
+    assert 0 < metrics["mismatch"] < 1e-5
+    assert abs(metrics["kl"]) < 1e-9
+    assert metrics["clip_fraction"] == 0
+
+
+def test_the_first_gradient_is_reinforce_with_advantages(model, tokenizer, context, gradients):
+    samples = [rollout([9, 8, 7], 1.0), rollout([9, 3], 0.0), rollout([4], 0.0)]
+    with torch.no_grad():
+        for sample in samples:
+            ids_BT = torch.tensor([sample.prompt_ids + sample.token_ids])
+            mask_BT = torch.tensor([[0.0] * 3 + [1.0] * len(sample.token_ids)])
+            sample.logprobs[:] = answer_logprobs(answer_logits(model, ids_BT, mask_BT), ids_BT, mask_BT, 0.8)[0, 3:].tolist()
+    settings, state = stage(prompts=1), start(model)
+    rl._minibatch(state, settings, context, samples, rewards(samples, settings), 1.0)
+    loss = torch.zeros(())
+    for sample, advantage in zip(samples, group_advantages(rewards(samples, settings))[0], strict=True):
+        logits_BTV = model(torch.tensor([sample.prompt_ids + sample.token_ids])) / 0.8
+        for place, token in enumerate(sample.token_ids, start=3):
+            loss = loss - advantage * logits_BTV[0, place - 1].log_softmax(-1)[token] / 6
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(gradients[0][name], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("cells", [1, 12, 100_000])
+def test_the_gradient_does_not_depend_on_the_micro_batches(model, context, gradients, monkeypatch, cells):
+    samples = [rollout(range(9, 9 + length), float(length % 2)) for length in (1, 5, 2, 4, 3, 7)]
+    settings, state = stage(kl_coef=0.1), start(model)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1.5)  # away from the reference
+    for size in (8192, cells):
+        monkeypatch.setattr(rl, "MICRO_BATCH_CELLS", size)
+        metrics, mismatch = rl._minibatch(state, settings, context, samples, rewards(samples, settings), 1.0)
+    first, second = gradients
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(second[name], first[name], rtol=1e-4, atol=1e-6)
+    assert metrics["kl"] > 0
+    assert mismatch > 0
+
+
+def test_micro_batches_hold_every_row_once_within_their_size(monkeypatch):
+    monkeypatch.setattr(rl, "MICRO_BATCH_CELLS", 20)
+    lengths = [3, 9, 30, 5, 5, 1, 10, 2]
+    batches = rl._micro_batches(lengths)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    assert all(len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= 20 for batch in batches)
+
+
+def test_rewards_are_weighed_and_a_sample_without_verdict_gets_neither_credit_nor_blame():
+    samples = [rollout([1], 1.0), rollout([1], 0.0), rollout([1], 0.0, fault="timeout")]
+    settings = stage(prompts=1, format_weight=2.0, language_weight=0.4)
+    found_PG = rewards(samples, settings)
+    torch.testing.assert_close(found_PG, torch.tensor([[2.1, 1.1, 1.6]]))
+    assert abs(float(group_advantages(found_PG)[0, 2])) < 1e-6
+
+
+def test_a_group_that_no_verifier_judged_gives_no_signal():
+    samples = [rollout([1], 0.0, fault="timeout")] * 3
+    assert torch.equal(group_advantages(rewards(samples, stage(prompts=1))), torch.zeros(1, 3))
+
+
+def test_groups_without_signal_are_counted_and_change_nothing(model, tokenizer, context, monkeypatch):
+    monkeypatch.setattr(rollouts, "grade", lambda *_: Reward(1.0, 1.0, 0.3))
+    state = start(model)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    metrics = rl_step(state, stage(language_weight=0.1), make("countdown", numbers=[2], high=9), tokenizer, context)
+    assert metrics["no_signal"] == 1.0
+    assert metrics["reward"] == pytest.approx(2.03)
+    assert state.step == 1
+    assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+    assert not any(state.optimizer.state_of(parameter) for parameter in model.parameters())
+
+
+def test_mini_batches_are_several_updates_of_one_step_at_one_learning_rate(model, tokenizer, context, parity, monkeypatch):
+    scales = []
+    monkeypatch.setattr(rl, "apply_update", lambda state, loss, scale, *_: scales.append(scale) or 0.0)
+    monkeypatch.setattr(rl, "has_signal", lambda rewards_PG: torch.ones(len(rewards_PG), dtype=torch.bool))
+    state = start(model)
+    state.step = 9
+    rl_step(state, stage(prompts=4, minibatches=2, steps=1000), make("countdown", numbers=[2], high=9), tokenizer, context)
+    assert scales == [pytest.approx(10 / 50)] * 2
+    assert state.step == 10
+
+
+def test_the_reference_follows_the_policy_every_so_many_steps(model, tokenizer, context, parity):
+    state, settings = start(model), stage(reference_every=2, kl_coef=0.1)
+    task = make("countdown", numbers=[2], high=9)
+    first = state.reference
+    for _ in range(2):
+        rl_step(state, settings, task, tokenizer, context)
+    assert state.reference is first
+    policy = model.lm_head.weight.clone()
+    rl_step(state, settings, task, tokenizer, context)
+    assert state.reference is not first
+    assert torch.equal(state.reference.lm_head.weight, policy)
+
+
+def test_a_sampler_that_disagrees_with_the_trainer_stops_the_run(model, tokenizer, context, parity, monkeypatch):
+    sample = rl.sample_rollouts
+
+    def wrong(*arguments):
+        found = sample(*arguments)
+        for each in found:
+            each.logprobs[:] = [logprob - 0.5 for logprob in each.logprobs]
+        return found
+
+    monkeypatch.setattr(rl, "sample_rollouts", wrong)
+    with pytest.raises(UserError, match=r"disagree .* by 0\.5 nats"):
+        rl_step(start(model), stage(prompts=4), make("countdown", numbers=[2], high=9), tokenizer, context)
+
+
+def test_a_step_is_a_pure_function_of_weights_seed_and_step(config, tokenizer, context, parity):
+    from spoutnik.model.init import initialise
+    from spoutnik.model.transformer import CausalLM
+
+    found = []
+    for _ in range(2):
+        model = CausalLM(config)
+        initialise(model, seed=1)
+        state = start(model)
+        for _ in range(2):
+            rl_step(state, stage(), make("countdown", numbers=[2], high=9), tokenizer, context)
+        found.append({name: parameter.detach() for name, parameter in model.named_parameters()})
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_thinking_of_the_first_and_last_step_is_kept_for_the_report(model, tokenizer, context, parity):
+    state, settings = start(model), stage(steps=3)
+    for _ in range(3):
+        rl_step(state, settings, make("countdown", numbers=[2], high=9), tokenizer, context)
+    samples = [(event["when"], event["step"]) for event in read(context.record.path) if event["event"] == "sample"]
+    assert samples == [("early", 1)] * 2 + [("late", 3)] * 2
+    assert context.ledger.costs().tokens > 0
+    assert math.isfinite(context.ledger.costs().flops)
