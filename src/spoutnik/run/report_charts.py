@@ -94,7 +94,7 @@ def _axes(frame: Frame, ticks: Sequence[float], labels: Sequence[str]) -> list[s
     parts = []
     for tick, label in zip(ticks, labels, strict=True):
         parts += [line(frame.left, frame.y(tick), frame.right, frame.y(tick)), text(frame.left - 6, frame.y(tick) + 4, label, anchor="end")]
-    steps = [tick for tick in nice_ticks(frame.first, frame.last) if frame.first <= tick <= frame.last]
+    steps = [tick for tick in nice_ticks(frame.first, frame.last) if frame.first <= tick <= frame.last and float(tick).is_integer()]
     return parts + [
         text(frame.x(tick), frame.bottom + 17, label, anchor="middle") for tick, label in zip(steps, tick_labels(steps), strict=True)
     ]

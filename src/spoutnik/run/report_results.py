@@ -31,7 +31,7 @@ def summary(log: RunLog) -> str:
             parts.append(f"{stage.name} {after['accuracy']:.1%} (from {before['model']}, {before['accuracy']:.1%})")
     if not parts:
         parts = [f"{event['model']} {event['accuracy']:.1%}" for event in scores.values()]
-    return html.escape(f"{going}Solved of {log.evaluations[0]['n']:,} {task} problems: {'; '.join(parts)}.")
+    return html.escape(f"{going}Share of {log.evaluations[0]['n']:,} problems of {task} solved: {'; '.join(parts)}.")
 
 
 def key_figures(log: RunLog) -> str:
@@ -62,10 +62,10 @@ def accuracy_section(log: RunLog) -> str:
     )
     for task in dict.fromkeys(event["task"] for event in log.evaluations):
         events = [event for event in log.evaluations if event["task"] == task]
-        measured = {name: key for name, key in PANELS.items() if any(key in event for event in events)}
+        measured = {name: key for name, key in PANELS.items() if any(_share(event, key) for event in events)}
         rows = [(event["model"], [_share(event, key) for key in measured.values()]) for event in events]
         counts = ", ".join(dict.fromkeys(f"{event['n']:,}" for event in events))
-        title = f"{task} ({counts} problems)"
+        title = f"{task}: {counts} problems"
         parts.append(f"<h3>{html.escape(title)}</h3><figure>{dot_plot(rows, list(measured), title)}</figure>")
         parts.append(_evaluation_table(events))
     return "".join(parts)
