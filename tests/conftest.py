@@ -31,10 +31,8 @@ def context(tmp_path):
     """The context of a stage `stage` in an empty run folder; names resolve to paths as they are."""
     folder = tmp_path / "stages" / "stage"
     folder.mkdir(parents=True)
-    return StageContext(
-        "stage", folder, tmp_path / "checkpoints" / "stage", Path, Record(tmp_path / "record.jsonl"), Ledger(folder / "ledger.json", Price()),
-        seed=5, save_every_steps=1000,
-    )  # fmt: skip
+    record, ledger = Record(tmp_path / "record.jsonl"), Ledger(folder / "ledger.json", Price())
+    return StageContext("stage", folder, tmp_path / "checkpoints" / "stage", Path, record, ledger, seed=5, save_every_steps=1000)
 
 
 @pytest.fixture(scope="session")

@@ -140,9 +140,7 @@ class PretrainStage(Optimised):
             raise ValueError(f"warmup ({self.warmup}) and decay ({self.decay}) together exceed the whole run: make their sum at most 1")
         deepseek_only = {"mtp_weight", "balance"} & self.model_fields_set
         if self.model.family != "deepseek_v3" and deepseek_only:
-            raise ValueError(
-                f"`{min(deepseek_only)}` needs family = 'deepseek_v3'; a dense {self.model.family} has no such part: leave it out"
-            )
+            raise ValueError(f"`{min(deepseek_only)}` needs family = 'deepseek_v3'; {self.model.family} has no such part: leave it out")
         return self
 
 
@@ -171,9 +169,7 @@ class RLStage(Optimised):
     @model_validator(mode="after")
     def consistent(self) -> Self:
         if self.prompts % self.minibatches:
-            raise ValueError(
-                f"prompts ({self.prompts}) must be a multiple of minibatches ({self.minibatches}): a group is never cut in two"
-            )
+            raise ValueError(f"prompts ({self.prompts}) must be a multiple of minibatches ({self.minibatches}): groups are never cut")
         return self
 
 
@@ -248,6 +244,8 @@ class DistillStage(Optimised):
         foreign = [key for key in needs[other] if getattr(self, key) is not None]
         if foreign:
             raise ValueError(f"`{foreign[0]}` belongs to mode = '{other}', not to '{self.mode}': leave it out or change the mode")
+        if self.mode == "on-policy" and self.chat_template != "keep":
+            raise ValueError("`chat_template` belongs to mode = 'samples': on its own samples a student keeps its teacher's format")
         return self
 
 

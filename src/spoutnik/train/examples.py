@@ -94,7 +94,7 @@ def batch_of(examples: Sequence[Example], step: int, size: int, seed: int) -> li
         epoch, place = divmod(first + len(order), len(examples))
         shuffled = random.Random(f"{seed}/{epoch}").sample(range(len(examples)), len(examples))
         order += shuffled[place : place + POOL * size - len(order)]
-    pool = sorted(order, key=lambda index: (len(examples[index].ids), index))
+    pool = sorted(order, key=lambda index: len(examples[index].ids))  # stable: those of one length stay shuffled
     batches = [pool[start : start + size] for start in range(0, len(pool), size)]
     random.Random(f"{seed}/pool/{step // POOL}").shuffle(batches)
     return [examples[index] for index in batches[step % POOL]]
