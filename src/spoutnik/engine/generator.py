@@ -15,6 +15,7 @@ from spoutnik.engine.request import Completion, Event, Request
 from spoutnik.engine.sampler import SamplingParameters, sample
 from spoutnik.engine.scheduler import Scheduler, prefill_groups
 from spoutnik.engine.scheduler import Sequence as Running
+from spoutnik.errors import UserError
 from spoutnik.model.transformer import CausalLM
 from spoutnik.text.tokenizer import Tokenizer
 
@@ -44,7 +45,10 @@ class Engine:
         return self._scheduler.busy
 
     def add(self, request: Request) -> int:
-        """Queues a request and returns its id. A prompt as long as the context or longer raises UserError."""
+        """Queues a request and returns its id. A prompt as long as the context, or with unknown tokens, raises UserError."""
+        least, most, vocab_size = min(request.prompt_ids), max(request.prompt_ids), self.model.config.vocab_size
+        if not 0 <= least <= most < vocab_size:
+            raise UserError(f"prompt_ids holds {least} to {most}, but the model has {vocab_size} tokens from 0; use its own tokenizer.")
         request_id = self._scheduler.add(request)
         if request.stop or request.stream:
             self._texts[request_id] = Detokenizer(self.tokenizer.decode, request.stop)

@@ -1,0 +1,28 @@
+"""Requests refuse what cannot be meant."""
+
+import math
+
+import pytest
+
+from spoutnik.engine.request import Request
+from spoutnik.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("prompt_ids", []),
+        ("max_new_tokens", 0),
+        ("temperature", -0.1),
+        ("temperature", math.nan),
+        ("temperature", math.inf),
+        ("top_p", 0.0),
+        ("top_p", 1.5),
+        ("top_p", math.nan),
+        ("top_k", -1),
+        ("stop", ("end", "")),
+    ],
+)
+def test_a_faulty_value_is_named_when_the_request_is_made(name, value):
+    with pytest.raises(UserError, match=f"{name} is .*must"):
+        Request(**{"prompt_ids": [1], name: value})
