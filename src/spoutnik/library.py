@@ -50,7 +50,10 @@ class Model:
     @torch.no_grad()
     def logits(self, token_ids: Tensor | Sequence[Sequence[int]]) -> Tensor:
         """Logits [B, T, vocab_size], float32, for token ids [B, T]: row b, place t tells what follows the first t + 1 tokens."""
-        ids_BT = torch.as_tensor(token_ids, dtype=torch.int64, device=self.model.lm_head.weight.device)
+        try:
+            ids_BT = torch.as_tensor(token_ids, dtype=torch.int64, device=self.model.lm_head.weight.device)
+        except ValueError as error:
+            raise UserError(f"token_ids is not a table of numbers ({error}); it must be rows of equal length, [B, T].") from error
         if ids_BT.ndim != 2 or ids_BT.numel() == 0:
             raise UserError(f"token_ids has the shape {tuple(ids_BT.shape)}; it must be rows of equal length, [B, T], and not empty.")
         if ids_BT.shape[1] > self.config.max_position_embeddings:

@@ -1,0 +1,106 @@
+"""The names of the first example are a promise to users."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from tiny_models import randomise, tiny_model
+
+import spoutnik
+from spoutnik.checkpoint.hf import save_checkpoint
+from spoutnik.errors import UserError
+from spoutnik.text.reasoning import split, starts_thinking
+from spoutnik.text.tokenizer import train_bpe
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """A checkpoint of a random model whose chat template opens <think>, as DeepSeek-R1's does."""
+    tokenizer = train_bpe(["the cat sat on the mat and thought about it. " * 20], vocab_size=320)
+    model = tiny_model("deepseek-v3", vocab_size=tokenizer.vocab_size, max_position_embeddings=64)
+    randomise(model, std=0.12)
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    save_checkpoint(model, tokenizer, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def loaded(directory):
+    return spoutnik.load(directory)
+
+
+def test_importing_spoutnik_imports_no_torch():
+    code = "import sys, spoutnik; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_logits_are_those_of_the_module(loaded):
+    ids = [[5, 6, 7], [8, 9, 10]]
+    logits = loaded.logits(ids)
+    assert logits.shape == (2, 3, loaded.config.vocab_size)
+    assert logits.dtype == torch.float32
+    with torch.no_grad():
+        assert torch.equal(logits, loaded.model(torch.tensor(ids)))
+
+
+def test_generation_is_repeatable_and_equal_prompts_get_different_answers(loaded):
+    prompts = ["the cat", "the cat", "a mat"]
+    first = loaded.generate(prompts, max_new_tokens=8, temperature=1.0, seed=1)
+    assert first == loaded.generate(prompts, max_new_tokens=8, temperature=1.0, seed=1)
+    assert first[0].token_ids != first[1].token_ids
+    assert first[0].token_ids != loaded.generate(prompts, max_new_tokens=8, temperature=1.0, seed=2)[0].token_ids
+    assert {completion.finish_reason for completion in first} <= {"stop", "length"}
+    assert all(len(completion.logprobs) == len(completion.token_ids) <= 8 for completion in first)
+
+
+def test_chat_sets_the_thinking_apart_from_the_state_that_the_prompt_left(loaded):
+    messages = [{"role": "user", "content": "the cat"}]
+    completion = loaded.chat(messages, max_new_tokens=20, seed=4)
+    prompt = loaded.tokenizer.render(messages)
+    assert starts_thinking(prompt)
+    assert completion.prompt_tokens == len(loaded.tokenizer.encode(prompt))
+    whole = loaded.tokenizer.decode([token for token in completion.token_ids if token not in loaded.tokenizer.eos_token_ids])
+    assert (completion.reasoning, completion.text) == split(whole, thinking=True)
+    assert completion.reasoning
+
+
+def test_what_is_saved_loads_with_the_same_logits(loaded, tmp_path):
+    loaded.save(tmp_path / "copy")
+    ids = [[5, 6, 7]]
+    assert torch.equal(spoutnik.load(tmp_path / "copy").logits(ids), loaded.logits(ids))
+
+
+def test_bfloat16_runs(directory):
+    half = spoutnik.load(directory, dtype="bfloat16")
+    assert half.model.lm_head.weight.dtype == torch.bfloat16
+    assert len(half.generate(["the cat"], max_new_tokens=4)[0].token_ids) <= 4
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model: model.generate(["the cat " * 100]), r"The prompt has \d+ tokens, but the context holds 64"),
+        (lambda model: model.chat([{"role": "user", "content": "cat " * 100}]), r"The prompt has \d+ tokens, but the context holds 64"),
+        (lambda model: model.generate("the cat"), r"write \[prompt\]"),
+        (lambda model: model.generate(["the cat"], top_p=0), "top_p is 0"),
+        (lambda model: model.logits([[1] * 65]), "65 tokens, but the context holds 64"),
+        (lambda model: model.logits([[1, 5000]]), "holds 1 to 5000"),
+        (lambda model: model.logits([1, 2]), r"\[B, T\]"),
+        (lambda model: model.logits([[1, 2], [3]]), r"\[B, T\]"),
+        (lambda model: model.logits([[]]), "not empty"),
+    ],
+    ids=["long prompt", "long conversation", "one string", "top_p", "long rows", "unknown token", "one row", "ragged rows", "nothing"],
+)
+def test_a_fault_of_input_is_one_clear_sentence(loaded, call, message):
+    with pytest.raises(UserError, match=message):
+        call(loaded)
+
+
+def test_an_unknown_dtype_or_name_is_refused():
+    with pytest.raises(UserError, match=r"dtype is 'int3'.*float32, bfloat16"):
+        spoutnik.load("anything", dtype="int3")
+    with pytest.raises(UserError):
+        spoutnik.load("no-such-model-anywhere")
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = spoutnik.nonsense
