@@ -41,7 +41,7 @@ def run_eval(stage: EvalStage, context: StageContext) -> None:
         model, tokenizer = open_model(context.resolve(name), DTYPES[stage.dtype])
         rollouts = answer(model, tokenizer, spec, stage.samples_per_problem, stage.temperature, stage.max_new_tokens, seed=context.seed)
         state.step += 1
-        result = {"model": name, "task": label(spec), "split": spec.split, **summary(rollouts)}
+        result = {"model": name, "task": label(spec), "split": spec.split, **summary(rollouts, stage.samples_per_problem)}
         state.results.append(result)
         context.log("eval", step=state.step, **result)
         for rollout in rollouts[:SAMPLES_SHOWN]:
@@ -68,13 +68,14 @@ def answer(
     return sample_rollouts(model, tokenizer, task, problems, samples, temperature, max_new_tokens, seed, MAX_BATCH)
 
 
-def summary(rollouts: list[Rollout]) -> dict[str, Any]:
-    """Accuracy with its Wilson interval, format, length, and how well the thinking holds.
+def summary(rollouts: list[Rollout], samples: int = 1) -> dict[str, Any]:
+    """Accuracy with its Wilson interval, format, length, and how well the thinking holds; `samples` answers were given to each problem.
 
+    The interval counts problems, not answers: several answers to one problem are not independent.
     `faithful_steps`: share of written sums that are right. `supported`: share of correct answers that a right written sum reaches.
     """
     n, correct = len(rollouts), sum(rollout.reward.accuracy > 0 for rollout in rollouts)
-    low, high = wilson(correct, n)
+    low, high = wilson(correct / samples, n // samples)
     written, right = sum(rollout.steps for rollout in rollouts), sum(rollout.right_steps for rollout in rollouts)
     supported = sum(rollout.supported for rollout in rollouts if rollout.reward.accuracy)
     return {

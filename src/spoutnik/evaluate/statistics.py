@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 
-def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson(correct: float, n: int, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's score interval for a proportion, 95 % by default (Wilson 1927). (0, 1) where nothing was counted."""
     if n == 0:
         return 0.0, 1.0

@@ -54,6 +54,11 @@ def _run_on_policy(stage: DistillStage, context: StageContext) -> None:
             f"The student {stage.from_!r} and the teacher {stage.teacher!r} have different tokenizers, so their distributions cannot be "
             "compared token by token; use mode = 'samples', or a student with the teacher's tokenizer."
         )
+    if student.config.vocab_size != teacher.config.vocab_size:
+        raise UserError(
+            f"The student {stage.from_!r} has {student.config.vocab_size} logits, the teacher {stage.teacher!r} "
+            f"{teacher.config.vocab_size}: their embeddings are padded differently; use mode = 'samples'."
+        )
     teacher.requires_grad_(False)
 
     def start() -> TrainState:
@@ -89,7 +94,7 @@ def on_policy_step(
     loss = objective(on_policy_distillation(mask_BT), logprobs_BT, logprobs_BT.detach(), divergence_BT, clip=1.0, tokens=tokens)
     loss.backward()
     scale = factor(stage.schedule, step, stage.steps, stage.warmup)
-    norm = apply_update(state, float(loss), scale, stage.grad_clip, stage.max_bad_steps, context, {"ids": ids_BT, "mask": mask_BT})
+    norm = apply_update(state, loss.item(), scale, stage.grad_clip, stage.max_bad_steps, context, {"ids": ids_BT, "mask": mask_BT})
     state.step += 1
     cells = sum(len(r.prompt_ids) + len(r.token_ids) for r in rollouts)
     mean = cells // len(rollouts)
@@ -98,6 +103,6 @@ def on_policy_step(
     )
     context.ledger.add(int(tokens), flops)
     return {
-        "reverse_kl": float(loss), **rollout_metrics(rollouts), "grad_norm": norm,
+        "reverse_kl": loss.item(), **rollout_metrics(rollouts), "grad_norm": norm,
         "learning_rate": state.optimizer.learning_rate * scale, "tokens_per_s": tokens / (time.perf_counter() - began),
     }  # fmt: skip

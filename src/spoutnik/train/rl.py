@@ -150,7 +150,7 @@ def _micro_loss(
         gap_BT = (logprobs_BT - sampler_BT) * mask_BT
         clipped = (gap_BT.exp() - 1).abs() > stage.clip
         return {
-            "loss": float(loss),
+            "loss": loss.item(),
             "kl": float((divergence_BT * mask_BT).sum()) / tokens if divergence_BT is not None else 0.0,
             "clip_fraction": float((clipped * mask_BT).sum()) / tokens,
             "mismatch": float(gap_BT.abs().sum()) / tokens,

@@ -60,11 +60,11 @@ def sft_step(
     loss = objective(imitate(mask_BT), logprobs_BT, logprobs_BT.detach(), None, clip=1.0, tokens=float(mask_BT.sum()))
     loss.backward()
     scale = factor(stage.schedule, state.step, stage.steps, stage.warmup)
-    norm = apply_update(state, float(loss), scale, stage.grad_clip, stage.max_bad_steps, context, {"ids": ids_BT, "mask": mask_BT})
+    norm = apply_update(state, loss.item(), scale, stage.grad_clip, stage.max_bad_steps, context, {"ids": ids_BT, "mask": mask_BT})
     state.step += 1
     tokens = sum(len(example.ids) for example in batch)
     context.ledger.add(tokens, training_flops(state.model.config, tokens, ids_BT.shape[1]))
     return {
-        "loss": float(loss), "grad_norm": norm, "learning_rate": state.optimizer.learning_rate * scale, "tokens": tokens,
+        "loss": loss.item(), "grad_norm": norm, "learning_rate": state.optimizer.learning_rate * scale, "tokens": tokens,
         "tokens_per_s": tokens / (time.perf_counter() - began),
     }  # fmt: skip
