@@ -110,10 +110,10 @@ def test_a_trace_is_true_sums_distinct_candidates_and_a_right_answer(count: int,
         reward = grade(task, problem, trace, thinking=True)
         assert (reward.accuracy, reward.format, reward.language) == (1.0, 1.0, 1.0)
         assert all(line.endswith(" no") for line in tried)
-        assert last.endswith(f"={problem.data['target']} yes")
+        assert last.endswith(f"={problem.data['target']}, {problem.data['target']}-{problem.data['target']}=0 yes")
         assert len({*tried, last}) == len(tried) + 1
         check = check_steps(trace)
-        assert check.right == check.steps == (count - 1) * (len(tried) + 1)
+        assert check.right == check.steps == count * (len(tried) + 1)
         assert supported(trace, problem.data["target"])
 
 

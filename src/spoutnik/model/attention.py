@@ -14,7 +14,6 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.model.layers import RMSNorm
 from spoutnik.model.rope import rotate_halves, rotate_interleaved, softmax_scale
 
-
 SHORT = 256
 """Up to so many tokens, causal attention is written out instead of fused."""
 

@@ -87,7 +87,10 @@ class Countdown:
         )
 
     def trace(self, problem: Problem, rng: random.Random, effort: int | None = None) -> str:
-        """An honest search: distinct random candidates, one a line, each as true elementary sums and a verdict, then the answer.
+        """An honest search: distinct random candidates, one a line, each as true elementary sums, then the answer.
+
+        A line ends with the distance of what was reached from the target and a verdict: `25+17=42, 42-8=34, 40-34=6 no`. Small models
+        learn to subtract long before they learn to compare.
 
         `effort` candidates at most; None draws from `trace_options`, whose default is to go on until the target is hit.
         """
@@ -97,7 +100,7 @@ class Countdown:
         while True:
             tree = _fresh_tree(problem, seen, rng)
             claimed = tree.value == problem.data["target"] or rng.random() < self._tracing.careless
-            lines.append(f"{', '.join(trees.steps(tree))} {'yes' if claimed else 'no'}")
+            lines.append(f"{', '.join(trees.steps(tree))}, {_distance(tree.value, problem.data['target'])} {'yes' if claimed else 'no'}")
             if claimed or len(lines) == most:
                 return "\n".join(lines) + f"\n</think>\n<answer>{trees.expression(tree)}</answer>"
 
@@ -114,6 +117,12 @@ def _fresh_tree(problem: Problem, seen: set[str], rng: random.Random) -> trees.T
         if tree is not None and tree.key not in seen:
             seen.add(tree.key)
             return tree
+
+
+def _distance(value: int, target: int) -> str:
+    """The greater minus the smaller, written out."""
+    greater, smaller = max(value, target), min(value, target)
+    return f"{greater}-{smaller}={greater - smaller}"
 
 
 def _listed(operators: str) -> str:
