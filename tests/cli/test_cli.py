@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,27 @@ def test_a_fault_of_input_is_one_sentence_on_stderr_and_exit_1(arguments, expect
     assert len(fault) == 1
     assert expected in fault[0]
     assert "Traceback" not in result.stderr
+
+
+def test_a_full_disk_is_one_sentence_and_exit_1(tmp_path):
+    """The system refuses files above 100 kB, as it would for want of room."""
+    (tmp_path / "recipe.toml").write_text(
+        """name = "full"
+        [[stage]]
+        kind = "corpus"
+        name = "corpus"
+        sources = [{ task = { name = "arithmetic" } }]
+        tokens = 200000
+        vocab_size = 400"""
+    )
+    result = subprocess.run(
+        [sys.executable, "-m", "spoutnik", "launch", "recipe.toml", "--out", "run"], capture_output=True, text=True, cwd=tmp_path,
+        env=ENVIRONMENT, timeout=120, check=False, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "disk is full" in result.stderr
+    assert not (tmp_path / "run" / "stages" / "corpus" / "tokens.bin").exists()
 
 
 def test_a_misused_command_exits_2():

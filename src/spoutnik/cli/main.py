@@ -1,5 +1,6 @@
 """The program `spoutnik`: puts the commands together and turns a fault of input into one sentence and exit code 1."""
 
+import errno
 import sys
 
 import typer
@@ -34,3 +35,14 @@ def main() -> None:
     except UserError as error:
         print(f"spoutnik: {error}", file=sys.stderr)
         sys.exit(1)
+    except Exception as error:
+        if not _disk_is_full(error):
+            raise
+        kept = "what was saved before is whole: make room and run the same command again."
+        print(f"spoutnik: The disk is full ({error}); {kept}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _disk_is_full(error: Exception) -> bool:
+    """Whether a write failed for want of room; safetensors reports that in words, the system by number."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error)

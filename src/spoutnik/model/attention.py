@@ -43,6 +43,8 @@ def attend(query_BTHd: Tensor, key_BSHd: Tensor, value_BSHV: Tensor, mask: Tenso
     """softmax(q k^T * scale) v -> [B, T, H, V]. Keys and values may have fewer heads; each then serves a group of queries."""
     if mask is None and query_BTHd.shape[1] <= SHORT:
         return _attend_short(query_BTHd, key_BSHd, value_BSHV, scale)
+    if mask is not None and query_BTHd.shape[1] == 1:
+        return _attend_one(query_BTHd, key_BSHd, value_BSHV, mask, scale)
     grouped = query_BTHd.shape[2] != key_BSHd.shape[2]
     out_BHTV = F.scaled_dot_product_attention(
         query_BTHd.transpose(1, 2),
@@ -66,6 +68,17 @@ def _attend_short(query_BTHd: Tensor, key_BTHd: Tensor, value_BTHV: Tensor, scal
     weights_BhnTT = (scores_BhnTT + future_TT).softmax(-1, dtype=wide).to(value_BTHV.dtype)
     out_BhnTV = (weights_BhnTT.flatten(2, 3) @ value_BTHV.transpose(1, 2)).unflatten(2, (-1, tokens))
     return out_BhnTV.flatten(1, 2).transpose(1, 2)
+
+
+def _attend_one(query_B1Hd: Tensor, key_BShd: Tensor, value_BShV: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """One query per row (decoding) as two batched products over (row, key head): faster on CPU than the fused form, most in bfloat16."""
+    rows, key_heads = key_BShd.shape[0], key_BShd.shape[2]
+    query_bgd = query_B1Hd.reshape(rows * key_heads, -1, query_B1Hd.shape[-1])
+    scores_BhgS = (query_bgd @ key_BShd.transpose(1, 2).flatten(0, 1).mT).unflatten(0, (rows, key_heads))
+    wide = torch.promote_types(scores_BhgS.dtype, torch.float32)
+    weights_BhgS = (scores_BhgS * scale).masked_fill(~mask, -torch.inf).softmax(-1, dtype=wide).to(value_BShV.dtype)
+    out_bgV = weights_BhgS.flatten(0, 1) @ value_BShV.transpose(1, 2).flatten(0, 1)
+    return out_bgV.view(rows, 1, query_B1Hd.shape[2], -1)
 
 
 class GroupedQueryAttention(nn.Module):
@@ -141,10 +154,13 @@ class MultiHeadLatentAttention(nn.Module):
         """Multi-query form: score = (W_UK^T q_nope) . c + q_rope . k_rope, output = W_UV (sum p c). Returns [B, T, H, V]."""
         up_HnC = self.kv_b_proj.weight.unflatten(0, (self.num_heads, -1))
         up_key_HNC, up_value_HVC = up_HnC.split([self.nope, self.value], dim=1)
-        query_BHTC = torch.einsum("bthn,hnc->bhtc", q_nope_BTHN, up_key_HNC)
-        scores_BHTS = query_BHTC @ latent_BSC[:, None].mT + q_rope_BTHR.transpose(1, 2) @ k_rope_BSR[:, None].mT
+        # Heads and queries share one axis, so that a row's latents are read once and not copied for each head.
+        query_BTHC = torch.einsum("bthn,hnc->bthc", q_nope_BTHN, up_key_HNC)
+        scores_BqS = query_BTHC.flatten(1, 2) @ latent_BSC.mT + q_rope_BTHR.flatten(1, 2) @ k_rope_BSR.mT
+        scores_BTHS = scores_BqS.unflatten(1, (-1, self.num_heads)) * self.scale
         if mask is None:
-            mask = torch.ones(scores_BHTS.shape[-2:], dtype=torch.bool, device=scores_BHTS.device).tril()
-        wide = torch.promote_types(scores_BHTS.dtype, torch.float32)
-        weights_BHTS = (scores_BHTS * self.scale).masked_fill(~mask, -torch.inf).softmax(-1, dtype=wide).to(latent_BSC.dtype)
-        return torch.einsum("bhtc,hvc->bthv", weights_BHTS @ latent_BSC[:, None], up_value_HVC)
+            mask = torch.ones(scores_BTHS.shape[1], latent_BSC.shape[1], dtype=torch.bool, device=scores_BTHS.device).tril()[None, None]
+        wide = torch.promote_types(scores_BTHS.dtype, torch.float32)
+        weights_BTHS = scores_BTHS.masked_fill(~mask.transpose(1, 2), -torch.inf).softmax(-1, dtype=wide).to(latent_BSC.dtype)
+        mixed_BTHC = (weights_BTHS.flatten(1, 2) @ latent_BSC).unflatten(1, (-1, self.num_heads))
+        return torch.einsum("bthc,hvc->bthv", mixed_BTHC, up_value_HVC)
