@@ -20,6 +20,7 @@ from spoutnik.checkpoint.shards import INDEX, State, read_json, read_state, writ
 from spoutnik.errors import UserError
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.transformer import CausalLM
+from spoutnik.run.stage import sync
 from spoutnik.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -51,8 +52,8 @@ def save_checkpoint(
         aside.mkdir(parents=True)
         _write(model, tokenizer, aside, lineage, max_shard_bytes)
         for file in aside.iterdir():
-            _sync(file)
-        _sync(aside)
+            sync(file)
+        sync(aside)
         _publish(aside, directory)
     except (OSError, SafetensorError) as error:
         raise UserError(
@@ -94,14 +95,6 @@ def _write_json(file: Path, content: dict[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _publish(aside: Path, directory: Path) -> None:
     """Renames what was written into place; what an earlier checkpoint left and this one lacks goes last."""
     if directory.exists():
@@ -112,10 +105,10 @@ def _publish(aside: Path, directory: Path) -> None:
         stale |= set(OLD_TOKENIZER) if "tokenizer.json" in new else set()
         for name in stale - new:
             (directory / name).unlink(missing_ok=True)
-        _sync(directory)
+        sync(directory)
     else:
         os.rename(aside, directory)
-    _sync(directory.parent)
+    sync(directory.parent)
 
 
 def load_checkpoint(directory: str | Path, dtype: torch.dtype = torch.float32, check_finite: bool = True) -> CausalLM:
