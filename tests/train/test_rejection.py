@@ -31,7 +31,10 @@ def rollout(text, length, accuracy=1.0, form=1.0, steps=2, right=2, supported=Tr
 
 GOOD = [rollout("long", 9), rollout("short", 3), rollout("middle", 5)]
 BAD = [rollout("wrong", 1, accuracy=0.0), rollout("ill-formed", 1, form=0.0), rollout("fault", 1, accuracy=0.0, fault="timeout")]
-UNFAITHFUL = [rollout("wrong sum", 1, right=1), rollout("no sum", 1, steps=0, right=0), rollout("unsupported", 1, supported=False)]
+UNFAITHFUL = [
+    rollout("wrong sum", 1, right=1), rollout("no sum", 1, steps=0, right=0), rollout("unsupported", 1, supported=False),
+    rollout("a try\n\nanother\n\na try", 1),
+]  # fmt: skip
 
 
 def texts(rows):
@@ -44,7 +47,7 @@ def test_one_right_and_well_formed_sample_a_problem_is_kept():
     assert kept(TASK, BAD, stage()) == []
 
 
-def test_faithful_means_every_sum_right_and_one_that_reaches_the_answer():
+def test_faithful_means_every_sum_right_one_that_reaches_the_answer_and_no_line_twice():
     assert not any(map(is_faithful, UNFAITHFUL))
     assert texts(kept(TASK, UNFAITHFUL + GOOD, stage(keep="correct-and-faithful"))) == ["short"]
     assert texts(kept(TASK, UNFAITHFUL + GOOD, stage(keep="correct", prefer="first"))) == ["wrong sum"]

@@ -70,8 +70,12 @@ def kept(task: Task, rollouts: Sequence[Rollout], stage: SampleStage) -> list[di
 
 
 def is_faithful(rollout: Rollout) -> bool:
-    """Every written sum is right, and one of them reaches the value of the answer."""
-    return 0 < rollout.steps == rollout.right_steps and rollout.supported
+    """Every written sum is right, one of them reaches the value of the answer, and no line stands twice.
+
+    Who tries the same thing again has not read what the first try gave; R1's filter dropped unreadable thinking for the like reason.
+    """
+    lines = [line for line in rollout.text.splitlines() if line.strip()]
+    return 0 < rollout.steps == rollout.right_steps and rollout.supported and len(set(lines)) == len(lines)
 
 
 def _row(rollout: Rollout) -> dict[str, object]:
