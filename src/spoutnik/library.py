@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from spoutnik.checkpoint.hf import save_checkpoint
 from spoutnik.checkpoint.load import open_model
 from spoutnik.engine.generator import Engine
 from spoutnik.engine.request import Completion, Request
+from spoutnik.engine.runner import Quantization, choose_runner
 from spoutnik.engine.sampler import derive_seed
 from spoutnik.errors import UserError
 from spoutnik.model.config import ModelConfig
@@ -21,26 +24,36 @@ from spoutnik.text.tokenizer import Message, Tokenizer
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load(name_or_path: str | Path, dtype: str = "float32") -> "Model":
+def load(name_or_path: str | Path, dtype: str = "float32", quantize: Quantization | None = None) -> "Model":
     """Opens a Hugging Face directory, a GGUF file, or a name such as `smollm2` or `hf:org/name`.
 
-    `dtype` is what the weights are computed in: float32, bfloat16 or float16. Raises UserError if nothing is found under the name, or if
-    the files are damaged or of an unknown architecture.
+    `dtype` is what the weights are computed in: float32, bfloat16 or float16. `quantize` ("int8", or "int4" in groups of 32) makes
+    smaller weights for `generate` and `chat`, which then need the C++ kernels; `logits` stays with `dtype`. Raises UserError if nothing
+    is found under the name, or if the files are damaged or of an unknown architecture.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}.")
-    return Model(*open_model(name_or_path, DTYPES[dtype]))
+    if quantize not in (None, *get_args(Quantization)):
+        raise UserError(f"quantize is {quantize!r}; it must be one of {', '.join(get_args(Quantization))}, or None.")
+    return Model(*open_model(name_or_path, DTYPES[dtype]), quantize=quantize)
 
 
 class Model:
     """A language model and its tokenizer."""
 
-    def __init__(self, model: CausalLM, tokenizer: Tokenizer, max_batch: int = 64):
+    def __init__(self, model: CausalLM, tokenizer: Tokenizer, max_batch: int = 64, quantize: Quantization | None = None):
         """`max_batch` prompts at most run at the same time; more wait their turn."""
         self.model = model.eval()
         """The torch module, in eval mode."""
         self.tokenizer = tokenizer
-        self._engine = Engine(model, tokenizer, max_batch)
+        self._max_batch, self._quantize = max_batch, quantize
+
+    @cached_property
+    def _engine(self) -> Engine:
+        """Made when something is generated: it packs the weights once more in its own order."""
+        length = self.config.max_position_embeddings
+        runner = choose_runner(self.model, self._max_batch, length, self._quantize)
+        return Engine(self.model, self.tokenizer, self._max_batch, length, runner)
 
     @property
     def config(self) -> ModelConfig:

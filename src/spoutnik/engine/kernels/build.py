@@ -1,0 +1,84 @@
+"""Compiles the C++ files beside this one for the processor at hand and opens them.
+
+The files include no header of torch's, so a plain compiler call builds them in seconds; torch.utils.cpp_extension would only add its own
+headers and a dependency on ninja. What is built is kept in the user's cache, under a name made of the sources, the compiler and the
+processor, so that a home directory shared by unlike machines is safe.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from spoutnik.errors import UserError
+
+SOURCES = ("linear.cpp", "attention.cpp", "sampler.cpp", "step.cpp")
+FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-Wno-psabi")
+HERE = Path(__file__).parent
+
+
+@cache
+def library(march: str = "native") -> ctypes.CDLL:
+    """The compiled kernels. UserError says what is missing where they cannot be built."""
+    compiler = _compiler()
+    if compiler is None:
+        raise UserError("The fast kernels need a C++ compiler and found none (tried $CXX, c++, g++, clang++); install one, such as g++.")
+    built = _cache_directory() / f"{_fingerprint(compiler, march)}.so"
+    if not built.exists():
+        _compile(compiler, march, built)
+    return ctypes.CDLL(str(built))
+
+
+def available() -> bool:
+    """Whether the kernels can be built or are built already."""
+    try:
+        library()
+    except (UserError, OSError):
+        return False
+    return True
+
+
+def _compiler() -> str | None:
+    return next((found for name in (os.environ.get("CXX"), "c++", "g++", "clang++") if name and (found := shutil.which(name))), None)
+
+
+def _cache_directory() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "spoutnik" / "kernels"
+
+
+def _fingerprint(compiler: str, march: str) -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    for path in sorted([*HERE.glob("*.cpp"), *HERE.glob("*.h")]):
+        digest.update(path.read_bytes())
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
+    for part in (version, " ".join(FLAGS).encode(), march.encode(), _processor().encode()):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _processor() -> str:
+    """What a native build depends on: the processor's instruction sets."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())
+
+
+def _compile(compiler: str, march: str, target: Path) -> None:
+    """Builds aside and renames, so that two processes may build at once and a broken build is never opened."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        aside = Path(folder) / target.name
+        command = [compiler, *FLAGS, f"-march={march}", "-o", str(aside), *(str(HERE / source) for source in SOURCES)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
+            complaint = next((line for line in result.stderr.splitlines() if "error" in line), result.stderr.strip()[-300:])
+            raise UserError(f"The fast kernels did not compile with {compiler}: {complaint}")
+        os.replace(aside, target)

@@ -1,0 +1,192 @@
+"""The C++ engine as an object: what `step.h` declares, with Python's types."""
+
+import ctypes
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spoutnik.engine.kernels.build import library
+
+FORMATS = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3}
+PAGE = 32
+"""Tokens a page of the cache."""
+
+
+class Kind(IntEnum):
+    """Operations of a program; `step.h` says what each does."""
+
+    EMBED = 0
+    NORM = 1
+    PACK = 2
+    GATE = 3
+    LINEAR = 4
+    ROTATE = 5
+    REMEMBER = 6
+    ATTEND = 7
+    ROUTE = 8
+    SPREAD = 9
+    GATHER = 10
+    PICK = 11
+
+
+class Space(IntEnum):
+    """What the rows of a buffer or an operation are."""
+
+    TOKENS = 0
+    PICKED = 1
+    SLOTS = 2
+
+
+class Operation(ctypes.Structure):
+    """`Operation` of step.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in (
+            "kind", "space", "from_", "from_offset", "from_stride", "to", "to_offset", "to_stride",
+            "width", "heads", "weight", "constant", "layer", "flag", "add",
+        )),
+        ("number", ctypes.c_float),
+    ]  # fmt: skip
+
+
+class Router(ctypes.Structure):
+    """`Router` of step.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("experts", "groups", "open_groups", "top_k", "sigmoid", "best", "normalise", "bias")),
+        ("scaling", ctypes.c_float),
+    ]  # fmt: skip
+
+
+class _Batch(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("rows", "chunks", "picked")),
+        *((name, ctypes.c_void_p) for name in ("tokens", "chunk_table", "pages", "picked_rows", "draws", "drawn", "logits")),
+    ]  # fmt: skip
+
+
+DRAW = np.dtype([("uniform", "f8"), ("top_p", "f8"), ("temperature", "f4"), ("top_k", "i4"), ("forced", "i4"), ("", "i4")])
+"""How a picked row's token is drawn; see sampler.h. `forced` is -1 to draw."""
+DRAWN = np.dtype([("token", "i4"), ("logprob", "f4")])
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive tokens of one sequence that a step works on, and the pages that hold the sequence (enough for these tokens)."""
+
+    tokens: Sequence[int]
+    position: int
+    pages: Sequence[int]
+
+
+class NativeEngine:
+    """Owns packed weights, the cache's pages, and a team of threads. Not thread-safe; unusable after a fork."""
+
+    def __init__(self, threads: int | None = None, march: str = "native"):
+        self._library = library(march)
+        self._library.spoutnik_new.restype = ctypes.c_void_p
+        self._library.spoutnik_page.restype = ctypes.c_void_p
+        self._library.spoutnik_page_bytes.restype = ctypes.c_uint64
+        self._handle = ctypes.c_void_p(self._library.spoutnik_new(ctypes.c_int32(threads or torch.get_num_threads())))
+        self._owner = os.getpid()
+        self._kept: list[Tensor] = []
+        self.vocabulary = self.most_rows = self.most_picked = 0
+
+    def close(self) -> None:
+        """Gives memory and threads back."""
+        if self._handle and os.getpid() == self._owner:
+            self._library.spoutnik_free(self._handle)
+        self._handle = ctypes.c_void_p()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_handle"):
+            self.close()
+
+    def weight(self, precision: str, outputs: int, inputs: int) -> int:
+        """Makes room for a matrix [outputs, inputs] in a format and returns its number; `pack` fills it."""
+        return int(self._library.spoutnik_weight(self._handle, FORMATS[precision], outputs, inputs))
+
+    def pack(self, weight: int, matrix: Tensor, bias: Tensor | None = None) -> None:
+        """Puts a matrix, and a bias [outputs] or none, into a weight's memory."""
+        matrix, bias = _floats(matrix), None if bias is None else _floats(bias)
+        self._library.spoutnik_pack(self._handle, weight, _pointer(matrix), _pointer(bias))
+
+    def constant(self, values: Tensor) -> int:
+        """Shows the engine a contiguous tensor, float32 (or a bfloat16 table), which it reads in place; returns its number."""
+        self._kept.append(values)
+        return int(self._library.spoutnik_constant(self._handle, _pointer(values)))
+
+    def router(self, router: Router) -> int:
+        """Adds a router and returns its number."""
+        return int(self._library.spoutnik_router(self._handle, ctypes.byref(router)))
+
+    def program(
+        self, operations: Sequence[Operation], buffers: Sequence[tuple[int, Space]], packed_width: int, most_rows: int, most_picked: int,
+        most_tokens: int, query_heads: int, vocabulary: int,
+    ) -> None:  # fmt: skip
+        """Sets the operations and makes their buffers, (width, rows' space) each; the last one holds the logits."""
+        self.vocabulary, self.most_rows, self.most_picked = vocabulary, most_rows, most_picked
+        widths = np.array([width for width, _ in buffers], dtype=np.int32)
+        spaces = np.array([space for _, space in buffers], dtype=np.int32)
+        self._library.spoutnik_program(
+            self._handle, (Operation * len(operations))(*operations), len(operations), _array(widths), _array(spaces), len(buffers),
+            packed_width, most_rows, most_picked, most_tokens, query_heads, vocabulary,
+        )  # fmt: skip
+
+    def cache(self, bf16: bool, layers: int, heads: int, key: int, value: int, pages: int) -> None:
+        """Makes a cache of so many pages, all zero. Memory is taken as pages are written."""
+        if not self._library.spoutnik_cache(self._handle, int(bf16), layers, heads, key, value, pages):
+            raise MemoryError(f"no address space for a cache of {pages} pages")
+
+    def page(self, page: int) -> memoryview:
+        """The bytes of one page, writable."""
+        size = self._library.spoutnik_page_bytes(self._handle)
+        return memoryview((ctypes.c_char * size).from_address(self._library.spoutnik_page(self._handle, page))).cast("B")
+
+    def step(
+        self, chunks: Sequence[Chunk], picked_rows: Sequence[int], draws: NDArray[np.void], with_logits: bool = False
+    ) -> tuple[NDArray[np.void], Tensor | None]:
+        """Runs the program over the chunks' tokens, row after row.
+
+        `picked_rows` are the rows whose logits are wanted and `draws` (DRAW) says what is made of each. Returns DRAWN, and the logits
+        [picked, vocabulary] float32 where asked for.
+        """
+        if os.getpid() != self._owner:
+            raise RuntimeError("this engine was made before a fork; make a new one in this process")
+        lengths = [len(chunk.tokens) for chunk in chunks]
+        tokens = np.fromiter((token for chunk in chunks for token in chunk.tokens), np.int32, sum(lengths))
+        pages = np.fromiter((page for chunk in chunks for page in chunk.pages), np.int32, sum(len(chunk.pages) for chunk in chunks))
+        table = np.empty((len(chunks), 4), np.int32)
+        table[:, 0] = np.cumsum([0, *lengths[:-1]])
+        table[:, 1] = lengths
+        table[:, 2] = [chunk.position for chunk in chunks]
+        table[:, 3] = np.cumsum([0, *(len(chunk.pages) for chunk in chunks[:-1])])
+        picked = np.asarray(picked_rows, dtype=np.int32)
+        if len(tokens) > self.most_rows or len(picked) > self.most_picked:
+            raise ValueError(f"a step takes {self.most_rows} rows and {self.most_picked} picks, not {len(tokens)} and {len(picked)}")
+        drawn = np.empty(len(picked), DRAWN)
+        logits = torch.empty(len(picked), self.vocabulary) if with_logits else None
+        batch = _Batch(
+            len(tokens), len(chunks), len(picked), _array(tokens), _array(table), _array(pages), _array(picked), _array(draws),
+            _array(drawn), None if logits is None else logits.data_ptr(),
+        )  # fmt: skip
+        self._library.spoutnik_step(self._handle, ctypes.byref(batch))
+        return drawn, logits
+
+
+def _floats(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float32).contiguous()
+
+
+def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def _array(array: NDArray[np.generic]) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)

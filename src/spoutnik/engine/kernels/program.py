@@ -1,0 +1,270 @@
+"""A model's architecture written as a program of the native engine. Kernels know sizes; what follows what is said here.
+
+Letters as in model/attention.py: N and R channels of a head without and with rotary position, V of a value, C of the latent, D hidden.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spoutnik.engine.kernels.native import FORMATS, Kind, NativeEngine, Operation, Router, Space
+from spoutnik.model.attention import GroupedQueryAttention, MultiHeadLatentAttention
+from spoutnik.model.block import DecoderLayer
+from spoutnik.model.layers import MLP, RMSNorm
+from spoutnik.model.moe import MoE
+from spoutnik.model.rope import embedding_scale, frequencies, rotation
+from spoutnik.model.transformer import CausalLM
+
+GROUP = 32
+
+
+Matrix = tuple[Tensor, Tensor | None]
+
+
+@dataclass
+class Program:
+    """Operations and buffers as they are written, and where every number came from, for a refresh."""
+
+    engine: NativeEngine
+    precision: str
+    operations: list[Operation] = field(default_factory=list)
+    buffers: dict[str, tuple[int, Space]] = field(default_factory=dict)
+    packed_width: int = 0
+    matrices: list[tuple[int, Callable[[], Matrix]]] = field(default_factory=list)
+    vectors: list[tuple[Tensor, Callable[[], Tensor]]] = field(default_factory=list)
+
+    def refresh(self) -> None:
+        """Reads the model's weights again, into the same memory."""
+        for weight, source in self.matrices:
+            self.engine.pack(weight, *source())
+        for kept, read in self.vectors:
+            now = read()
+            if now.data_ptr() != kept.data_ptr():
+                kept.copy_(now)
+
+    def weight(self, source: Callable[[], Matrix], precision: str | None = None) -> int:
+        """Packs a matrix [outputs, inputs] and perhaps a bias; returns the weight's number."""
+        matrix, bias = source()
+        number = self.engine.weight(precision or self.precision, *matrix.shape)
+        self.engine.pack(number, matrix, bias)
+        self.matrices.append((number, source))
+        return number
+
+    def constant(self, source: Callable[[], Tensor]) -> int:
+        """Shows the engine a tensor that it reads in place; returns the constant's number."""
+        kept = source().detach().contiguous()
+        self.vectors.append((kept, source))
+        return self.engine.constant(kept)
+
+    def buffer(self, name: str, width: int, space: Space = Space.TOKENS) -> int:
+        """The number of a named buffer, at least `width` wide."""
+        known = self.buffers.get(name, (0, space))
+        self.buffers[name] = (max(known[0], width), space)
+        return list(self.buffers).index(name)
+
+    def add(self, kind: Kind, space: Space = Space.TOKENS, **fields: Any) -> None:
+        """Writes one operation down; fields not given are 0, a missing constant or buffer is -1."""
+        self.operations.append(Operation(**{"from_": -1, "to": -1, "constant": -1, "heads": 1, **fields, "kind": kind, "space": space}))
+
+    def pack(self, kind: Kind, source: int, width: int, precision: str | None = None, space: Space = Space.TOKENS, **fields: Any) -> int:
+        """PACK, GATE or SPREAD; returns the columns from one packed head to the next."""
+        padded = -(-width // GROUP) * GROUP
+        self.packed_width = max(self.packed_width, padded * fields.get("heads", 1))
+        self.add(kind, space, from_=source, width=width, flag=FORMATS[precision or self.precision], **fields)
+        return padded
+
+
+def write_program(model: CausalLM, engine: NativeEngine, precision: str, most_rows: int, most_picked: int, most_tokens: int) -> Program:
+    """Packs the model's weights in `precision` and programs the engine for steps of so many rows, over contexts of `most_tokens`."""
+    config, program = model.config, Program(engine, precision)
+    hidden = program.buffer("hidden", config.hidden_size)
+    in_bf16 = model.model.embed_tokens.weight.dtype == torch.bfloat16
+    table = program.constant(lambda: model.model.embed_tokens.weight if in_bf16 else model.model.embed_tokens.weight.float())
+    program.add(Kind.EMBED, to=hidden, constant=table, width=config.hidden_size, flag=int(in_bf16))
+    cos, sin = rotation(torch.arange(most_tokens)[None], frequencies(config), embedding_scale(config))
+    both = torch.stack([cos.squeeze(2)[0], sin.squeeze(2)[0]], dim=1).float()
+    angles = program.constant(lambda: both)
+    for index, layer in enumerate(model.model.layers[: config.num_hidden_layers]):
+        assert isinstance(layer, DecoderLayer)
+        attention = layer.self_attn
+        normed = _norm(program, "hidden", layer.input_layernorm)
+        if isinstance(attention, MultiHeadLatentAttention):
+            _latent_attention(program, attention, index, normed, hidden, angles)
+        else:
+            _grouped_attention(program, attention, index, normed, hidden, angles, config.sliding_window or 0)
+        normed = _norm(program, "hidden", layer.post_attention_layernorm)
+        if isinstance(layer.mlp, MoE):
+            _mixture(program, layer.mlp, normed, hidden)
+        else:
+            program.pack(Kind.PACK, normed, config.hidden_size)
+            _feed_forward(program, layer.mlp, hidden)
+    picked = program.buffer("picked", config.hidden_size, Space.PICKED)
+    program.add(Kind.PICK, Space.PICKED, from_=hidden, to=picked, width=config.hidden_size)
+    _norm(program, "picked", model.model.norm, to="picked", space=Space.PICKED)
+    head = "int8" if precision == "int4" else precision
+    program.pack(Kind.PACK, picked, config.hidden_size, head, Space.PICKED)
+    logits = program.buffer("logits", config.vocab_size, Space.PICKED)
+    program.add(Kind.LINEAR, Space.PICKED, to=logits, weight=program.weight(lambda: (model.lm_head.weight, None), head))
+    engine.program(
+        program.operations, list(program.buffers.values()), program.packed_width, most_rows, most_picked, most_tokens,
+        config.num_attention_heads, config.vocab_size,
+    )  # fmt: skip
+    return program
+
+
+def cache_shape(model: CausalLM) -> tuple[int, int, int]:
+    """(key heads, channels of a key, channels of a value) of the native cache."""
+    config = model.config
+    if config.is_latent:
+        return 1, config.kv_lora_rank + config.qk_rope_head_dim, config.kv_lora_rank
+    return config.num_key_value_heads, config.head_dim, config.head_dim
+
+
+def unsupported(model: CausalLM, precision: str) -> str | None:
+    """Why the kernels cannot run this model, or None."""
+    _, key, _ = cache_shape(model)
+    if key % 2 and precision != "float32":
+        return f"its keys have {key} channels, and the kernels pair them"
+    return None
+
+
+def _norm(program: Program, source: str, norm: RMSNorm, to: str = "normed", space: Space = Space.TOKENS) -> int:
+    width = program.buffers[source][0]
+    target = program.buffer(to, width, space)
+    program.add(
+        Kind.NORM, space, from_=program.buffer(source, 0, space), to=target, width=width,
+        constant=program.constant(lambda: norm.weight.float()), number=norm.eps,
+    )  # fmt: skip
+    return target
+
+
+def _linear(program: Program, to: int, matrices: list[nn.Linear], **fields: Any) -> None:
+    """One product for layers that read the same input, their outputs side by side."""
+
+    def source() -> Matrix:
+        bias = None
+        if any(matrix.bias is not None for matrix in matrices):
+            bias = torch.cat([torch.zeros(matrix.out_features) if matrix.bias is None else matrix.bias.float() for matrix in matrices])
+        return torch.cat([matrix.weight for matrix in matrices]), bias
+
+    program.add(Kind.LINEAR, to=to, weight=program.weight(source), **fields)
+
+
+def _grouped_attention(
+    program: Program, attention: GroupedQueryAttention, layer: int, normed: int, hidden: int, angles: int, window: int
+) -> None:
+    size = attention.head_dim
+    queries, keys = attention.q_proj.out_features // size, attention.k_proj.out_features // size
+    qkv = program.buffer("qkv", (queries + 2 * keys) * size)
+    program.pack(Kind.PACK, normed, attention.q_proj.in_features)
+    _linear(program, qkv, [attention.q_proj, attention.k_proj, attention.v_proj])
+    program.add(Kind.ROTATE, from_=qkv, from_stride=size, to=qkv, to_stride=size, width=size, heads=queries + keys, constant=angles)
+    program.add(
+        Kind.REMEMBER, from_=qkv, from_offset=queries * size, from_stride=size, to=qkv, to_offset=(queries + keys) * size, to_stride=size,
+        layer=layer,
+    )  # fmt: skip
+    attended = program.buffer("attended", queries * size)
+    program.add(Kind.ATTEND, from_=qkv, to=attended, layer=layer, flag=window, number=attention.scale)
+    program.pack(Kind.PACK, attended, queries * size)
+    _linear(program, hidden, [attention.o_proj], add=1)
+
+
+def _latent_attention(program: Program, attention: MultiHeadLatentAttention, layer: int, normed: int, hidden: int, angles: int) -> None:
+    """The absorbed form, always: whatever the chunk, a token's result is the same to the bit."""
+    heads, latent = attention.num_heads, attention.kv_lora_rank
+    nope, rope, value = attention.nope, attention.rope, attention.value
+    compressed = program.buffer("compressed", latent + rope)
+    query = program.buffer("query", heads * (nope + rope))
+    program.pack(Kind.PACK, normed, attention.kv_a_proj_with_mqa.in_features)
+    _linear(program, compressed, [attention.kv_a_proj_with_mqa])
+    if hasattr(attention, "q_a_proj"):
+        rank = attention.q_a_proj.out_features
+        low = program.buffer("low_rank_query", rank)
+        _linear(program, low, [attention.q_a_proj])
+        program.add(
+            Kind.NORM, from_=low, to=low, width=rank, constant=program.constant(lambda: attention.q_a_layernorm.weight.float()),
+            number=attention.q_a_layernorm.eps,
+        )  # fmt: skip
+        program.pack(Kind.PACK, low, rank)
+        _linear(program, query, [attention.q_b_proj])
+    else:
+        _linear(program, query, [attention.q_proj])
+    program.add(
+        Kind.NORM, from_=compressed, to=compressed, width=latent,
+        constant=program.constant(lambda: attention.kv_a_layernorm.weight.float()), number=attention.kv_a_layernorm.eps,
+    )  # fmt: skip
+    rotate: dict[str, Any] = {"width": rope, "constant": angles, "flag": 1}
+    program.add(Kind.ROTATE, from_=compressed, from_offset=latent, to=compressed, to_offset=latent, **rotate)
+    absorbed = program.buffer("absorbed_query", heads * (latent + rope))
+    program.add(
+        Kind.ROTATE, from_=query, from_offset=nope, from_stride=nope + rope, to=absorbed, to_offset=latent, to_stride=latent + rope,
+        heads=heads, **rotate,
+    )  # fmt: skip
+    program.add(Kind.REMEMBER, from_=compressed, to=compressed, layer=layer)
+
+    def rebuild_HxC() -> Tensor:
+        return attention.kv_b_proj.weight.unflatten(0, (heads, nope + value))
+
+    stride = program.pack(Kind.PACK, query, nope, heads=heads, from_stride=nope + rope)
+    _heads(program, lambda: rebuild_HxC()[:, :nope].mT, heads, stride, absorbed, latent + rope)
+    context, values = program.buffer("context", heads * latent), program.buffer("attended", heads * value)
+    program.add(Kind.ATTEND, from_=absorbed, to=context, layer=layer, number=attention.scale)
+    stride = program.pack(Kind.PACK, context, latent, heads=heads, from_stride=latent)
+    _heads(program, lambda: rebuild_HxC()[:, nope:], heads, stride, values, value)
+    program.pack(Kind.PACK, values, heads * value)
+    _linear(program, hidden, [attention.o_proj], add=1)
+
+
+def _heads(program: Program, stack_HOI: Callable[[], Tensor], heads: int, from_stride: int, to: int, to_stride: int) -> None:
+    """One product a head, each with its own matrix, input columns and output columns."""
+    first = _stack(program, stack_HOI, heads)
+    program.add(Kind.LINEAR, to=to, to_stride=to_stride, from_stride=from_stride, heads=heads, weight=first)
+
+
+def _stack(program: Program, stack: Callable[[], Tensor], count: int) -> int:
+    """Packs a stack of matrices as weights with consecutive numbers; returns the first."""
+
+    def numbered(index: int) -> int:
+        return program.weight(lambda: (stack()[index], None))
+
+    return [numbered(index) for index in range(count)][0]  # noqa: RUF015  all are packed, not only the first
+
+
+def _feed_forward(program: Program, mlp: MLP, hidden: int) -> None:
+    """A dense network, or a shared expert, from what is packed; adds to the residual stream."""
+    width = mlp.gate_proj.out_features
+    inner = program.buffer("inner", 2 * width)
+    _linear(program, inner, [mlp.gate_proj, mlp.up_proj])
+    program.pack(Kind.GATE, inner, width)
+    _linear(program, hidden, [mlp.down_proj], add=1)
+
+
+def _mixture(program: Program, moe: MoE, normed: int, hidden: int) -> None:
+    gate, experts = moe.gate, moe.experts
+    count, size = gate.weight.shape
+    width = experts.down_proj.shape[-1]
+    scores = program.buffer("scores", count)
+    program.pack(Kind.PACK, normed, size, "float32")
+    program.add(Kind.LINEAR, to=scores, weight=program.weight(lambda: (gate.weight, None), "float32"))
+    biased, open_groups = gate.topk_method == "noaux_tc", gate.n_group if gate.topk_method == "greedy" else gate.topk_group
+    bias = program.constant(lambda: gate.e_score_correction_bias.float()) if biased else -1
+    router = program.engine.router(
+        Router(
+            count, gate.n_group, open_groups, gate.top_k, biased, 2 if biased else 1, gate.norm_topk_prob, bias, gate.routed_scaling_factor
+        )
+    )
+    program.add(Kind.ROUTE, from_=scores, flag=router)
+    program.pack(Kind.SPREAD, normed, size)
+    inner, out = program.buffer("expert_inner", 2 * width, Space.SLOTS), program.buffer("expert_out", size, Space.SLOTS)
+    first = _stack(program, lambda: experts.gate_up_proj, count)
+    program.add(Kind.LINEAR, Space.SLOTS, to=inner, weight=first, heads=count)
+    program.pack(Kind.GATE, inner, width, space=Space.SLOTS)
+    first = _stack(program, lambda: experts.down_proj, count)
+    program.add(Kind.LINEAR, Space.SLOTS, to=out, weight=first, heads=count)
+    program.add(Kind.GATHER, from_=out, to=hidden, width=size)
+    if hasattr(moe, "shared_experts"):
+        program.pack(Kind.PACK, normed, size)
+        _feed_forward(program, moe.shared_experts, hidden)

@@ -1,0 +1,143 @@
+"""Runs sequences on the C++ engine: pages for what they remember, one call a step, a prompt's known beginning never computed twice."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from spoutnik.engine.blocks import Blocks, Table
+from spoutnik.engine.kernels.native import DRAW, PAGE, Chunk, NativeEngine
+from spoutnik.engine.kernels.program import cache_shape, write_program
+from spoutnik.engine.sampler import MASK64, uniforms
+from spoutnik.engine.scheduler import Sequence as Running
+from spoutnik.errors import UserError
+from spoutnik.model.transformer import CausalLM
+
+STEP_ROWS = 512
+"""Most tokens of one call."""
+CHUNK_ROWS = 16
+"""Most queries of one sequence that attend together; more chunks keep all threads busy."""
+CACHE_BYTES = 2 << 30
+
+
+class KernelRunner:
+    """`precision`: float32 and bfloat16 (weights, activations in products, cache), int8 and int4 (weights; cache and head see below).
+
+    With integers the cache is bfloat16, activations are rounded to 8 bits in groups of 32, and with int4 the head is int8. Router,
+    norms, sums and softmax are float32 always. A row's results do not depend on the other rows of a step, nor on how a prompt is cut.
+    """
+
+    def __init__(self, model: CausalLM, precision: str, max_batch: int, max_length: int, cache_bytes: int = CACHE_BYTES):
+        self._model, self._engine = model, NativeEngine()
+        self._program = write_program(model, self._engine, precision, max(STEP_ROWS, max_batch), max_batch, max_length)
+        self._versions = self._weight_versions()
+        heads, key, value = cache_shape(model)
+        layers = model.config.num_hidden_layers
+        page_bytes = PAGE * (key + -(-value // 16) * 16) * heads * layers * (4 if precision == "float32" else 2)
+        most = max_batch * -(-max_length // PAGE)
+        self.blocks = Blocks(max(min(most, cache_bytes // page_bytes), -(-max_length // PAGE)), PAGE)
+        self._engine.cache(precision != "float32", layers, heads, key, value, self.blocks.pages)
+        self._tables: dict[int, Table] = {}
+        self._draws = np.zeros(0, DRAW)
+        self._seeds = np.zeros(0, np.uint64)
+
+    def wake(self) -> None:
+        """Follows the model's weights where they changed since the last work; what was cached under the old ones is forgotten."""
+        versions = self._weight_versions()
+        if versions != self._versions:
+            self._program.refresh()
+            self.blocks.forget()
+            self._versions = versions
+
+    def admits(self, sequence: Running) -> bool:
+        """Takes all the pages that the sequence may ever need, or says no."""
+        prompt = sequence.prompt_ids[:-1]
+        table = self.blocks.acquire(prompt, len(sequence.prompt_ids) + sequence.room)
+        if table is None:
+            return False
+        self._tables[sequence.id] = table
+        self.blocks.remember(
+            table, prompt
+        )  # whoever finds these pages reads them after this sequence's prefill, in the same step at the earliest
+        return True
+
+    def prefill(self, running: Sequence[Running], admitted: int) -> None:
+        """Caches all but the last prompt token of the sequences admitted last. Of equal prompts the last, partial page is computed once."""
+        computed: dict[tuple[int, ...], Running] = {}
+        copies: list[tuple[int, int]] = []
+        chunks: list[Chunk] = []
+        for sequence in running[len(running) - admitted :]:
+            table, prompt = self._tables[sequence.id], sequence.prompt_ids[:-1]
+            source = computed.setdefault(sequence.prompt_ids, sequence)
+            partial = len(prompt) // PAGE
+            if source is not sequence and table.cached == partial * PAGE:
+                if partial * PAGE < len(prompt):
+                    copies.append((self._tables[source.id].pages[partial], table.pages[partial]))
+                continue
+            for start in range(table.cached, len(prompt), CHUNK_ROWS):
+                tokens = prompt[start : start + CHUNK_ROWS]
+                chunks.append(Chunk(tokens, start, table.pages[: (start + len(tokens) - 1) // PAGE + 1]))
+        self._cache_chunks(chunks)
+        for source_page, target_page in copies:
+            self._engine.page(target_page)[:] = self._engine.page(source_page)
+
+    def decode(self, running: Sequence[Running]) -> tuple[list[int], list[float]]:
+        """The next token of every sequence and its log-probability."""
+        if len(self._draws) != len(running):
+            self._set_draws(running)
+        positions = [sequence.last_position for sequence in running]
+        chunks = [
+            Chunk((sequence.last_token,), position, self._tables[sequence.id].pages[: position // PAGE + 1])
+            for sequence, position in zip(running, positions, strict=True)
+        ]
+        self._draws["uniform"] = uniforms(self._seeds, [position + 1 for position in positions])
+        drawn, _ = self._engine.step(chunks, range(len(running)), self._draws)
+        if (drawn["token"] < 0).any():
+            raise UserError("The model's logits are not finite, so no token can be drawn; check its weights for NaN or infinity.")
+        return drawn["token"].tolist(), drawn["logprob"].tolist()
+
+    def changed(self, running: Sequence[Running], moves: Sequence[tuple[int, int]]) -> None:
+        """Rows ended or moved: pages stay where they are."""
+        self._draws = np.zeros(0, DRAW)
+
+    def release(self, ended: Sequence[Running]) -> None:
+        """Gives pages back; what they hold stays findable until the room is needed."""
+        for sequence in ended:
+            table = self._tables.pop(sequence.id, None)
+            if table is not None:
+                self.blocks.remember(table, [*sequence.prompt_ids, *sequence.token_ids][: sequence.last_position])
+                self.blocks.release(table)
+
+    def rest(self) -> None:
+        """Nothing runs: the cache stays for prompts to come."""
+
+    def reset(self) -> None:
+        """Something failed: nothing that is cached is trusted any more."""
+        for table in self._tables.values():
+            self.blocks.release(table)
+        self._tables.clear()
+        self.blocks.forget()
+
+    def _cache_chunks(self, chunks: Sequence[Chunk]) -> None:
+        batch: list[Chunk] = []
+        rows = 0
+        for chunk in chunks:
+            if rows + len(chunk.tokens) > STEP_ROWS:
+                self._engine.step(batch, [], self._draws[:0])
+                batch, rows = [], 0
+            batch.append(chunk)
+            rows += len(chunk.tokens)
+        if batch:
+            self._engine.step(batch, [], self._draws[:0])
+
+    def _set_draws(self, running: Sequence[Running]) -> None:
+        requests = [sequence.request for sequence in running]
+        self._draws = np.zeros(len(running), DRAW)
+        self._draws["top_p"] = [request.top_p for request in requests]
+        self._draws["temperature"] = [request.temperature for request in requests]
+        self._draws["top_k"] = [min(request.top_k, 2**31 - 1) for request in requests]
+        self._draws["forced"] = -1
+        self._seeds = np.array([request.seed & MASK64 for request in requests], dtype=np.uint64)
+
+    def _weight_versions(self) -> list[tuple[int, int]]:
+        tensors = [*self._model.parameters(), *self._model.buffers()]
+        return [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]

@@ -1,0 +1,125 @@
+// Sixteen lanes at a time. GCC's vector extension compiles for any processor; only the dot products name instructions.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <initializer_list>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace spoutnik {
+
+typedef float f32x16 __attribute__((vector_size(64)));
+typedef int32_t i32x16 __attribute__((vector_size(64)));
+typedef uint32_t u32x16 __attribute__((vector_size(64)));
+typedef uint16_t u16x16 __attribute__((vector_size(32)));
+typedef uint8_t u8x16 __attribute__((vector_size(16)));
+typedef int8_t i8x16 __attribute__((vector_size(16)));
+
+constexpr int LANES = 16;
+
+template <class V, class P> static inline V load(const P* from) {
+  V value;
+  std::memcpy(&value, from, sizeof value);
+  return value;
+}
+template <class V, class P> static inline void store(P* to, V value) { std::memcpy(to, &value, sizeof value); }
+
+static inline f32x16 splat(float value) { return f32x16{} + value; }
+
+static inline f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
+#if defined(__AVX512F__)
+  return (f32x16)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#else
+  return a * b + c;  // one rounding or two, but the same everywhere in this build (-ffp-contract)
+#endif
+}
+
+static inline f32x16 lesser(f32x16 a, f32x16 b) { return a < b ? a : b; }
+static inline f32x16 greater(f32x16 a, f32x16 b) { return a > b ? a : b; }
+static inline f32x16 magnitude(f32x16 a) { return (f32x16)((u32x16)a & 0x7fffffffu); }
+
+// Pairwise, so that the order is fixed and errors stay small.
+static inline float sum(f32x16 v) {
+  float lane[LANES];
+  store(lane, v);
+  for (int width = LANES / 2; width; width /= 2)
+    for (int i = 0; i < width; i++) lane[i] += lane[i + width];
+  return lane[0];
+}
+static inline float largest(f32x16 v) {
+  float lane[LANES];
+  store(lane, v);
+  for (int width = LANES / 2; width; width /= 2)
+    for (int i = 0; i < width; i++) lane[i] = lane[i] > lane[i + width] ? lane[i] : lane[i + width];
+  return lane[0];
+}
+
+static inline f32x16 nearest(f32x16 v) { return v + 12582912.0f - 12582912.0f; }  // to a whole number, for |v| < 2^22
+
+// e^x within 2 units in the last place on [-87, 88]; x is clamped to it. Polynomial: Cephes expf.
+static inline f32x16 exponential(f32x16 x) {
+  x = greater(lesser(x, splat(88.0f)), splat(-87.0f));
+  f32x16 n = nearest(x * 1.44269504f);
+  f32x16 r = fma(n, splat(-0.693359375f), x);
+  r = fma(n, splat(2.12194440e-4f), r);
+  f32x16 p = splat(1.9875691500e-4f);
+  for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f}) p = fma(p, r, splat(c));
+  p = fma(p, r * r, r + 1.0f);
+  return p * (f32x16)((__builtin_convertvector(n, i32x16) + 127) << 23);
+}
+
+static inline f32x16 silu(f32x16 x) { return x / (1.0f + exponential(-x)); }
+
+// bfloat16, rounded to nearest even; NaN stays NaN.
+static inline u16x16 to_bf16(f32x16 v) {
+#if defined(__AVX512BF16__)
+  return (u16x16)_mm512_cvtneps_pbh((__m512)v);
+#else
+  u32x16 bits = (u32x16)v;
+  u32x16 rounded = bits + 0x7fff + ((bits >> 16) & 1);
+  return __builtin_convertvector((v == v ? rounded : bits | 0x400000u) >> 16, u16x16);
+#endif
+}
+static inline f32x16 from_bf16(u16x16 v) { return (f32x16)(__builtin_convertvector(v, u32x16) << 16); }
+
+// Values as they lie in weights, activations and the cache. A dot product takes `step` neighbours of each lane at once.
+struct Float32 {
+  typedef float value;
+  static constexpr int step = 1;
+  typedef f32x16 lanes;
+  static lanes read(const value* from) { return load<lanes>(from); }
+  static lanes repeat(const value* from) { return splat(*from); }
+  static f32x16 dot(f32x16 sum, lanes a, lanes b) { return fma(a, b, sum); }
+  static void write(value* to, f32x16 v) { store(to, v); }
+};
+
+struct BFloat16 {
+  typedef uint16_t value;
+  static constexpr int step = 2;
+  typedef i32x16 lanes;  // two values a lane
+  static lanes read(const value* from) { return load<lanes>(from); }
+  static lanes repeat(const value* from) { return i32x16{} + load<int32_t>(from); }
+  static f32x16 dot(f32x16 sum, lanes a, lanes b) {
+#if defined(__AVX512BF16__)
+    return (f32x16)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+#else
+    sum = fma((f32x16)(a << 16), (f32x16)(b << 16), sum);
+    return fma((f32x16)((u32x16)a & 0xffff0000u), (f32x16)((u32x16)b & 0xffff0000u), sum);
+#endif
+  }
+  static void write(value* to, f32x16 v) { store(to, to_bf16(v)); }
+};
+
+// sum += four unsigned bytes times four signed bytes, in each lane; exact.
+static inline i32x16 dot_bytes(i32x16 sum, i32x16 unsigned_bytes, i32x16 signed_bytes) {
+#if defined(__AVX512VNNI__)
+  return (i32x16)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)unsigned_bytes, (__m512i)signed_bytes);
+#else
+  for (int i = 0; i < 4; i++) sum += ((unsigned_bytes >> 8 * i) & 255) * ((signed_bytes << (24 - 8 * i)) >> 24);
+  return sum;
+#endif
+}
+
+}  // namespace spoutnik

@@ -1,0 +1,281 @@
+#include "step.h"
+
+#include <algorithm>
+#include <numeric>
+#include <sys/mman.h>
+
+namespace spoutnik {
+namespace {
+
+void norm(const float* from, int width, const float* weight, float epsilon, float* to) {
+  f32x16 squares = {};
+  int k = 0;
+  for (; k + LANES <= width; k += LANES) {
+    f32x16 v = load<f32x16>(from + k);
+    squares = fma(v, v, squares);
+  }
+  float total = sum(squares);
+  for (int i = k; i < width; i++) total += from[i] * from[i];
+  const float factor = 1.0f / std::sqrt(total / width + epsilon);
+  for (int i = 0; i < width; i++) to[i] = from[i] * factor * weight[i];
+}
+
+// Pairs are halves of the head (Llama) or neighbours (DeepSeek). `table` holds width / 2 cosines, then as many sines. A head may be turned in place.
+void rotate(const float* from, int width, const float* table, bool neighbours, float* to) {
+  const int half = width / 2;
+  const float *cosine = table, *sine = table + half;
+  for (int i = 0; i < half; i++) {
+    const int first = neighbours ? 2 * i : i, second = neighbours ? 2 * i + 1 : i + half;
+    const float a = from[first], b = from[second];
+    to[first] = a * cosine[i] - b * sine[i], to[second] = b * cosine[i] + a * sine[i];
+  }
+}
+
+void gate(const float* gate_up, int width, float* to) {
+  int k = 0;
+  for (; k + LANES <= width; k += LANES) store(to + k, silu(load<f32x16>(gate_up + k)) * load<f32x16>(gate_up + width + k));
+  for (; k < width; k++) to[k] = silu(splat(gate_up[k]))[0] * gate_up[width + k];
+}
+
+// Experts and weights of one token from its router logits: sigmoid scores with a selection-only bias and groups (V3), or softmax (V2).
+void choose(const Router& router, const float* logits, const float* bias, int* experts, float* shares) {
+  const int count = router.experts, in_group = count / router.groups;
+  std::vector<float> score(count), wanted(count);
+  const float peak = *std::max_element(logits, logits + count);
+  float total = 0;
+  for (int e = 0; e < count; e++) {
+    score[e] = router.sigmoid ? 1 / (1 + std::exp(-logits[e])) : std::exp(logits[e] - peak);
+    total += score[e];
+  }
+  for (int e = 0; e < count; e++) {
+    if (!router.sigmoid) score[e] /= total;
+    wanted[e] = score[e] + (bias ? bias[e] : 0);
+  }
+  if (router.open_groups < router.groups) {
+    std::vector<float> merit(router.groups), order(in_group);
+    for (int g = 0; g < router.groups; g++) {
+      std::partial_sort_copy(&wanted[g * in_group], &wanted[(g + 1) * in_group], order.begin(), order.begin() + router.best, std::greater<float>());
+      merit[g] = std::accumulate(order.begin(), order.begin() + router.best, 0.0f);
+    }
+    std::vector<int> groups(router.groups);
+    std::iota(groups.begin(), groups.end(), 0);
+    std::stable_sort(groups.begin(), groups.end(), [&](int a, int b) { return merit[a] > merit[b]; });
+    for (int g = router.open_groups; g < router.groups; g++) std::fill_n(&wanted[groups[g] * in_group], in_group, -INFINITY);
+  }
+  total = 0;
+  for (int k = 0; k < router.top_k; k++) {
+    const int best = int(std::max_element(wanted.begin(), wanted.end()) - wanted.begin());
+    experts[k] = best, shares[k] = score[best], total += score[best], wanted[best] = -INFINITY;
+  }
+  for (int k = 0; k < router.top_k; k++) shares[k] = (router.normalise ? shares[k] / (total + 1e-20f) : shares[k]) * router.scaling;
+}
+
+// Whether a thread touches nothing but its own share of the rows.
+bool by_rows(const Operation& o) { return o.kind != LINEAR && o.kind != ATTEND && o.kind != ROUTE && o.kind != SPREAD; }
+
+}  // namespace
+
+void Engine::set_buffers(const int32_t* widths, const int32_t* spaces, int count, int packed_width) {
+  slots_ = 0;
+  for (const Router& router : routers) slots_ = std::max(slots_, router.top_k);
+  const long slots = (long)most_rows * slots_;
+  buffers_.clear();
+  for (int i = 0; i < count; i++) {
+    const long rows = spaces[i] == TOKENS ? most_rows : spaces[i] == PICKED ? most_picked : slots;
+    buffers_.push_back({std::vector<float>(rows * widths[i] + LANES), widths[i]});
+  }
+  packed_.reserve(std::max({(long)most_rows, (long)most_picked, slots}), packed_width);
+  scratch_.assign(team_.size, {}), mass_.assign(team_.size, {});
+  positions_.resize(most_rows), chunk_of_.resize(most_rows);
+  expert_of_.resize(slots), slot_of_.resize(slots), share_.resize(slots);
+}
+
+void Engine::pack(int weight, const float* source, const float* bias) {
+  Weight& w = *weights[weight];
+  w.bias.clear();
+  if (bias) w.bias.assign(bias, bias + w.outputs), w.bias.resize(w.panels * LANES, 0);
+  team_.run([&](int id) {
+    auto [first, last] = team_.share(id, w.panels);
+    pack_weight(w, source, first, last);
+  });
+}
+
+// Memory that nobody has touched is zero and costs nothing, so a large cache is free until it is used.
+bool Engine::set_cache(const Cache& shape) {
+  drop_cache();
+  cache = shape;
+  const size_t bytes = cache.pages * cache.page_bytes();
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) return false;
+  madvise(memory, bytes, MADV_HUGEPAGE);
+  cache.data = (char*)memory;
+  return true;
+}
+
+void Engine::drop_cache() {
+  if (cache.data) munmap(cache.data, cache.pages * cache.page_bytes());
+  cache.data = nullptr;
+}
+
+void Engine::step(const Batch& batch) {
+  batch_ = batch, chunks_.clear();
+  int most = 1;
+  for (int c = 0; c < batch.chunks; c++) {
+    const int32_t* row = batch.chunk_table + 4 * c;
+    chunks_.push_back({row[0], row[1], row[2], batch.pages + row[3]});
+    most = std::max(most, row[1]);
+    for (int i = 0; i < row[1]; i++) positions_[row[0] + i] = row[2] + i, chunk_of_[row[0] + i] = c;
+  }
+  const size_t floats = scratch_floats(cache, query_heads, most, most_tokens);
+  for (auto& scratch : scratch_)
+    if (scratch.size() < floats + 4 * LANES) scratch.resize(floats + 4 * LANES);
+  team_.run([&](int id) {
+    for (const Operation& operation : program) {
+      if (operation.space == PICKED && !batch_.picked) break;
+      if (id == 0) next_.store(0, std::memory_order_relaxed);  // read only after the operation's own first barrier
+      perform(operation, id);
+      const Operation* next = &operation + 1;
+      const bool alone = next < program.data() + program.size() && by_rows(operation) && by_rows(*next) && operation.space == next->space;
+      if (!alone) team_.barrier();  // where both go row by row, a thread goes on with the rows it has just done
+    }
+    const float* logits = batch_.picked ? row((int)buffers_.size() - 1, 0) : nullptr;  // a program ends with them
+    for (auto [j, last] = team_.share(id, batch_.picked); j < last; j++) {
+      const float* own = logits + (long)j * vocabulary;
+      batch_.drawn[j] = draw(own, vocabulary, batch_.draws[j], mass_[id]);
+      if (batch_.logits) std::copy_n(own, vocabulary, batch_.logits + (long)j * vocabulary);
+    }
+  });
+}
+
+void Engine::perform(const Operation& o, int id) {
+  if (o.kind == LINEAR) return linear(o, id);
+  if (o.kind == ATTEND) return attention(o, id);
+  if (o.kind == ROUTE) return route(o, id);
+  const int head_padded = (o.width + GROUP - 1) / GROUP * GROUP, padded = head_padded * std::max(o.kind == PACK ? o.heads : 1, 1);
+  if (id == 0 && (o.kind == PACK || o.kind == GATE || o.kind == SPREAD)) packed_row_ = padded;  // read after the barrier
+  const float* constant = o.constant >= 0 ? constants[o.constant] : nullptr;
+  std::vector<float>& scratch = scratch_[id];
+  for (auto [r, last] = team_.share(id, rows_of(o.space)); r < last; r++) {
+    const float* from = o.from >= 0 ? row(o.from, r) + o.from_offset : nullptr;
+    float* to = o.to >= 0 ? row(o.to, r) + o.to_offset : nullptr;
+    switch (o.kind) {
+      case EMBED:
+        if (!o.flag) std::copy_n(constant + (long)batch_.tokens[r] * o.width, o.width, to);
+        else for (int i = 0; i < o.width; i++) to[i] = from_bf16(u16x16{} + ((const uint16_t*)constant)[(long)batch_.tokens[r] * o.width + i])[0];
+        break;
+      case NORM: norm(from, o.width, constant, o.number, to); break;
+      case PACK:
+        for (int h = 0; h < o.heads; h++) pack_row(packed_, (Format)o.flag, r * padded + h * head_padded, head_padded, from + h * o.from_stride, o.width);
+        break;
+      case GATE:
+        if ((int)scratch.size() < o.width) scratch.resize(o.width);
+        gate(from, o.width, scratch.data());
+        pack_row(packed_, (Format)o.flag, r * padded, padded, scratch.data(), o.width);
+        break;
+      case ROTATE:
+        for (int h = 0; h < o.heads; h++)
+          rotate(from + h * o.from_stride, o.width, constant + (long)position_of(r) * o.width, o.flag, to + h * o.to_stride);
+        break;
+      case REMEMBER: {
+        const Chunk& chunk = chunks_[chunk_of_[r]];
+        remember(cache, chunk, int(r - chunk.first_row), o.layer, from, o.from_stride, to, o.to_stride);
+        break;
+      }
+      case SPREAD:
+        for (int k = 0; k < slots_; k++) pack_row(packed_, (Format)o.flag, (long)slot_of_[r * slots_ + k] * padded, padded, from, o.width);
+        break;
+      case GATHER:
+        for (int k = 0; k < slots_; k++) {
+          const float* out = row(o.from, slot_of_[r * slots_ + k]) + o.from_offset;
+          const float share = share_[r * slots_ + k];
+          for (int i = 0; i < o.width; i++) to[i] += share * out[i];
+        }
+        break;
+      case PICK: std::copy_n(row(o.from, batch_.picked_rows[r]) + o.from_offset, o.width, to); break;
+      default: break;
+    }
+  }
+}
+
+// Threads share the panels; every thread takes all rows of its own, so that a weight is read from memory once.
+void Engine::linear(const Operation& o, int id) {
+  const int rows = rows_of(o.space), panels = weights[o.weight]->panels, padded = packed_row_;
+  auto target = [&](long first, int head) { return Target{row(o.to, first) + o.to_offset + head * o.to_stride, buffers_[o.to].width, o.add != 0}; };
+  if (o.space == SLOTS) {  // one weight an expert, over the expert's rows
+    auto [first, last] = team_.share(id, panels, 2);
+    for (int e = 0; e < o.heads; e++) {
+      const int begin = expert_begin_[e], count = expert_begin_[e + 1] - begin;
+      if (count) multiply(*weights[o.weight + e], packed_, begin, count, padded, 0, first, last, target(begin, 0));
+    }
+    return;
+  }
+  auto [first, last] = team_.share(id, panels * o.heads, rows == 1 ? 4 : 2);
+  for (int head = first / panels; head * panels < last; head++) {
+    const int from = std::max(first - head * panels, 0), until = std::min(last - head * panels, panels);
+    multiply(*weights[o.weight + head], packed_, 0, rows, padded, o.from_offset + head * o.from_stride, from, until, target(0, head));
+  }
+}
+
+// Threads take (chunk, key head) pairs as they come free: their lengths differ.
+void Engine::attention(const Operation& o, int id) {
+  team_.barrier();
+  const Attention a{o.layer, query_heads, o.flag, o.number, row(o.from, 0) + o.from_offset, buffers_[o.from].width,
+                    row(o.to, 0) + o.to_offset, buffers_[o.to].width};
+  const int units = (int)chunks_.size() * cache.heads;
+  for (int unit = next_.fetch_add(1); unit < units; unit = next_.fetch_add(1))
+    attend(cache, a, chunks_[unit / cache.heads], unit % cache.heads, scratch_[id].data());
+}
+
+// Each token's experts, then the rows of each expert in the order of tokens.
+void Engine::route(const Operation& o, int id) {
+  const Router& router = routers[o.flag];
+  const int rows = batch_.rows, top_k = router.top_k;
+  for (auto [r, last] = team_.share(id, rows); r < last; r++)
+    choose(router, row(o.from, r), router.bias >= 0 ? constants[router.bias] : nullptr, &expert_of_[r * top_k], &share_[r * top_k]);
+  team_.barrier();
+  if (id) return;
+  expert_begin_.assign(router.experts + 1, 0);
+  for (int i = 0; i < rows * top_k; i++) expert_begin_[expert_of_[i] + 1]++;
+  std::partial_sum(expert_begin_.begin(), expert_begin_.end(), expert_begin_.begin());
+  std::vector<int> next(expert_begin_.begin(), expert_begin_.end() - 1);
+  for (int i = 0; i < rows * top_k; i++) slot_of_[i] = next[expert_of_[i]]++;
+}
+
+}  // namespace spoutnik
+
+// What Python calls (build.py). Sizes are checked there.
+using namespace spoutnik;
+extern "C" {
+Engine* spoutnik_new(int32_t threads) { return new Engine(threads); }
+void spoutnik_free(Engine* engine) { delete engine; }
+
+int32_t spoutnik_weight(Engine* engine, int32_t format, int32_t outputs, int32_t inputs) {
+  engine->weights.push_back(std::make_unique<Weight>());
+  Weight& weight = *engine->weights.back();
+  weight.format = (Format)format, weight.outputs = outputs, weight.inputs = inputs;
+  shape_weight(weight);
+  return (int32_t)engine->weights.size() - 1;
+}
+void spoutnik_pack(Engine* engine, int32_t weight, const float* source, const float* bias) { engine->pack(weight, source, bias); }
+int32_t spoutnik_constant(Engine* engine, const float* values) {
+  engine->constants.push_back(values);
+  return (int32_t)engine->constants.size() - 1;
+}
+int32_t spoutnik_router(Engine* engine, const Router* router) {
+  engine->routers.push_back(*router);
+  return (int32_t)engine->routers.size() - 1;
+}
+void spoutnik_program(Engine* engine, const Operation* operations, int32_t count, const int32_t* widths, const int32_t* spaces, int32_t buffers,
+                      int32_t packed_width, int32_t most_rows, int32_t most_picked, int32_t most_tokens, int32_t query_heads, int32_t vocabulary) {
+  engine->program.assign(operations, operations + count);
+  engine->most_rows = most_rows, engine->most_picked = most_picked, engine->most_tokens = most_tokens;
+  engine->query_heads = query_heads, engine->vocabulary = vocabulary;
+  engine->set_buffers(widths, spaces, buffers, packed_width);
+}
+int32_t spoutnik_cache(Engine* engine, int32_t bf16, int32_t layers, int32_t heads, int32_t key, int32_t value, int32_t pages) {
+  return engine->set_cache({bf16 != 0, layers, heads, key, value, pages, nullptr});
+}
+uint64_t spoutnik_page_bytes(Engine* engine) { return engine->cache.page_bytes(); }
+char* spoutnik_page(Engine* engine, int32_t page) { return engine->cache.data + page * engine->cache.page_bytes(); }
+void spoutnik_step(Engine* engine, const Batch* batch) { engine->step(*batch); }
+}

@@ -1,0 +1,105 @@
+// One call of the engine: a program of operations, written by Python for one architecture, over a batch of rows.
+//
+// A program works on float32 buffers [rows, width]. Products read the one `packed` buffer that the operation before them filled. All
+// threads run every operation together and meet at a barrier after it.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "attention.h"
+#include "linear.h"
+#include "sampler.h"
+
+namespace spoutnik {
+
+enum Kind : int32_t {
+  EMBED,     // to = rows of table `constant` (flag: bfloat16) for the batch's tokens
+  NORM,      // to = RMS norm of from, times `constant`; `number` is epsilon
+  PACK,      // packed = from, in the format `flag`, each head padded to whole groups
+  GATE,      // packed = silu(from[:, :width]) * from[:, width:2 width], in the format `flag`
+  LINEAR,    // to (+)= packed times weight; with heads > 1 head by head, each with the next weight and its own columns
+  ROTATE,    // to = rotary embedding of from, head by head; `constant` is the table [positions, 2, width / 2]; flag: interleaved pairs
+  REMEMBER,  // cache = keys in from, values in to (both are read)
+  ATTEND,    // to = attention of the queries in from; `number` is the scale, `flag` the window
+  ROUTE,     // chooses experts by the scores in from; see Router
+  SPREAD,    // packed = from, one row for each expert of a token, in the experts' order, in the format `flag`
+  GATHER,    // to += each token's experts' rows of from, by their weights
+  PICK,      // to = the rows of from whose logits are wanted
+};
+
+enum Space : int32_t { TOKENS, PICKED, SLOTS };
+
+struct Operation {
+  Kind kind;
+  Space space;
+  int32_t from, from_offset, from_stride;  // buffer, first column, columns from head to head
+  int32_t to, to_offset, to_stride;
+  int32_t width, heads;
+  int32_t weight, constant, layer, flag;
+  int32_t add;
+  float number;
+};
+
+// DeepSeek's routers (model/moe.py). `bias` is a constant or -1; V3 normalises, V2 does not.
+struct Router {
+  int32_t experts, groups, open_groups, top_k, sigmoid, best, normalise, bias;
+  float scaling;
+};
+
+struct Batch {
+  int32_t rows, chunks, picked;
+  const int32_t* tokens;       // [rows]
+  const int32_t* chunk_table;  // [chunks, 4]: first row, rows, position, where its pages begin in `pages`
+  const int32_t* pages;
+  const int32_t* picked_rows;  // [picked]
+  const Draw* draws;           // [picked]
+  Drawn* drawn;                // [picked]
+  float* logits;               // [picked, vocabulary] or null
+};
+
+class Engine {
+ public:
+  explicit Engine(int threads) : team_(threads) {}
+  ~Engine() { drop_cache(); }
+
+  std::vector<std::unique_ptr<Weight>> weights;
+  std::vector<const float*> constants;
+  std::vector<Operation> program;
+  std::vector<Router> routers;  // by layer; the program's ROUTE operations index it
+  Cache cache{};
+  int query_heads = 1, vocabulary = 0, most_rows = 0, most_picked = 0, most_tokens = 0;
+
+  void set_buffers(const int32_t* widths, const int32_t* spaces, int count, int packed_width);
+  bool set_cache(const Cache& shape);
+  void pack(int weight, const float* source, const float* bias);
+  void step(const Batch& batch);
+
+ private:
+  struct Buffer {
+    std::vector<float> values;
+    int width;
+  };
+  void drop_cache();
+  void perform(const Operation& operation, int id);
+  void linear(const Operation& operation, int id);
+  void attention(const Operation& operation, int id);
+  void route(const Operation& operation, int id);
+  int rows_of(Space space) const { return space == TOKENS ? batch_.rows : space == PICKED ? batch_.picked : batch_.rows * slots_; }
+  float* row(int buffer, long row) { return buffers_[buffer].values.data() + row * buffers_[buffer].width; }
+  int position_of(long row) const { return positions_[row]; }
+
+  Team team_;
+  Batch batch_{};
+  std::vector<Chunk> chunks_;
+  std::vector<int> positions_, chunk_of_;
+  std::vector<Buffer> buffers_;
+  Activations packed_;
+  int packed_row_ = 0, slots_ = 0;
+  std::vector<std::vector<float>> scratch_, mass_;
+  std::atomic<int> next_{0};
+  std::vector<int> expert_of_, slot_of_, expert_begin_;  // of a token's choices [rows, top_k]; of an expert's rows [experts + 1]
+  std::vector<float> share_;
+};
+
+}  // namespace spoutnik

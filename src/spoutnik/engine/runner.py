@@ -1,0 +1,70 @@
+"""What computes for the engine: torch modules everywhere, or the C++ kernels where they can run."""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import torch
+
+from spoutnik.engine.kernels.build import available, library
+from spoutnik.engine.kernels.program import unsupported
+from spoutnik.engine.kernels.runner import KernelRunner
+from spoutnik.engine.scheduler import Sequence as Running
+from spoutnik.engine.torch_runner import TorchRunner
+from spoutnik.errors import UserError
+from spoutnik.model.transformer import CausalLM
+
+Quantization = Literal["int8", "int4"]
+PRECISIONS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+
+class Runner(Protocol):
+    """Computes for sequences that the scheduler has let in; the order of `running` is that of the batch."""
+
+    def wake(self) -> None:
+        """Work begins after idleness: the model's weights may have changed."""
+        ...
+
+    def admits(self, sequence: Running) -> bool:
+        """Takes the memory that the sequence may ever need, or says that it must wait."""
+        ...
+
+    def prefill(self, running: Sequence[Running], admitted: int) -> None:
+        """Caches all but the last prompt token of the last `admitted` sequences."""
+        ...
+
+    def decode(self, running: Sequence[Running]) -> tuple[list[int], list[float]]:
+        """Feeds every sequence's last token; returns the next tokens and their log-probabilities."""
+        ...
+
+    def release(self, ended: Sequence[Running]) -> None:
+        """These sequences ended; some may never have been admitted."""
+        ...
+
+    def changed(self, running: Sequence[Running], moves: Sequence[tuple[int, int]]) -> None:
+        """The batch shrank, and `moves` (from row, to row) closed its gaps."""
+        ...
+
+    def rest(self) -> None:
+        """Nothing runs and nothing waits."""
+        ...
+
+    def reset(self) -> None:
+        """Forgets all sequences, also after a failure."""
+        ...
+
+
+def choose_runner(model: CausalLM, max_batch: int, max_length: int, quantize: Quantization | None = None) -> Runner:
+    """The kernels for float32 and bfloat16 on a CPU, where a compiler built them and they know the model; else the torch modules.
+
+    Quantised weights exist only in the kernels: where these cannot run, UserError says why.
+    """
+    precision = quantize or PRECISIONS.get(model.lm_head.weight.dtype)
+    obstacle = unsupported(model, precision or "float32")
+    if quantize is not None:
+        library()
+        if obstacle is not None:
+            raise UserError(f"This model cannot be run in {quantize}: {obstacle}. Load it without quantize.")
+    on_cpu = model.lm_head.weight.device.type == "cpu"
+    if precision is None or not on_cpu or obstacle is not None or not available():
+        return TorchRunner(model, max_batch, max_length)
+    return KernelRunner(model, precision, max_batch, max_length)

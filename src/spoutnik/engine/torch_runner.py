@@ -1,0 +1,93 @@
+"""Runs sequences on the very modules that training uses, in any dtype and on any device. Also the reference for every faster runner."""
+
+from collections.abc import Sequence
+
+import torch
+
+from spoutnik.engine.cache import SlotCache
+from spoutnik.engine.sampler import SamplingParameters, sample
+from spoutnik.engine.scheduler import Sequence as Running
+from spoutnik.engine.scheduler import prefill_groups
+from spoutnik.model.transformer import CausalLM
+
+PREFILL_TOKENS = 4096  # most token cells of one prefill call, which bounds its memory; longer prompts are cached piece by piece
+
+
+class TorchRunner:
+    """A cache row per running sequence. An idle runner holds no cache: weights, dtype and device of the model may change between calls."""
+
+    def __init__(self, model: CausalLM, max_batch: int, max_length: int):
+        self.model = model
+        self._cache = SlotCache(max_batch, max_length)
+        self._parameters: SamplingParameters | None = None
+
+    def wake(self) -> None:
+        """The modules are read as they are."""
+
+    def admits(self, sequence: Running) -> bool:
+        """Every row that the scheduler has may be used."""
+        return True
+
+    def prefill(self, running: Sequence[Running], admitted: int) -> None:
+        """Caches all but the last prompt token of the rows admitted last. Of rows with the same prompt, one is computed."""
+        self._parameters = None
+        row_of_prompt: dict[tuple[int, ...], int] = {}
+        computed: list[int] = []
+        copied: list[tuple[int, int]] = []
+        for row, sequence in enumerate(running):
+            source = row_of_prompt.setdefault(sequence.prompt_ids, row)
+            if row >= len(running) - admitted and len(sequence.prompt_ids) > 1:
+                if source == row:
+                    computed.append(row)
+                else:
+                    copied.append((source, row))
+        lengths = [len(running[row].prompt_ids) - 1 for row in computed]
+        for group in prefill_groups(lengths, PREFILL_TOKENS):
+            rows = [computed[index] for index in group]
+            self._prefill_together([running[row].prompt_ids[:-1] for row in rows], rows, lengths[group[0]])
+        if copied:
+            length = max(len(running[row].prompt_ids) - 1 for _, row in copied)
+            self._cache.copy_rows([source for source, _ in copied], [target for _, target in copied], length)
+
+    def decode(self, running: Sequence[Running]) -> tuple[list[int], list[float]]:
+        """The next token of every sequence and its log-probability."""
+        positions = [sequence.last_position for sequence in running]
+        ids_B1 = torch.tensor([sequence.last_token for sequence in running], device=self._device)[:, None]
+        positions_B1 = torch.tensor(positions, device=self._device)[:, None]
+        self._cache.place(range(len(running)), positions_B1)
+        logits_BV = self.model.head(self.model.hidden(ids_B1, positions_B1, self._cache)[:, -1])
+        if self._parameters is None:
+            self._parameters = SamplingParameters.of([sequence.request for sequence in running], self._device)
+        return sample(logits_BV, self._parameters, [position + 1 for position in positions])
+
+    def changed(self, running: Sequence[Running], moves: Sequence[tuple[int, int]]) -> None:
+        """Rows ended; `moves` (from row, to row) close the gaps."""
+        self._parameters = None
+        if moves:
+            length = max(running[target].last_position for _, target in moves)
+            if length:
+                self._cache.copy_rows([source for source, _ in moves], [target for _, target in moves], length)
+
+    def release(self, ended: Sequence[Running]) -> None:
+        """A row is free as soon as another may write it."""
+
+    def rest(self) -> None:
+        """Gives the cache's memory back."""
+        self._cache.clear()
+
+    def reset(self) -> None:
+        """Gives the cache's memory back."""
+        self._cache.clear()
+
+    def _prefill_together(self, prompts: Sequence[tuple[int, ...]], rows: Sequence[int], length: int) -> None:
+        """One group, padded on the right to `length` tokens. Padding lands in cells that are overwritten before they are read."""
+        ids_BT = torch.tensor([[*prompt, *[0] * (length - len(prompt))] for prompt in prompts], device=self._device)
+        positions_BT = torch.arange(length, device=self._device).expand(len(rows), -1)
+        for start in range(0, length, PREFILL_TOKENS):
+            piece = slice(start, start + PREFILL_TOKENS)
+            self._cache.place(rows, positions_BT[:, piece])
+            self.model.hidden(ids_BT[:, piece], positions_BT[:, piece], self._cache)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model.model.embed_tokens.weight.device
