@@ -31,7 +31,6 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findi
 def examine() -> tuple[dict[str, Any], list[str]]:
     """(what was found, what is missing with its remedy)."""
     import platform
-    import shutil
 
     from spoutnik.run import machine
 
@@ -44,7 +43,6 @@ def examine() -> tuple[dict[str, Any], list[str]]:
         faults.append(f"{here.memory / machine.GIB:.1f} GiB of memory, the default recipe needs {LEAST_GIB}")
     if here.disk_free < LEAST_GIB * machine.GIB:
         faults.append(f"{here.disk_free / machine.GIB:.1f} GiB free on this disk, the default recipe needs {LEAST_GIB}")
-    compiler = next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), None)
     findings = {
         "python": platform.python_version(),
         "torch": _torch_build() if versions["torch"] else "missing",
@@ -53,7 +51,7 @@ def examine() -> tuple[dict[str, Any], list[str]]:
         "memory": f"{here.memory / machine.GIB:.1f} GiB, {here.memory_free / machine.GIB:.1f} free",
         "disk": f"{here.disk_free / machine.GIB:.1f} GiB free",
         "instruction sets": ", ".join(here.instruction_sets) or "none that matter",
-        "compiler": compiler or "none (not needed)",
+        "kernels": _kernels(),
         **{name: version or "missing (optional)" for name, version in versions.items() if name != "torch"},
     }
     return findings, faults
@@ -66,6 +64,18 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _kernels() -> str:
+    """Whether generation runs on the C++ kernels; builds them if that was not done yet."""
+    from spoutnik.engine.kernels.build import library
+    from spoutnik.errors import UserError
+
+    try:
+        library()
+    except (UserError, OSError) as error:
+        return f"none, generation runs on torch, slower ({error})"
+    return "built for this processor"
 
 
 def _torch_build() -> str:

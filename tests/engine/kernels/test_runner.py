@@ -72,6 +72,18 @@ def test_after_the_weights_changed_nothing_old_is_used(computed):
     assert after == fresh.generate([Request(PROMPT, 4)])[0]
 
 
+def test_a_fused_optimiser_does_not_go_unnoticed():
+    running = engine()
+    before = running.generate([Request(PROMPT, 4, temperature=0)])
+    parameters = list(running.model.parameters())
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    torch.optim.AdamW(parameters, lr=1e-2, fused=True).step()
+    after = running.generate([Request(PROMPT, 4, temperature=0)])
+    assert after[0].logprobs != before[0].logprobs
+    assert after == Engine(running.model, TOKENIZER, 4).generate([Request(PROMPT, 4, temperature=0)])
+
+
 def test_requests_wait_for_pages_and_all_end():
     small = engine(cache_bytes=1)  # room for one sequence of the full length
     assert small.runner.blocks.pages == 4

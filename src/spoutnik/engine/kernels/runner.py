@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from spoutnik.engine.blocks import Blocks, Table
 from spoutnik.engine.kernels.native import DRAW, PAGE, Chunk, NativeEngine
@@ -17,6 +19,8 @@ STEP_ROWS = 512
 CHUNK_ROWS = 16
 """Most queries of one sequence that attend together; more chunks keep all threads busy."""
 CACHE_BYTES = 2 << 30
+SAMPLED = 64
+"""Values of each tensor that are compared to see whether the weights changed."""
 
 
 class KernelRunner:
@@ -29,7 +33,7 @@ class KernelRunner:
     def __init__(self, model: CausalLM, precision: str, max_batch: int, max_length: int, cache_bytes: int = CACHE_BYTES):
         self._model, self._engine = model, NativeEngine()
         self._program = write_program(model, self._engine, precision, max(STEP_ROWS, max_batch), max_batch, max_length)
-        self._versions = self._weight_versions()
+        self._versions, self._values = self._look()
         heads, key, value = cache_shape(model)
         layers = model.config.num_hidden_layers
         page_bytes = PAGE * (key + -(-value // 16) * 16) * heads * layers * (4 if precision == "float32" else 2)
@@ -42,11 +46,11 @@ class KernelRunner:
 
     def wake(self) -> None:
         """Follows the model's weights where they changed since the last work; what was cached under the old ones is forgotten."""
-        versions = self._weight_versions()
-        if versions != self._versions:
+        versions, values = self._look()
+        if versions != self._versions or not torch.equal(values, self._values):
             self._program.refresh()
             self.blocks.forget()
-            self._versions = versions
+            self._versions, self._values = versions, values
 
     def admits(self, sequence: Running) -> bool:
         """Takes all the pages that the sequence may ever need, or says no."""
@@ -138,6 +142,12 @@ class KernelRunner:
         self._draws["forced"] = -1
         self._seeds = np.array([request.seed & MASK64 for request in requests], dtype=np.uint64)
 
-    def _weight_versions(self) -> list[tuple[int, int]]:
+    def _look(self) -> tuple[list[tuple[int, int]], Tensor]:
+        """What tells changed weights from unchanged ones: version counters, and some values of every tensor.
+
+        The counters alone do not do: torch's fused optimisers leave them as they are.
+        """
         tensors = [*self._model.parameters(), *self._model.buffers()]
-        return [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
+        versions = [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
+        values = [tensor.detach().reshape(-1)[:: max(1, tensor.numel() // SAMPLED)].float() for tensor in tensors]
+        return versions, torch.cat(values)
