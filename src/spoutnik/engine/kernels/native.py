@@ -157,27 +157,37 @@ class NativeEngine:
         `picked_rows` are the rows whose logits are wanted and `draws` (DRAW) says what is made of each. Returns DRAWN, and the logits
         [picked, vocabulary] float32 where asked for.
         """
+        tokens = np.fromiter((token for chunk in chunks for token in chunk.tokens), np.int32)
+        return self.run(tokens, *layout(chunks), np.asarray(picked_rows, dtype=np.int32), draws, with_logits)
+
+    def run(
+        self, tokens: NDArray[np.int32], table: NDArray[np.int32], pages: NDArray[np.int32], picked: NDArray[np.int32],
+        draws: NDArray[np.void], with_logits: bool = False,
+    ) -> tuple[NDArray[np.void], Tensor | None]:  # fmt: skip
+        """As `step`, with the tokens of all chunks in a row and with what `layout` makes of the chunks."""
         if os.getpid() != self._owner:
             raise RuntimeError("this engine was made before a fork; make a new one in this process")
-        lengths = [len(chunk.tokens) for chunk in chunks]
-        tokens = np.fromiter((token for chunk in chunks for token in chunk.tokens), np.int32, sum(lengths))
-        pages = np.fromiter((page for chunk in chunks for page in chunk.pages), np.int32, sum(len(chunk.pages) for chunk in chunks))
-        table = np.empty((len(chunks), 4), np.int32)
-        table[:, 0] = np.cumsum([0, *lengths[:-1]])
-        table[:, 1] = lengths
-        table[:, 2] = [chunk.position for chunk in chunks]
-        table[:, 3] = np.cumsum([0, *(len(chunk.pages) for chunk in chunks[:-1])])
-        picked = np.asarray(picked_rows, dtype=np.int32)
         if len(tokens) > self.most_rows or len(picked) > self.most_picked:
             raise ValueError(f"a step takes {self.most_rows} rows and {self.most_picked} picks, not {len(tokens)} and {len(picked)}")
         drawn = np.empty(len(picked), DRAWN)
         logits = torch.empty(len(picked), self.vocabulary) if with_logits else None
         batch = _Batch(
-            len(tokens), len(chunks), len(picked), _array(tokens), _array(table), _array(pages), _array(picked), _array(draws),
+            len(tokens), len(table), len(picked), _array(tokens), _array(table), _array(pages), _array(picked), _array(draws),
             _array(drawn), None if logits is None else logits.data_ptr(),
         )  # fmt: skip
         self._library.spoutnik_step(self._handle, ctypes.byref(batch))
         return drawn, logits
+
+
+def layout(chunks: Sequence[Chunk]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The chunks as [chunks, 4] (first row, rows, position, where its pages begin) and all their pages in a row."""
+    lengths = [len(chunk.tokens) for chunk in chunks]
+    table = np.empty((len(chunks), 4), np.int32)
+    table[:, 0] = np.cumsum([0, *lengths[:-1]])
+    table[:, 1] = lengths
+    table[:, 2] = [chunk.position for chunk in chunks]
+    table[:, 3] = np.cumsum([0, *(len(chunk.pages) for chunk in chunks[:-1])])
+    return table, np.fromiter((page for chunk in chunks for page in chunk.pages), np.int32)
 
 
 def _floats(tensor: Tensor) -> Tensor:

@@ -1,13 +1,15 @@
 """Runs sequences on the C++ engine: pages for what they remember, one call a step, a prompt's known beginning never computed twice."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spoutnik.engine.blocks import Blocks, Table
-from spoutnik.engine.kernels.native import DRAW, PAGE, Chunk, NativeEngine
+from spoutnik.engine.kernels.native import DRAW, PAGE, Chunk, NativeEngine, layout
 from spoutnik.engine.kernels.program import cache_shape, write_program
 from spoutnik.engine.sampler import MASK64, uniforms
 from spoutnik.engine.scheduler import Sequence as Running
@@ -21,6 +23,16 @@ CHUNK_ROWS = 16
 CACHE_BYTES = 2 << 30
 SAMPLED = 64
 """Values of each tensor that are compared to see whether the weights changed."""
+
+
+@dataclass
+class _Rows:
+    """What a decode step needs besides the newest tokens; see `layout`."""
+
+    table: NDArray[np.int32]
+    pages: NDArray[np.int32]
+    draws: NDArray[np.void]
+    seeds: NDArray[np.uint64]
 
 
 class KernelRunner:
@@ -41,8 +53,7 @@ class KernelRunner:
         self.blocks = Blocks(max(min(most, cache_bytes // page_bytes), -(-max_length // PAGE)), PAGE)
         self._engine.cache(precision != "float32", layers, heads, key, value, self.blocks.pages)
         self._tables: dict[int, Table] = {}
-        self._draws = np.zeros(0, DRAW)
-        self._seeds = np.zeros(0, np.uint64)
+        self._rows: _Rows | None = None
 
     def wake(self) -> None:
         """Follows the model's weights where they changed since the last work; what was cached under the old ones is forgotten."""
@@ -86,22 +97,20 @@ class KernelRunner:
 
     def decode(self, running: Sequence[Running]) -> tuple[list[int], list[float]]:
         """The next token of every sequence and its log-probability."""
-        if len(self._draws) != len(running):
-            self._set_draws(running)
-        positions = [sequence.last_position for sequence in running]
-        chunks = [
-            Chunk((sequence.last_token,), position, self._tables[sequence.id].pages[: position // PAGE + 1])
-            for sequence, position in zip(running, positions, strict=True)
-        ]
-        self._draws["uniform"] = uniforms(self._seeds, [position + 1 for position in positions])
-        drawn, _ = self._engine.step(chunks, range(len(running)), self._draws)
+        if self._rows is None or len(self._rows.seeds) != len(running):
+            self._rows = self._lay_out(running)
+        rows = self._rows
+        rows.table[:, 2] = positions = [sequence.last_position for sequence in running]
+        rows.draws["uniform"] = uniforms(rows.seeds, [position + 1 for position in positions])
+        tokens = np.array([sequence.last_token for sequence in running], dtype=np.int32)
+        drawn, _ = self._engine.run(tokens, rows.table, rows.pages, rows.table[:, 0].copy(), rows.draws)
         if (drawn["token"] < 0).any():
             raise UserError("The model's logits are not finite, so no token can be drawn; check its weights for NaN or infinity.")
         return drawn["token"].tolist(), drawn["logprob"].tolist()
 
     def changed(self, running: Sequence[Running], moves: Sequence[tuple[int, int]]) -> None:
         """Rows ended or moved: pages stay where they are."""
-        self._draws = np.zeros(0, DRAW)
+        self._rows = None
 
     def release(self, ended: Sequence[Running]) -> None:
         """Gives pages back; what they hold stays findable until the room is needed."""
@@ -116,6 +125,7 @@ class KernelRunner:
 
     def reset(self) -> None:
         """Something failed: nothing that is cached is trusted any more."""
+        self._rows = None
         for table in self._tables.values():
             self.blocks.release(table)
         self._tables.clear()
@@ -126,21 +136,23 @@ class KernelRunner:
         rows = 0
         for chunk in chunks:
             if rows + len(chunk.tokens) > STEP_ROWS:
-                self._engine.step(batch, [], self._draws[:0])
+                self._engine.step(batch, [], np.empty(0, DRAW))
                 batch, rows = [], 0
             batch.append(chunk)
             rows += len(chunk.tokens)
         if batch:
-            self._engine.step(batch, [], self._draws[:0])
+            self._engine.step(batch, [], np.empty(0, DRAW))
 
-    def _set_draws(self, running: Sequence[Running]) -> None:
+    def _lay_out(self, running: Sequence[Running]) -> _Rows:
+        """All of a decode step that stays the same while the same sequences run."""
         requests = [sequence.request for sequence in running]
-        self._draws = np.zeros(len(running), DRAW)
-        self._draws["top_p"] = [request.top_p for request in requests]
-        self._draws["temperature"] = [request.temperature for request in requests]
-        self._draws["top_k"] = [min(request.top_k, 2**31 - 1) for request in requests]
-        self._draws["forced"] = -1
-        self._seeds = np.array([request.seed & MASK64 for request in requests], dtype=np.uint64)
+        draws = np.zeros(len(running), DRAW)
+        draws["top_p"] = [request.top_p for request in requests]
+        draws["temperature"] = [request.temperature for request in requests]
+        draws["top_k"] = [min(request.top_k, 2**31 - 1) for request in requests]
+        draws["forced"] = -1
+        table, pages = layout([Chunk((0,), 0, self._tables[sequence.id].pages) for sequence in running])
+        return _Rows(table, pages, draws, np.array([request.seed & MASK64 for request in requests], dtype=np.uint64))
 
     def _look(self) -> tuple[list[tuple[int, int]], Tensor]:
         """What tells changed weights from unchanged ones: version counters, and some values of every tensor.
