@@ -78,13 +78,15 @@ def stored(weight_OI, precision):
         return weight_OI
     if precision == "bfloat16":
         return weight_OI.bfloat16().float()
-    if precision == "int8":
-        scale = weight_OI.abs().amax(-1, keepdim=True) / 127
-        return torch.round(weight_OI / scale) * scale
     groups = F.pad(weight_OI, (0, -weight_OI.shape[-1] % 32)).unflatten(-1, (-1, 32))
-    low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
-    scale = (high - low) / 15
-    return (torch.round((groups - low) / scale) * scale + low).flatten(-2)[..., : weight_OI.shape[-1]]
+    if precision == "int8":
+        scale = (groups.abs().amax(-1, keepdim=True) / 127).bfloat16().float()
+        back = (groups / scale).round().clamp(-127, 127) * scale
+    else:
+        low = groups.amin(-1, keepdim=True).bfloat16().float()
+        scale = ((groups.amax(-1, keepdim=True) - low) / 15).bfloat16().float()
+        back = ((groups - low) / scale).round().clamp(0, 15) * scale + low
+    return back.flatten(-2)[..., : weight_OI.shape[-1]]
 
 
 @every_build

@@ -6,19 +6,12 @@
 namespace spoutnik {
 namespace {
 
-constexpr int ALIGN = 64;
-
-char* aligned(std::vector<char>& storage, size_t bytes) {
-  storage.assign(bytes + ALIGN, 0);
-  return (char*)(((uintptr_t)storage.data() + ALIGN - 1) / ALIGN * ALIGN);
-}
-
 // ---- products with float32 or bfloat16 weights
 template <class T, int ROWS, int PANELS>
 inline void accumulate(const Weight& w, const Activations& from, long first, int padded, int offset, int panel, f32x16 (&sums)[ROWS][PANELS]) {
   typedef typename T::value value;
-  const value* a = (const value*)from.values + first * padded + offset;
-  const char* weights = w.data + panel * w.panel_bytes;
+  const value* a = (const value*)from.memory.data + first * padded + offset;
+  const char* weights = w.memory.data + panel * w.panel_bytes;
   for (auto& row : sums)
     for (f32x16& sum : row) sum = f32x16{};
   for (int k = 0; k < w.padded_inputs; k += T::step, weights += 64) {
@@ -33,40 +26,41 @@ inline void accumulate(const Weight& w, const Activations& from, long first, int
 }
 
 // ---- products of bytes: exact within a group, then scaled and summed in float32
+// A panel holds the codes of all its groups, then for each group 16 scales (and minima) in bfloat16.
 struct Int8 {
-  static constexpr int GROUP_BYTES = 16 * GROUP;
+  static constexpr int CODES = 16 * GROUP, SCALES = 32;
   // Weights are stored plus 128, which the rows' sums take back.
   static i32x16 start(int32_t sum) { return i32x16{} - 128 * sum; }
   static i32x16 read(const char* group, int k) { return load<i32x16>(group + k * 64); }
-  static f32x16 finish(const char*, i32x16 dot, float, f32x16 x_scale, f32x16 sum) {
-    return fma(__builtin_convertvector(dot, f32x16), x_scale, sum);
+  static f32x16 finish(const char* scales, i32x16 dot, float, f32x16 x_scale, f32x16 sum) {
+    return fma(__builtin_convertvector(dot, f32x16) * from_bf16(load<u16x16>(scales)), x_scale, sum);
   }
 };
 
 struct Int4 {
-  static constexpr int GROUP_BYTES = 16 * GROUP / 2 + 2 * 64;  // codes, then 16 scales and 16 minima in float32
+  static constexpr int CODES = 16 * GROUP / 2, SCALES = 64;
   static i32x16 start(int32_t) { return i32x16{}; }
   static i32x16 read(const char* group, int k) {  // two steps of four inputs share 64 bytes
     i32x16 codes = load<i32x16>(group + k / 2 * 64);
     return (k & 1 ? (i32x16)((u32x16)codes >> 4) : codes) & 0x0f0f0f0f;
   }
-  static f32x16 finish(const char* group, i32x16 dot, float x_sum, f32x16 x_scale, f32x16 sum) {
-    const float* scales = (const float*)(group + 16 * GROUP / 2);
-    f32x16 value = fma(__builtin_convertvector(dot, f32x16), load<f32x16>(scales), load<f32x16>(scales + 16) * x_sum);
+  static f32x16 finish(const char* scales, i32x16 dot, float x_sum, f32x16 x_scale, f32x16 sum) {
+    f32x16 value = fma(__builtin_convertvector(dot, f32x16), from_bf16(load<u16x16>(scales)), from_bf16(load<u16x16>(scales + 32)) * x_sum);
     return fma(value, x_scale, sum);
   }
 };
 
 template <class T, int ROWS, int PANELS>
 inline void accumulate_bytes(const Weight& w, const Activations& from, long first, int padded, int offset, int panel, f32x16 (&sums)[ROWS][PANELS]) {
-  const char* a = from.values + first * padded + offset;
+  const char* a = from.memory.data + first * padded + offset;
   const long groups = padded / GROUP;
   const float* scales = from.scale.data() + first * groups + offset / GROUP;
   const int32_t* x_sums = from.sum.data() + first * groups + offset / GROUP;
-  const char* weights = w.data + panel * w.panel_bytes;
+  const char* weights = w.memory.data + panel * w.panel_bytes;
+  const char* w_scales = weights + (long)w.padded_inputs / GROUP * T::CODES;
   for (auto& row : sums)
     for (f32x16& sum : row) sum = f32x16{};
-  for (int g = 0; g < w.padded_inputs / GROUP; g++, weights += T::GROUP_BYTES) {
+  for (int g = 0; g < w.padded_inputs / GROUP; g++, weights += T::CODES, w_scales += T::SCALES) {
     i32x16 dots[ROWS][PANELS];
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; r++)
@@ -84,7 +78,7 @@ inline void accumulate_bytes(const Weight& w, const Activations& from, long firs
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; r++)
       for (int p = 0; p < PANELS; p++)
-        sums[r][p] = T::finish(weights + p * w.panel_bytes, dots[r][p], (float)x_sums[r * groups + g], splat(scales[r * groups + g]), sums[r][p]);
+        sums[r][p] = T::finish(w_scales + p * w.panel_bytes, dots[r][p], (float)x_sums[r * groups + g], splat(scales[r * groups + g]), sums[r][p]);
   }
 }
 
@@ -99,7 +93,6 @@ void tile(const Weight& w, const Activations& from, long first, int padded, int 
     for (int p = 0; p < PANELS; p++) {
       int column = (panel + p) * LANES, count = std::min(LANES, w.outputs - column);
       f32x16 value = sums[r][p];
-      if (FORMAT == INT8) value = value * load<f32x16>(&w.scale[column]);
       if (!w.bias.empty()) value = value + load<f32x16>(&w.bias[column]);
       float* out = to.rows + r * to.stride + column;
       if (count == LANES) {
@@ -147,8 +140,8 @@ void multiply(const Weight& w, const Activations& from, long first, int rows, in
 
 void Activations::reserve(long rows, int width) {
   const size_t bytes = (size_t)rows * width * sizeof(float);
-  if (storage.size() >= bytes + ALIGN) return;
-  values = aligned(storage, bytes);
+  if (memory.size > bytes) return;
+  memory.take(bytes);
   scale.assign(rows * width / GROUP, 0);
   sum.assign(rows * width / GROUP, 0);
 }
@@ -162,14 +155,14 @@ void pack_row(Activations& to, Format format, long start, int padded, const floa
     f32x16 low = load<f32x16>(group), high = load<f32x16>(group + LANES);
     const long place = start + k;
     if (format == FLOAT32) {
-      Float32::write((float*)to.values + place, low), Float32::write((float*)to.values + place + LANES, high);
+      Float32::write((float*)to.memory.data + place, low), Float32::write((float*)to.memory.data + place + LANES, high);
     } else if (format == BFLOAT16) {
-      BFloat16::write((uint16_t*)to.values + place, low), BFloat16::write((uint16_t*)to.values + place + LANES, high);
+      BFloat16::write((uint16_t*)to.memory.data + place, low), BFloat16::write((uint16_t*)to.memory.data + place + LANES, high);
     } else {
       const float peak = largest(greater(magnitude(low), magnitude(high)));
       const f32x16 inverse = splat(peak > 0 ? 127.0f / peak : 0.0f);
       const i32x16 a = __builtin_convertvector(nearest(low * inverse), i32x16), b = __builtin_convertvector(nearest(high * inverse), i32x16);
-      store(to.values + place, __builtin_convertvector(a, i8x16)), store(to.values + place + LANES, __builtin_convertvector(b, i8x16));
+      store(to.memory.data + place, __builtin_convertvector(a, i8x16)), store(to.memory.data + place + LANES, __builtin_convertvector(b, i8x16));
       int32_t total = 0;
       for (int i = 0; i < LANES; i++) total += a[i] + b[i];
       to.scale[place / GROUP] = peak / 127.0f, to.sum[place / GROUP] = total;
@@ -179,11 +172,27 @@ void pack_row(Activations& to, Format format, long start, int padded, const floa
 
 namespace {
 
-void pack_int4(char* group, int lane, const float* values) {
+// The number as bfloat16 holds it: codes are made for the scale that will be read back.
+float put_bf16(char* to, int lane, float value) {
+  const uint16_t bits = to_bf16(splat(value))[0];
+  std::memcpy(to + 2 * lane, &bits, 2);
+  return from_bf16(u16x16{} + bits)[0];
+}
+
+void pack_int8(char* group, char* scales, int lane, const float* values) {
+  float peak = 0;
+  for (int k = 0; k < GROUP; k++) peak = std::max(peak, std::fabs(values[k]));
+  const float scale = put_bf16(scales, lane, peak / 127.0f), inverse = scale > 0 ? 1.0f / scale : 0.0f;
+  for (int k = 0; k < GROUP; k++) {
+    const int code = std::clamp((int)std::lrint(values[k] * inverse), -127, 127);
+    group[k / 4 * 64 + lane * 4 + k % 4] = (char)(128 + code);
+  }
+}
+
+void pack_int4(char* group, char* scales, int lane, const float* values) {
   const auto [low, high] = std::minmax_element(values, values + GROUP);
-  const float minimum = *low, scale = (*high - minimum) / 15.0f, inverse = scale > 0 ? 1.0f / scale : 0.0f;
-  float* scales = (float*)(group + 16 * GROUP / 2);
-  scales[lane] = scale, scales[16 + lane] = minimum;
+  const float minimum = put_bf16(scales + 32, lane, *low), scale = put_bf16(scales, lane, (*high - minimum) / 15.0f);
+  const float inverse = scale > 0 ? 1.0f / scale : 0.0f;
   for (int k = 0; k < GROUP; k++) {
     const int code = std::clamp((int)std::lrint((values[k] - minimum) * inverse), 0, 15);
     char& pair = group[k / 8 * 64 + lane * 4 + k % 4];
@@ -204,31 +213,25 @@ template <int STEP, class V, class Put> void scatter(V* panel, int lane, const f
 
 void shape_weight(Weight& w) {
   w.panels = (w.outputs + LANES - 1) / LANES, w.padded_inputs = (w.inputs + GROUP - 1) / GROUP * GROUP;
-  const size_t element = w.format == FLOAT32 ? 4 : w.format == BFLOAT16 ? 2 : 1;
-  w.panel_bytes = w.format == INT4 ? (size_t)w.padded_inputs / GROUP * Int4::GROUP_BYTES : element * LANES * w.padded_inputs;
-  w.data = aligned(w.storage, w.panels * w.panel_bytes);
-  w.scale.assign(w.format == INT8 ? w.panels * LANES : 0, 0);
+  const size_t groups = w.padded_inputs / GROUP, values = (size_t)LANES * w.padded_inputs;
+  const size_t integers = groups * (w.format == INT8 ? Int8::CODES + Int8::SCALES : Int4::CODES + Int4::SCALES);
+  w.panel_bytes = w.format == FLOAT32 ? 4 * values : w.format == BFLOAT16 ? 2 * values : (integers + 63) / 64 * 64;
+  w.memory.take(w.panels * w.panel_bytes);
 }
 
 void pack_weight(Weight& w, const float* source, int first, int last) {
   std::vector<float> row(w.padded_inputs, 0);
   for (int n = first * LANES; n < std::min(last * LANES, w.outputs); n++) {
     std::copy_n(source + (size_t)n * w.inputs, w.inputs, row.begin());
-    char* panel = w.data + n / LANES * w.panel_bytes;
+    char* panel = w.memory.data + n / LANES * w.panel_bytes;
     const int lane = n % LANES;
     if (w.format == FLOAT32) scatter<1>((float*)panel, lane, row.data(), w.padded_inputs, Float32::write);
     if (w.format == BFLOAT16) scatter<2>((uint16_t*)panel, lane, row.data(), w.padded_inputs, BFloat16::write);
-    if (w.format == INT8) {
-      float peak = 0;
-      for (float value : row) peak = std::max(peak, std::fabs(value));
-      w.scale[n] = peak / 127.0f;
-      const f32x16 inverse = splat(peak > 0 ? 127.0f / peak : 0);
-      scatter<4>((uint8_t*)panel, lane, row.data(), w.padded_inputs, [&](uint8_t* to, f32x16 v) {
-        store(to, __builtin_convertvector(__builtin_convertvector(nearest(v * inverse), i32x16) + 128, u8x16));
-      });
+    for (int g = 0; g < w.padded_inputs / GROUP; g++) {
+      char* scales = panel + (size_t)w.padded_inputs / GROUP * (w.format == INT8 ? Int8::CODES : Int4::CODES);
+      if (w.format == INT8) pack_int8(panel + (size_t)g * Int8::CODES, scales + (size_t)g * Int8::SCALES, lane, &row[g * GROUP]);
+      if (w.format == INT4) pack_int4(panel + (size_t)g * Int4::CODES, scales + (size_t)g * Int4::SCALES, lane, &row[g * GROUP]);
     }
-    if (w.format == INT4)
-      for (int g = 0; g < w.padded_inputs / GROUP; g++) pack_int4(panel + (size_t)g * Int4::GROUP_BYTES, lane, &row[g * GROUP]);
   }
 }
 

@@ -5,29 +5,27 @@
 #pragma once
 #include <vector>
 
+#include "memory.h"
 #include "simd.h"
 #include "threads.h"
 
 namespace spoutnik {
 
 enum Format { FLOAT32, BFLOAT16, INT8, INT4 };
-constexpr int GROUP = 32;  // inputs that share a scale: of activations with integer weights, and of 4-bit weights
+constexpr int GROUP = 32;  // inputs that share a scale: of integer weights, and of the activations that they meet
 
 // A matrix [outputs, inputs], packed. Sizes are padded with zeros: inputs to whole groups, outputs to whole panels.
 struct Weight {
   Format format;
   int outputs, inputs, padded_inputs, panels;
   size_t panel_bytes;
-  std::vector<char> storage;
-  char* data;                // 64-byte aligned, panels * panel_bytes
-  std::vector<float> scale;  // INT8: one an output
-  std::vector<float> bias;   // one an output, or empty
+  Memory memory;            // panels * panel_bytes
+  std::vector<float> bias;  // one an output, or empty
 };
 
 // Rows of activations in the form that a weight's format wants: float, bfloat16, or bytes with a scale and a sum per group.
 struct Activations {
-  std::vector<char> storage;
-  char* values = nullptr;
+  Memory memory;
   std::vector<float> scale;
   std::vector<int32_t> sum;
   void reserve(long rows, int width);
