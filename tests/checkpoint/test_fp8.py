@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from spoutnik.checkpoint.fp8 import block_size, dequantise
 from spoutnik.checkpoint.hf import load_checkpoint, save_checkpoint
+from spoutnik.checkpoint.shards import BESIDE
 from spoutnik.errors import UserError
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.init import initialise
@@ -63,7 +64,9 @@ def quantised(tmp_path: Path) -> Path:
     """A checkpoint as DeepSeek releases it: projections in FP8, all else in bfloat16."""
     save_checkpoint(make(), None, tmp_path)
     tensors = {}
-    for name, tensor in load_file(tmp_path / "model.safetensors").items():
+    beside = load_file(tmp_path / BESIDE)
+    (tmp_path / BESIDE).unlink()
+    for name, tensor in (load_file(tmp_path / "model.safetensors") | beside).items():
         if "_proj" in name and "eh_proj" not in name:
             tensors[name], tensors[f"{name}_scale_inv"] = quantise(tensor, 16)
         else:

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from spoutnik.checkpoint.hf import load_checkpoint, load_tokenizer, save_checkpoint
+from spoutnik.checkpoint.shards import BESIDE
 from spoutnik.errors import UserError
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.init import initialise
@@ -47,8 +48,12 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    save_checkpoint(make(WITH_MTP), None, tmp_path / "model")
-    return tmp_path / "model"
+    """A checkpoint whose prediction layer lies in the main file, as DeepSeek's do."""
+    directory = tmp_path / "model"
+    save_checkpoint(make(WITH_MTP), None, directory)
+    save_file(load_file(directory / "model.safetensors") | load_file(directory / BESIDE), directory / "model.safetensors")
+    (directory / BESIDE).unlink()
+    return directory
 
 
 def tamper(directory: Path, **changes: torch.Tensor | None) -> None:
@@ -76,8 +81,7 @@ def test_transformers_loads_what_we_save_with_the_same_logits(config: ModelConfi
     oracle, info = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True, attn_implementation="eager")
     assert not info["missing_keys"]
     assert not info["mismatched_keys"]
-    assert all(name.startswith("model.layers.2.") for name in info["unexpected_keys"]), "only the MTP layer is beyond transformers"
-    assert bool(info["unexpected_keys"]) == bool(config.num_nextn_predict_layers)
+    assert not info["unexpected_keys"]
     with torch.no_grad():
         torch.testing.assert_close(model(IDS_BT), oracle(IDS_BT).logits, atol=1e-5, rtol=0)
     assert transformers.AutoTokenizer.from_pretrained(tmp_path).encode("words") == tokenizer.encode("words", add_special_tokens=True)
@@ -138,7 +142,9 @@ def test_saving_over_a_checkpoint_leaves_no_stale_weights_and_keeps_other_files(
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
     model = make(WITH_MTP, seed=2)
     save_checkpoint(model, None, tmp_path)
-    assert {file.name for file in tmp_path.iterdir()} == {"config.json", "generation_config.json", "model.safetensors", "notes.txt"}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "config.json", "generation_config.json", "model.safetensors", BESIDE, "notes.txt",
+    }  # fmt: skip
     assert torch.equal(load_checkpoint(tmp_path).lm_head.weight, model.lm_head.weight)
     assert list(tmp_path.parent.glob(".*.saving")) == []
 
@@ -199,6 +205,13 @@ def test_weights_that_do_not_fit_are_refused_by_name(saved: Path, change: dict[s
 def test_nan_is_let_through_when_asked(saved: Path) -> None:
     tamper(saved, **{"model.norm.weight": torch.full((32,), torch.nan)})
     assert load_checkpoint(saved, check_finite=False).model.norm.weight.isnan().all()
+
+
+def test_a_tensor_in_both_files_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(make(WITH_MTP), None, tmp_path)
+    save_file({"model.norm.weight": torch.ones(32)}, tmp_path / BESIDE)
+    with pytest.raises(UserError, match=r"model\.norm\.weight, which the other weights hold"):
+        load_checkpoint(tmp_path)
 
 
 def test_old_rotary_tables_are_ignored(saved: Path) -> None:

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from spoutnik.checkpoint import fp8
 from spoutnik.checkpoint.assemble import assemble, give_weights, parameters_of, skeleton
 from spoutnik.checkpoint.layout import HEAD, ROUTER_BIAS, copies, pieces
-from spoutnik.checkpoint.shards import INDEX, State, read_json, read_state, write_state
+from spoutnik.checkpoint.shards import BESIDE, INDEX, State, read_json, read_state, write_state
 from spoutnik.errors import UserError
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.transformer import CausalLM
@@ -77,7 +78,17 @@ def _write(model: CausalLM, tokenizer: Tokenizer | None, aside: Path, lineage: d
     _write_json(aside / "generation_config.json", {key: value for key, value in ids.items() if value is not None})
     if lineage is not None:
         _write_json(aside / LINEAGE, lineage)
-    write_state(_to_files(model), aside, max_shard_bytes)
+    hidden = _unknown_to_transformers(config)
+    write_state(((name, tensor) for name, tensor in _to_files(model) if not name.startswith(hidden)), aside, max_shard_bytes)
+    if hidden:
+        beside = {name: tensor.detach().cpu().contiguous() for name, tensor in _to_files(model) if name.startswith(hidden)}
+        save_file(beside, aside / BESIDE, metadata={"format": "pt"})
+
+
+def _unknown_to_transformers(config: ModelConfig) -> tuple[str, ...]:
+    """Beginnings of the names of multi-token prediction layers that transformers would call unexpected."""
+    layers = range(config.num_hidden_layers, config.num_hidden_layers + config.num_nextn_predict_layers)
+    return tuple(f"model.layers.{layer}." for layer in layers if layer != 61)
 
 
 def _to_files(model: CausalLM) -> Iterator[tuple[str, Tensor]]:

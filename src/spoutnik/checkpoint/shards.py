@@ -19,6 +19,8 @@ from torch import Tensor
 from spoutnik.errors import UserError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+BESIDE = "model-beside.safetensors"
+"""Tensors that transformers is not to see: it knows a multi-token prediction layer only as layer 61 (DeepSeek-V3's)."""
 LONGEST_HEADER = 100_000_000
 """Bytes; the limit of the `safetensors` library. DeepSeek-V3's largest header has less than a hundredth of it."""
 
@@ -62,13 +64,22 @@ class State(Mapping[str, Tensor]):
 
 
 def read_state(directory: str | Path) -> State:
-    """All tensors of a Hugging Face directory: of model.safetensors, or of the shards that the index names.
+    """All tensors of a Hugging Face directory: of model.safetensors, or of the shards that the index names; and of BESIDE, if there.
 
     Every header is checked against its file now; the tensors themselves are read later. Raises UserError for whatever does not hold.
     """
     directory = Path(directory)
+    entries = _main_entries(directory)
+    beside = read_header(directory / BESIDE) if (directory / BESIDE).is_file() else {}
+    twice = sorted(entries.keys() & beside.keys())
+    if twice:
+        raise UserError(f"{directory / BESIDE} holds {twice[0]}, which the other weights hold, too; remove the one that is not meant")
+    return State(entries | beside)
+
+
+def _main_entries(directory: Path) -> dict[str, Entry]:
     if (directory / SINGLE).is_file():
-        return State(read_header(directory / SINGLE))
+        return read_header(directory / SINGLE)
     if not (directory / INDEX).is_file():
         pickled = " (its pickle files are never opened, for they can run code: convert them)" if list(directory.glob("*.bin")) else ""
         raise UserError(f"{directory} holds neither {SINGLE} nor {INDEX}{pickled}, so there are no weights to load: check the path")
@@ -85,7 +96,7 @@ def read_state(directory: str | Path) -> State:
     lost = sorted(weight_map.keys() - entries.keys())
     if lost:
         raise UserError(f"{directory / INDEX} names {lost[0]} ({len(lost)} such), but no file holds it; download the checkpoint again")
-    return State(entries)
+    return entries
 
 
 def read_header(file: Path) -> dict[str, Entry]:
