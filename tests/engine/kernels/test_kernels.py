@@ -120,7 +120,6 @@ def test_norm_gate_and_rotation_are_those_of_the_modules(march):
     x_TI, weight = torch.randn(5, 40), torch.rand(40)
 
     def norm(engine):
-        engine.kept = weight
         return [operation(Kind.NORM, from_=0, to=1, width=40, constant=engine.constant(weight), number=1e-5)]
 
     expected = F.rms_norm(x_TI, (40,), weight, 1e-5)

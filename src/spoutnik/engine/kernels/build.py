@@ -34,8 +34,9 @@ def library(march: str = "native") -> ctypes.CDLL:
     return ctypes.CDLL(str(built))
 
 
+@cache
 def available() -> bool:
-    """Whether the kernels can be built or are built already."""
+    """Whether the kernels can be built or are built already; tried once a process, for a failing compiler is slow, too."""
     try:
         library()
     except (UserError, OSError):
