@@ -38,10 +38,11 @@ def latest_evaluations(events: list[Event]) -> list[Event]:
 
 
 def best_checkpoint(events: list[Event], candidates: list[str]) -> str | None:
-    """Of the candidates, the one with the best accuracy on the task evaluated first; the last candidate where none was evaluated."""
+    """Of the candidates, the one with the best accuracy on the task evaluated first, the later of equals; the last where none was."""
     evaluations = [event for event in latest_evaluations(events) if event["model"] in candidates]
     if not evaluations:
         return candidates[-1] if candidates else None
     task = evaluations[0]["task"]
-    best: str = max((event for event in evaluations if event["task"] == task), key=lambda event: event["accuracy"])["model"]
+    rivals = [event for event in evaluations if event["task"] == task]
+    best: str = max(reversed(rivals), key=lambda event: event["accuracy"])["model"]
     return best
