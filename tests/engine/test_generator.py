@@ -12,7 +12,7 @@ from tiny_models import randomise, tiny_model
 from spoutnik.engine import torch_runner
 from spoutnik.engine.generator import Engine
 from spoutnik.engine.kernels import runner as kernel_runner
-from spoutnik.engine.kernels.build import available
+from spoutnik.engine.kernels.build import compiler
 from spoutnik.engine.kernels.runner import KernelRunner
 from spoutnik.engine.request import Request
 from spoutnik.engine.torch_runner import TorchRunner
@@ -23,7 +23,7 @@ TOKENIZER = train_bpe(["the cat sat on the mat and the dog ran, 1 2 3 four five.
 CONTEXT = 96
 PROMPTS = st.lists(st.integers(3, TOKENIZER.vocab_size - 1), min_size=1, max_size=30)
 RUNNER: list[str] = []
-needs_kernels = pytest.mark.skipif(not available(), reason="no C++ compiler builds the kernels here")
+needs_kernels = pytest.mark.skipif(compiler() is None, reason="no C++ compiler here")
 every_family = pytest.mark.parametrize("family", ["deepseek-v3", "llama-3", "mistral"])
 
 

@@ -46,10 +46,10 @@ class Engine:
     def add(self, request: Request) -> int:
         """Queues a request and returns its id. A prompt as long as the context, or with unknown tokens, raises UserError."""
         least, most, vocab_size = min(request.prompt_ids), max(request.prompt_ids), self.model.config.vocab_size
-        if not self.busy:
-            self.runner.wake()
         if not 0 <= least <= most < vocab_size:
             raise UserError(f"prompt_ids holds {least} to {most}, but the model has {vocab_size} tokens from 0; use its own tokenizer.")
+        if not self.busy:
+            self.runner.wake()
         request_id = self._scheduler.add(request)
         if request.stop or request.stream:
             self._texts[request_id] = Detokenizer(self.tokenizer.decode, request.stop)

@@ -5,10 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spoutnik.engine.kernels.build import available
-from spoutnik.engine.kernels.native import DRAW, FORMATS, PAGE, Chunk, Kind, NativeEngine, Operation, Space
+from spoutnik.engine.kernels.build import PAGE
+from spoutnik.engine.kernels.native import DRAW, FORMATS, Chunk, Kind, NativeEngine, Operation, Space
 
-pytestmark = pytest.mark.skipif(not available(), reason="no C++ compiler builds the kernels here")
 # Builds for the processor at hand and for one without AVX-512.
 every_build = pytest.mark.parametrize("march", ["native", "x86-64-v3"])
 MOST_ROWS = 48

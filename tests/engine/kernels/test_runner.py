@@ -5,12 +5,10 @@ import torch
 from tiny_models import randomise, tiny_model
 
 from spoutnik.engine.generator import Engine
-from spoutnik.engine.kernels.build import available
 from spoutnik.engine.kernels.runner import KernelRunner
 from spoutnik.engine.request import Request
 from spoutnik.text.tokenizer import train_bpe
 
-pytestmark = pytest.mark.skipif(not available(), reason="no C++ compiler builds the kernels here")
 TOKENIZER = train_bpe(["the cat sat on the mat and the dog ran, 1 2 3 four five. " * 20], vocab_size=320)
 PROMPT = (TOKENIZER.encode("the cat sat on the mat and the dog ran, ") * 9)[:75]
 

@@ -6,7 +6,7 @@
 
 namespace spoutnik {
 
-constexpr int PAGE = 32;  // tokens a page
+constexpr int PAGE = SPOUTNIK_PAGE;  // tokens a page
 
 // The cache: pages [page][layer][head] of PAGE keys [2][key/step][16][step] (16 keys a panel) and PAGE values [panels][PAGE/step][16][step]
 // (16 channels a panel, the last one padded).

@@ -7,6 +7,7 @@ processor, so that a home directory shared by unlike machines is safe.
 
 import ctypes
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -18,33 +19,41 @@ from pathlib import Path
 from spoutnik.errors import UserError
 
 SOURCES = ("linear.cpp", "attention.cpp", "sampler.cpp", "step.cpp")
-FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-Wno-psabi")
+PAGE = 32
+"""Tokens a page of the cache."""
+GROUP = 32
+"""Inputs that share a scale in integer weights, and in the activations that they meet."""
+FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-Wno-psabi", f"-DSPOUTNIK_PAGE={PAGE}", f"-DSPOUTNIK_GROUP={GROUP}")
 HERE = Path(__file__).parent
 
 
 @cache
 def library(march: str = "native") -> ctypes.CDLL:
     """The compiled kernels. UserError says what is missing where they cannot be built."""
-    compiler = _compiler()
-    if compiler is None:
+    found = compiler()
+    if found is None:
         raise UserError("The fast kernels need a C++ compiler and found none (tried $CXX, c++, g++, clang++); install one, such as g++.")
-    built = _cache_directory() / f"{_fingerprint(compiler, march)}.so"
+    built = _cache_directory() / f"{_fingerprint(found, march)}.so"
     if not built.exists():
-        _compile(compiler, march, built)
+        _compile(found, march, built)
     return ctypes.CDLL(str(built))
 
 
 @cache
 def available() -> bool:
-    """Whether the kernels can be built or are built already; tried once a process, for a failing compiler is slow, too."""
+    """Whether the kernels can be used; tried once a process, for a failing compiler is slow, too. Says why a compiler did not make them."""
+    if compiler() is None:
+        return False
     try:
         library()
-    except (UserError, OSError):
+    except (UserError, OSError) as error:
+        logging.getLogger(__name__).warning("%s The torch modules run instead, slower.", error)
         return False
     return True
 
 
-def _compiler() -> str | None:
+def compiler() -> str | None:
+    """The C++ compiler that would be used."""
     return next((found for name in (os.environ.get("CXX"), "c++", "g++", "clang++") if name and (found := shutil.which(name))), None)
 
 

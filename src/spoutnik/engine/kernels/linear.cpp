@@ -209,6 +209,11 @@ template <int STEP, class V, class Put> void scatter(V* panel, int lane, const f
   }
 }
 
+template <class T, class Pack> void pack_groups(char* panel, int lane, const std::vector<float>& row, Pack pack) {
+  const size_t groups = row.size() / GROUP;
+  for (size_t g = 0; g < groups; g++) pack(panel + g * T::CODES, panel + groups * T::CODES + g * T::SCALES, lane, &row[g * GROUP]);
+}
+
 }  // namespace
 
 void shape_weight(Weight& w) {
@@ -227,11 +232,8 @@ void pack_weight(Weight& w, const float* source, int first, int last) {
     const int lane = n % LANES;
     if (w.format == FLOAT32) scatter<1>((float*)panel, lane, row.data(), w.padded_inputs, Float32::write);
     if (w.format == BFLOAT16) scatter<2>((uint16_t*)panel, lane, row.data(), w.padded_inputs, BFloat16::write);
-    for (int g = 0; g < w.padded_inputs / GROUP; g++) {
-      char* scales = panel + (size_t)w.padded_inputs / GROUP * (w.format == INT8 ? Int8::CODES : Int4::CODES);
-      if (w.format == INT8) pack_int8(panel + (size_t)g * Int8::CODES, scales + (size_t)g * Int8::SCALES, lane, &row[g * GROUP]);
-      if (w.format == INT4) pack_int4(panel + (size_t)g * Int4::CODES, scales + (size_t)g * Int4::SCALES, lane, &row[g * GROUP]);
-    }
+    if (w.format == INT8) pack_groups<Int8>(panel, lane, row, pack_int8);
+    if (w.format == INT4) pack_groups<Int4>(panel, lane, row, pack_int4);
   }
 }
 

@@ -12,7 +12,7 @@
 namespace spoutnik {
 
 enum Format { FLOAT32, BFLOAT16, INT8, INT4 };
-constexpr int GROUP = 32;  // inputs that share a scale: of integer weights, and of the activations that they meet
+constexpr int GROUP = SPOUTNIK_GROUP;  // inputs that share a scale: of integer weights, and of the activations that they meet
 
 // A matrix [outputs, inputs], packed. Sizes are padded with zeros: inputs to whole groups, outputs to whole panels.
 struct Weight {

@@ -14,8 +14,6 @@ from torch import Tensor
 from spoutnik.engine.kernels.build import library
 
 FORMATS = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3}
-PAGE = 32
-"""Tokens a page of the cache."""
 
 
 class Kind(IntEnum):
@@ -141,13 +139,18 @@ class NativeEngine:
 
     def cache(self, bf16: bool, layers: int, heads: int, key: int, value: int, pages: int) -> None:
         """Makes a cache of so many pages, all zero. Memory is taken as pages are written."""
+        self._page_bytes = self.page_bytes(bf16, layers, heads, key, value)
         if not self._library.spoutnik_cache(self._handle, int(bf16), layers, heads, key, value, pages):
             raise MemoryError(f"no address space for a cache of {pages} pages")
 
+    def page_bytes(self, bf16: bool, layers: int, heads: int, key: int, value: int) -> int:
+        """The size of one page of such a cache."""
+        return int(self._library.spoutnik_page_bytes(int(bf16), layers, heads, key, value))
+
     def page(self, page: int) -> memoryview:
         """The bytes of one page, writable."""
-        size = self._library.spoutnik_page_bytes(self._handle)
-        return memoryview((ctypes.c_char * size).from_address(self._library.spoutnik_page(self._handle, page))).cast("B")
+        address = self._library.spoutnik_page(self._handle, page)
+        return memoryview((ctypes.c_char * self._page_bytes).from_address(address)).cast("B")
 
     def step(
         self, chunks: Sequence[Chunk], picked_rows: Sequence[int], draws: NDArray[np.void], with_logits: bool = False

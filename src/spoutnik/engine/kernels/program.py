@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spoutnik.engine.kernels.build import GROUP
 from spoutnik.engine.kernels.native import FORMATS, Kind, NativeEngine, Operation, Router, Space
 from spoutnik.model.attention import GroupedQueryAttention, MultiHeadLatentAttention
 from spoutnik.model.block import DecoderLayer
@@ -17,9 +18,6 @@ from spoutnik.model.layers import MLP, RMSNorm
 from spoutnik.model.moe import MoE
 from spoutnik.model.rope import embedding_scale, frequencies, rotation
 from spoutnik.model.transformer import CausalLM
-
-GROUP = 32
-
 
 Matrix = tuple[Tensor, Tensor | None]
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spoutnik.engine.blocks import Blocks, Table
-from spoutnik.engine.kernels.native import DRAW, PAGE, Chunk, NativeEngine, layout
+from spoutnik.engine.kernels.build import PAGE
+from spoutnik.engine.kernels.native import DRAW, Chunk, NativeEngine, layout
 from spoutnik.engine.kernels.program import cache_shape, write_program
 from spoutnik.engine.sampler import MASK64, uniforms
 from spoutnik.engine.scheduler import Sequence as Running
@@ -36,9 +37,9 @@ class _Rows:
 
 
 class KernelRunner:
-    """`precision`: float32 and bfloat16 (weights, activations in products, cache), int8 and int4 (weights; cache and head see below).
+    """`precision` is that of weights, of activations in products, and of the cache: float32, bfloat16, int8 or int4.
 
-    With integers the cache is bfloat16, activations are rounded to 8 bits in groups of 32, and with int4 the head is int8. Router,
+    With integer weights the cache is bfloat16, activations are rounded to 8 bits in groups of 32, and with int4 the head is int8. Router,
     norms, sums and softmax are float32 always. A row's results do not depend on the other rows of a step, nor on how a prompt is cut.
     """
 
@@ -46,12 +47,10 @@ class KernelRunner:
         self._model, self._engine = model, NativeEngine()
         self._program = write_program(model, self._engine, precision, max(STEP_ROWS, max_batch), max_batch, max_length)
         self._versions, self._values = self._look()
-        heads, key, value = cache_shape(model)
-        layers = model.config.num_hidden_layers
-        page_bytes = PAGE * (key + -(-value // 16) * 16) * heads * layers * (4 if precision == "float32" else 2)
-        most = max_batch * -(-max_length // PAGE)
-        self.blocks = Blocks(max(min(most, cache_bytes // page_bytes), -(-max_length // PAGE)), PAGE)
-        self._engine.cache(precision != "float32", layers, heads, key, value, self.blocks.pages)
+        shape = (precision != "float32", model.config.num_hidden_layers, *cache_shape(model))
+        of_one = -(-max_length // PAGE)
+        self.blocks = Blocks(max(min(max_batch * of_one, cache_bytes // self._engine.page_bytes(*shape)), of_one), PAGE)
+        self._engine.cache(*shape, self.blocks.pages)
         self._tables: dict[int, Table] = {}
         self._rows: _Rows | None = None
 
@@ -70,9 +69,8 @@ class KernelRunner:
         if table is None:
             return False
         self._tables[sequence.id] = table
-        self.blocks.remember(
-            table, prompt
-        )  # whoever finds these pages reads them after this sequence's prefill, in the same step at the earliest
+        # Remembered before they are filled: whoever finds these pages reads them after this sequence's prefill, which is in this same step.
+        self.blocks.remember(table, prompt)
         return True
 
     def prefill(self, running: Sequence[Running], admitted: int) -> None:

@@ -53,8 +53,6 @@ int invert_truncated(const std::vector<float>& mass, double total, const Draw& w
 
 Drawn draw(const float* logits, int vocabulary, const Draw& wanted, std::vector<float>& mass) {
   const float inverse = wanted.temperature > 0 ? 1 / wanted.temperature : 1;
-  float peak = -INFINITY;
-  int likeliest = 0;
   const int whole = vocabulary / LANES * LANES;
   f32x16 highest = splat(-INFINITY);
   i32x16 wrong = {};  // comparisons pass NaN over, so it is looked for
@@ -62,12 +60,12 @@ Drawn draw(const float* logits, int vocabulary, const Draw& wanted, std::vector<
     const f32x16 lanes = load<f32x16>(logits + t);
     highest = greater(lanes, highest), wrong |= lanes != lanes;
   }
-  peak = whole ? largest(highest) : peak;
+  float peak = largest(highest);
   bool broken = false;
   for (int i = 0; i < LANES; i++) broken |= wrong[i] != 0;
   for (int t = whole; t < vocabulary; t++) peak = std::max(peak, logits[t]), broken |= std::isnan(logits[t]);
   if (broken || !std::isfinite(peak)) return {-1, 0};
-  while (logits[likeliest] != peak) likeliest++;
+  const int likeliest = int(std::find(logits, logits + vocabulary, peak) - logits);
   mass.resize(vocabulary);
   std::vector<double> blocks((vocabulary + BLOCK - 1) / BLOCK);
   for (int block = 0; block < (int)blocks.size(); block++) {

@@ -174,7 +174,7 @@ void Engine::perform(const Operation& o, int id) {
         break;
       case ROTATE:
         for (int h = 0; h < o.heads; h++)
-          rotate(from + h * o.from_stride, o.width, constant + (long)position_of(r) * o.width, o.flag, to + h * o.to_stride);
+          rotate(from + h * o.from_stride, o.width, constant + (long)positions_[r] * o.width, o.flag, to + h * o.to_stride);
         break;
       case REMEMBER: {
         const Chunk& chunk = chunks_[chunk_of_[r]];
@@ -243,7 +243,7 @@ void Engine::route(const Operation& o, int id) {
 
 }  // namespace spoutnik
 
-// What Python calls (build.py). Sizes are checked there.
+// What Python calls (native.py). Sizes are checked there.
 using namespace spoutnik;
 extern "C" {
 Engine* spoutnik_new(int32_t threads) { return new Engine(threads); }
@@ -275,7 +275,9 @@ void spoutnik_program(Engine* engine, const Operation* operations, int32_t count
 int32_t spoutnik_cache(Engine* engine, int32_t bf16, int32_t layers, int32_t heads, int32_t key, int32_t value, int32_t pages) {
   return engine->set_cache({bf16 != 0, layers, heads, key, value, pages, nullptr});
 }
-uint64_t spoutnik_page_bytes(Engine* engine) { return engine->cache.page_bytes(); }
+uint64_t spoutnik_page_bytes(int32_t bf16, int32_t layers, int32_t heads, int32_t key, int32_t value) {
+  return Cache{bf16 != 0, layers, heads, key, value, 0, nullptr}.page_bytes();
+}
 char* spoutnik_page(Engine* engine, int32_t page) { return engine->cache.data + page * engine->cache.page_bytes(); }
 void spoutnik_step(Engine* engine, const Batch* batch) { engine->step(*batch); }
 }

@@ -87,7 +87,6 @@ class Engine {
   void route(const Operation& operation, int id);
   int rows_of(Space space) const { return space == TOKENS ? batch_.rows : space == PICKED ? batch_.picked : batch_.rows * slots_; }
   float* row(int buffer, long row) { return buffers_[buffer].values.data() + row * buffers_[buffer].width; }
-  int position_of(long row) const { return positions_[row]; }
 
   Team team_;
   Batch batch_{};
