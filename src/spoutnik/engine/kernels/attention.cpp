@@ -2,50 +2,55 @@
 
 #include <algorithm>
 
+#include "tiles.h"
+
 namespace spoutnik {
 namespace {
 
-constexpr int MOST_ROWS = 6;  // of scores or outputs that are kept in registers together
+constexpr int VECTOR_ROWS = 6;               // of scores or outputs that are kept in vector registers together
+constexpr int MOST_ROWS = 2 * TILE_ROWS;     // in tile registers
+constexpr int PANELS = PAGE / LANES;         // of keys a page
 
 template <class T> using Value = typename T::value;
 
-template <class T> inline const Value<T>* keys_of(const Cache& cache, const Chunk& chunk, int layer, int head, int page) {
-  return (const Value<T>*)cache.at(chunk.pages[page], layer, head);
-}
+// One key head's queries of one chunk: row r is query head r % group of token r / group. Scores and weights of up to MOST_ROWS rows.
+template <class T> struct Work {
+  const Cache& cache;
+  const Attention& a;
+  const Chunk& chunk;
+  int head, group;
+  Value<T>* query;  // [rows, keys]
+  float* scores;
+  Value<T>* weights;
 
-// Scores of ROWS queries against the two panels of a page.
-template <class T, int ROWS> void score(const Cache& cache, const Value<T>* keys, const Value<T>* query, float* scores, long stride) {
-  f32x16 sums[ROWS][2] = {};
-  for (int c = 0; c < cache.key; c += T::step) {
-    auto low = T::read(keys + (long)c * LANES), high = T::read(keys + (long)(cache.key + c) * LANES);
-#pragma GCC unroll 8
-    for (int r = 0; r < ROWS; r++) {
-      auto q = T::repeat(query + (long)r * cache.key + c);
-      sums[r][0] = T::dot(sums[r][0], low, q), sums[r][1] = T::dot(sums[r][1], high, q);
+  Work(const Cache& cache, const Attention& a, const Chunk& chunk, int head, float* scratch)
+      : cache(cache), a(a), chunk(chunk), head(head), group(a.query_heads / cache.heads), query((Value<T>*)scratch) {
+    scores = scratch + (long)(chunk.rows * group + TILE_ROWS) * cache.keys();
+  }
+  int until(int row) const { return chunk.position + row / group + 1; }
+  int from(int row) const { return a.window ? std::max(0, until(row) - a.window) : 0; }
+  const Value<T>* keys(int page) const { return (const Value<T>*)cache.at(chunk.pages[page], a.layer, head); }
+  const Value<T>* values(int page) const { return keys(page) + (long)PAGE * cache.keys(); }
+  float* out(int row, int channel) const {
+    return a.out + (chunk.first_row + row / group) * a.out_stride + (long)(head * group + row % group) * cache.value + channel;
+  }
+  void put(int row, int channel, f32x16 value) const {
+    if (channel + LANES <= cache.value) store(out(row, channel), value);
+    else std::memcpy(out(row, channel), &value, (cache.value - channel) * sizeof(float));
+  }
+};
+
+template <class T> void gather_queries(const Work<T>& w) {
+  for (int r = 0; r < w.chunk.rows * w.group; r++) {
+    const float* from = w.a.query + (w.chunk.first_row + r / w.group) * w.a.query_stride + (long)(w.head * w.group + r % w.group) * w.cache.key;
+    Value<T>* to = w.query + (long)r * w.cache.keys();
+    for (int c = 0; c < w.cache.keys(); c += LANES) {  // the last store may pass the row's end: rows are written in order
+      f32x16 value = {};
+      if (c + LANES <= w.cache.key) value = load<f32x16>(from + c);
+      else if (c < w.cache.key) std::memcpy(&value, from + c, (w.cache.key - c) * sizeof(float));
+      T::write(to + c, value);
     }
   }
-  for (int r = 0; r < ROWS; r++) store(scores + r * stride, sums[r][0]), store(scores + r * stride + LANES, sums[r][1]);
-}
-
-// Weighted values of ROWS queries in PANELS * 16 channels, over all pages.
-template <class T, int ROWS, int PANELS>
-void blend(const Cache& cache, const Chunk& chunk, int layer, int head, int pages, const Value<T>* weights, int channel, f32x16 (*sums)[4]) {
-  f32x16 kept[ROWS][PANELS] = {};
-  const long stride = (long)pages * PAGE;
-  for (int page = 0; page < pages; page++) {
-    const Value<T>* values = keys_of<T>(cache, chunk, layer, head, page) + (long)PAGE * cache.key + (long)PAGE * channel;
-    for (int t = 0; t < PAGE; t += T::step) {
-      typename T::lanes v[PANELS];
-      for (int p = 0; p < PANELS; p++) v[p] = T::read(values + (long)p * PAGE * LANES + t * LANES);
-#pragma GCC unroll 8
-      for (int r = 0; r < ROWS; r++) {
-        auto w = T::repeat(weights + r * stride + page * PAGE + t);
-        for (int p = 0; p < PANELS; p++) kept[r][p] = T::dot(kept[r][p], v[p], w);
-      }
-    }
-  }
-  for (int r = 0; r < ROWS; r++)
-    for (int p = 0; p < PANELS; p++) sums[r][p] = kept[r][p];
 }
 
 // exp(scale * (score - highest)) of keys [from, until), 0 elsewhere, as weights; returns one over their sum. Two passes over the whole
@@ -53,14 +58,17 @@ void blend(const Cache& cache, const Chunk& chunk, int layer, int head, int page
 template <class T> float soften(const float* scores, int from, int until, int padded, float scale, Value<T>* weights) {
   const f32x16 lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   auto inside = [&](int t) { return (lane >= splat(float(from - t))) & (lane < splat(float(until - t))); };
-  f32x16 highest = splat(-INFINITY);
-  for (int t = from / LANES * LANES; t < until; t += LANES) highest = greater(highest, inside(t) ? load<f32x16>(scores + t) : splat(-INFINITY));
+  f32x16 highest = splat(-INFINITY), total = {};
+  for (int t = from / LANES * LANES; t < until; t += LANES) {
+    const f32x16 score = load<f32x16>(scores + t);
+    highest = greater(highest, t >= from && t + LANES <= until ? score : inside(t) ? score : splat(-INFINITY));
+  }
   const f32x16 peak = splat(largest(highest));
-  f32x16 total = {};
   for (int t = 0; t < padded; t += LANES) {
     f32x16 weight = {};
     if (t < until && t + LANES > from) {
-      weight = inside(t) ? exponential((load<f32x16>(scores + t) - peak) * scale) : f32x16{};
+      weight = exponential((load<f32x16>(scores + t) - peak) * scale);
+      if (t < from || t + LANES > until) weight = inside(t) ? weight : f32x16{};
       total = total + weight;
     }
     T::write(weights + t, weight);
@@ -68,52 +76,142 @@ template <class T> float soften(const float* scores, int from, int until, int pa
   return 1.0f / sum(total);
 }
 
-template <class T, int ROWS>
-void attend_rows(const Cache& cache, const Attention& a, const Chunk& chunk, int head, int first, const Value<T>* query, float* scratch) {
-  const int group = a.query_heads / cache.heads, last_token = (first + ROWS - 1) / group;
-  const int pages = (chunk.position + last_token) / PAGE + 1, padded = pages * PAGE;
-  float* scores = scratch;
-  Value<T>* weights = (Value<T>*)(scratch + (long)MOST_ROWS * padded);
-  // Pages that a window hides from every row are skipped whole; what they would give is exactly 0.
-  const int first_page = a.window ? std::max(0, chunk.position + first / group - a.window + 1) / PAGE : 0;
-  for (int page = first_page; page < pages; page++)
-    score<T, ROWS>(cache, keys_of<T>(cache, chunk, a.layer, head, page), query + (long)first * cache.key, scores + page * PAGE, padded);
-  float inverse[ROWS];
-  for (int r = 0; r < ROWS; r++) {
-    const int until = chunk.position + (first + r) / group + 1, from = a.window ? std::max(0, until - a.window) : 0;
-    inverse[r] = soften<T>(scores + (long)r * padded, from, until, padded, a.scale, weights + (long)r * padded);
-  }
-  for (int channel = 0; channel < cache.value;) {
-    const int panels = cache.panels() * LANES - channel >= 4 * LANES ? 4 : 1;
-    f32x16 sums[ROWS][4];
-    if (panels == 4) blend<T, ROWS, 4>(cache, chunk, a.layer, head, pages, weights, channel, sums);
-    else blend<T, ROWS, 1>(cache, chunk, a.layer, head, pages, weights, channel, sums);
+// ---- vectors
+template <class T, int ROWS> void score(const Work<T>& w, int page, const Value<T>* query, float* scores, long stride) {
+  f32x16 sums[ROWS][PANELS] = {};
+  const Value<T>* keys = w.keys(page);
+  const int channels = w.cache.keys();
+  for (int c = 0; c < channels; c += T::step) {
+    auto low = T::read(keys + (long)c * LANES), high = T::read(keys + (long)(channels + c) * LANES);
+#pragma GCC unroll 8
     for (int r = 0; r < ROWS; r++) {
-      float* out = a.out + (chunk.first_row + (first + r) / group) * a.out_stride + (head * group + (first + r) % group) * cache.value + channel;
-      for (int p = 0; p < panels; p++) {
-        const f32x16 value = sums[r][p] * inverse[r];
-        std::memcpy(out + p * LANES, &value, std::min(LANES, cache.value - channel - p * LANES) * sizeof(float));
+      auto q = T::repeat(query + (long)r * channels + c);
+      sums[r][0] = T::dot(sums[r][0], low, q), sums[r][1] = T::dot(sums[r][1], high, q);
+    }
+  }
+  for (int r = 0; r < ROWS; r++) store(scores + r * stride, sums[r][0]), store(scores + r * stride + LANES, sums[r][1]);
+}
+
+// Weighted values of ROWS queries in COUNT * 16 channels, over all pages.
+template <class T, int ROWS, int COUNT> void blend(const Work<T>& w, int first_page, int pages, int channel, f32x16 (*sums)[4]) {
+  f32x16 kept[ROWS][COUNT] = {};
+  const long stride = (long)pages * PAGE;
+  for (int page = first_page; page < pages; page++) {
+    const Value<T>* values = w.values(page) + (long)PAGE * channel;
+    for (int t = 0; t < PAGE; t += T::step) {
+      typename T::lanes v[COUNT];
+      for (int p = 0; p < COUNT; p++) v[p] = T::read(values + (long)p * PAGE * LANES + t * LANES);
+#pragma GCC unroll 8
+      for (int r = 0; r < ROWS; r++) {
+        auto weight = T::repeat(w.weights + r * stride + page * PAGE + t);
+        for (int p = 0; p < COUNT; p++) kept[r][p] = T::dot(kept[r][p], v[p], weight);
       }
     }
+  }
+  for (int r = 0; r < ROWS; r++)
+    for (int p = 0; p < COUNT; p++) sums[r][p] = kept[r][p];
+}
+
+template <class T, int ROWS> void attend_vectors(const Work<T>& w, int first, int first_page, int pages) {
+  const long padded = (long)pages * PAGE;
+  float inverse[ROWS];
+  for (int page = first_page; page < pages; page++) score<T, ROWS>(w, page, w.query + (long)first * w.cache.keys(), w.scores + page * PAGE, padded);
+  for (int r = 0; r < ROWS; r++)
+    inverse[r] = soften<T>(w.scores + r * padded, w.from(first + r), w.until(first + r), padded, w.a.scale, w.weights + r * padded);
+  for (int channel = 0; channel < w.cache.value;) {
+    const int panels = w.cache.panels() * LANES - channel >= 4 * LANES ? 4 : 1;
+    f32x16 sums[ROWS][4];
+    if (panels == 4) blend<T, ROWS, 4>(w, first_page, pages, channel, sums);
+    else blend<T, ROWS, 1>(w, first_page, pages, channel, sums);
+    for (int r = 0; r < ROWS; r++)
+      for (int p = 0; p < panels; p++) w.put(first + r, channel + p * LANES, sums[r][p] * inverse[r]);
     channel += panels * LANES;
   }
 }
 
-template <class T> void attend_as(const Cache& cache, const Attention& a, const Chunk& chunk, int head, float* scratch) {
-  const int group = a.query_heads / cache.heads, rows = chunk.rows * group;
-  Value<T>* query = (Value<T>*)scratch;
-  for (int r = 0; r < rows; r++) {
-    const float* from = a.query + (chunk.first_row + r / group) * a.query_stride + (long)(head * group + r % group) * cache.key;
-    for (int c = 0; c < cache.key; c += LANES) {  // the last store may pass the row's end: rows are written in order
-      f32x16 value = {};
-      std::memcpy(&value, from + c, std::min(LANES, cache.key - c) * sizeof(float));
-      T::write(query + (long)r * cache.key + c, value);
+// ---- tiles
+#if defined(SPOUTNIK_TILES)
+// Scores of 16 rows (32 if BOTH) against the two panels of a page.
+template <bool BOTH> void score_tiles(const Work<BFloat16>& w, int page, const uint16_t* query, float* scores, long stride) {
+  const int channels = w.cache.keys();
+  const uint16_t* keys = w.keys(page);
+  _tile_zero(0); _tile_zero(1);
+  if constexpr (BOTH) { _tile_zero(2); _tile_zero(3); }
+  for (int c = 0; c < channels; c += 32) {
+    _tile_loadd(4, query + c, channels * 2);
+    _tile_loadd(6, keys + (long)c * LANES, 64); _tile_loadd(7, keys + (long)(channels + c) * LANES, 64);
+    _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7);
+    if constexpr (BOTH) {
+      _tile_loadd(5, query + (long)TILE_ROWS * channels + c, channels * 2);
+      _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7);
     }
   }
-  float* rest = scratch + (((long)rows * cache.key + LANES) * sizeof(Value<T>) / sizeof(float) / LANES + 1) * LANES;
-  static constexpr decltype(&attend_rows<T, 1>) by_rows[] = {attend_rows<T, 1>, attend_rows<T, 2>, attend_rows<T, 3>,
-                                                           attend_rows<T, 4>, attend_rows<T, 5>, attend_rows<T, 6>};
-  for (int first = 0; first < rows; first += MOST_ROWS) by_rows[std::min(MOST_ROWS, rows - first) - 1](cache, a, chunk, head, first, query, rest);
+  _tile_stored(0, scores, stride * 4); _tile_stored(1, scores + LANES, stride * 4);
+  if constexpr (BOTH) { _tile_stored(2, scores + TILE_ROWS * stride, stride * 4); _tile_stored(3, scores + TILE_ROWS * stride + LANES, stride * 4); }
+}
+
+// Weighted values of 16 rows (32 if BOTH) in channels of one panel or two (of the last one twice), over all pages: into [32][32] floats.
+template <bool BOTH> void blend_tiles(const Work<BFloat16>& w, int first_page, int pages, int channel, int next, float* sums) {
+  const long stride = (long)pages * PAGE;
+  _tile_zero(0); _tile_zero(1);
+  if constexpr (BOTH) { _tile_zero(2); _tile_zero(3); }
+  for (int page = first_page; page < pages; page++) {
+    const uint16_t* values = w.values(page);
+    _tile_loadd(4, w.weights + page * PAGE, stride * 2);
+    _tile_loadd(6, values + (long)PAGE * channel, 64); _tile_loadd(7, values + (long)PAGE * next, 64);
+    _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7);
+    if constexpr (BOTH) {
+      _tile_loadd(5, w.weights + TILE_ROWS * stride + page * PAGE, stride * 2);
+      _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+  _tile_stored(0, sums, 128); _tile_stored(1, sums + LANES, 128);
+  if constexpr (BOTH) { _tile_stored(2, sums + TILE_ROWS * 32, 128); _tile_stored(3, sums + TILE_ROWS * 32 + LANES, 128); }
+}
+
+void attend_tiles(const Work<BFloat16>& w, int first, int rows, int first_page, int pages) {
+  const long padded = (long)pages * PAGE;
+  const bool both = rows > TILE_ROWS;
+  const uint16_t* query = w.query + (long)first * w.cache.keys();
+  for (int page = first_page; page < pages; page++)
+    both ? score_tiles<true>(w, page, query, w.scores + page * PAGE, padded) : score_tiles<false>(w, page, query, w.scores + page * PAGE, padded);
+  float inverse[MOST_ROWS];
+  for (int r = 0; r < rows; r++)
+    inverse[r] = soften<BFloat16>(w.scores + r * padded, w.from(first + r), w.until(first + r), padded, w.a.scale, w.weights + r * padded);
+  alignas(64) float sums[MOST_ROWS * 32];
+  for (int channel = 0; channel < w.cache.panels() * LANES; channel += 2 * LANES) {
+    const int next = std::min(channel + LANES, (w.cache.panels() - 1) * LANES);
+    both ? blend_tiles<true>(w, first_page, pages, channel, next, sums) : blend_tiles<false>(w, first_page, pages, channel, next, sums);
+    for (int r = 0; r < rows; r++) {
+      w.put(first + r, channel, load<f32x16>(sums + r * 32) * inverse[r]);
+      if (next > channel) w.put(first + r, next, load<f32x16>(sums + r * 32 + LANES) * inverse[r]);
+    }
+  }
+}
+#endif
+
+template <class T> void attend_as(const Cache& cache, const Attention& a, const Chunk& chunk, int head, float* scratch) {
+  Work<T> w(cache, a, chunk, head, scratch);
+  gather_queries(w);
+  bool on_tiles = false;
+  if constexpr (T::step == 2) on_tiles = tiles_granted();
+  const int rows = chunk.rows * w.group, most = on_tiles ? MOST_ROWS : VECTOR_ROWS;
+  static constexpr decltype(&attend_vectors<T, 1>) by_rows[] = {attend_vectors<T, 1>, attend_vectors<T, 2>, attend_vectors<T, 3>,
+                                                              attend_vectors<T, 4>, attend_vectors<T, 5>, attend_vectors<T, 6>};
+  for (int first = 0; first < rows; first += most) {
+    const int count = std::min(most, rows - first), pages = (w.until(first + count - 1) - 1) / PAGE + 1;
+    const int first_page = w.from(first) / PAGE;  // pages that a window hides from every row would give exactly 0
+    w.weights = (Value<T>*)(w.scores + (long)(on_tiles && count > TILE_ROWS ? MOST_ROWS : TILE_ROWS) * pages * PAGE);
+#if defined(SPOUTNIK_TILES)
+    if constexpr (T::step == 2) {
+      if (on_tiles) {
+        attend_tiles(w, first, count, first_page, pages);
+        continue;
+      }
+    }
+#endif
+    by_rows[count - 1](w, first, first_page, pages);
+  }
 }
 
 template <class T>
@@ -121,14 +219,14 @@ void remember_as(const Cache& cache, const Chunk& chunk, int row, int layer, con
   const int position = chunk.position + row, place = position % PAGE;
   for (int head = 0; head < cache.heads; head++, key += key_stride, value += value_stride) {
     Value<T>* keys = (Value<T>*)cache.at(chunk.pages[position / PAGE], layer, head);
-    Value<T>* values = keys + (long)PAGE * cache.key;
+    Value<T>* values = keys + (long)PAGE * cache.keys();
     Value<T> packed[LANES];
     auto round = [&](const float* from, int count) {
       f32x16 lanes = {};
       std::memcpy(&lanes, from, count * sizeof(float));
       T::write(packed, lanes);
     };
-    keys += (long)(place / LANES) * cache.key * LANES + place % LANES * T::step;
+    keys += (long)(place / LANES) * cache.keys() * LANES + place % LANES * T::step;
     for (int c = 0; c < cache.key; c += LANES) {
       const int count = std::min(LANES, cache.key - c);
       round(key + c, count);
@@ -145,8 +243,8 @@ void remember_as(const Cache& cache, const Chunk& chunk, int row, int layer, con
 }  // namespace
 
 size_t scratch_floats(const Cache& cache, int query_heads, int chunk_rows, int most_tokens) {
-  const size_t padded = (size_t)(most_tokens / PAGE + 1) * PAGE;
-  return (size_t)query_heads / cache.heads * chunk_rows * cache.key + 4 * LANES + 2 * MOST_ROWS * padded;
+  const size_t padded = (size_t)(most_tokens / PAGE + 1) * PAGE, rows = (size_t)query_heads / cache.heads * chunk_rows + TILE_ROWS;
+  return rows * cache.keys() + 2 * MOST_ROWS * padded + LANES;
 }
 
 void remember(const Cache& cache, const Chunk& chunk, int row, int layer, const float* key, long key_stride, const float* value, long value_stride) {

@@ -9,15 +9,16 @@ namespace spoutnik {
 constexpr int PAGE = SPOUTNIK_PAGE;  // tokens a page
 
 // The cache: pages [page][layer][head] of PAGE keys [2][key/step][16][step] (16 keys a panel) and PAGE values [panels][PAGE/step][16][step]
-// (16 channels a panel, the last one padded).
+// (16 channels a panel, the last one padded). Bfloat16 keys are padded with zeros to whole tiles of 32 channels.
 struct Cache {
   bool bf16;
-  int layers, heads, key, value;  // channels; bfloat16 keys have an even number
+  int layers, heads, key, value;  // channels
   long pages;
   char* data;
   size_t element() const { return bf16 ? 2 : 4; }
+  int keys() const { return bf16 ? (key + 31) / 32 * 32 : key; }
   int panels() const { return (value + LANES - 1) / LANES; }
-  size_t head_bytes() const { return (size_t)PAGE * (key + panels() * LANES) * element(); }
+  size_t head_bytes() const { return (size_t)PAGE * (keys() + panels() * LANES) * element(); }
   size_t page_bytes() const { return head_bytes() * heads * layers; }
   char* at(int page, int layer, int head) const { return data + page * page_bytes() + ((size_t)layer * heads + head) * head_bytes(); }
 };
@@ -40,7 +41,7 @@ struct Attention {
   long out_stride;
 };
 
-// One key head's queries of one chunk. `scratch` is one thread's and holds scratch_floats().
+// One key head's queries of one chunk. `scratch` is one thread's, on a boundary of 64 bytes, and holds scratch_floats().
 void attend(const Cache& cache, const Attention& attention, const Chunk& chunk, int head, float* scratch);
 size_t scratch_floats(const Cache& cache, int query_heads, int chunk_rows, int most_tokens);
 

@@ -18,12 +18,24 @@ from pathlib import Path
 
 from spoutnik.errors import UserError
 
-SOURCES = ("linear.cpp", "attention.cpp", "sampler.cpp", "step.cpp")
+SOURCES = ("pack.cpp", "linear.cpp", "linear_tiles.cpp", "attention.cpp", "sampler.cpp", "step.cpp")
 PAGE = 32
 """Tokens a page of the cache."""
 GROUP = 32
-"""Inputs that share a scale in integer weights, and in the activations that they meet."""
-FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-Wno-psabi", f"-DSPOUTNIK_PAGE={PAGE}", f"-DSPOUTNIK_GROUP={GROUP}")
+"""Inputs that share a scale and a minimum in 4-bit weights."""
+DEPTH = 64
+"""Inputs of a product are padded with zeros to a multiple of this."""
+FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-shared",
+    "-pthread",
+    "-Wno-psabi",
+    f"-DSPOUTNIK_PAGE={PAGE}",
+    f"-DSPOUTNIK_GROUP={GROUP}",
+    f"-DSPOUTNIK_DEPTH={DEPTH}",
+)
 HERE = Path(__file__).parent
 
 

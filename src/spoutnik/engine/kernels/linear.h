@@ -1,7 +1,11 @@
 // Products of activations with packed weights: y[m, n] = sum over k of a[m, k] w[n, k].
 //
-// Weights lie in panels of 16 outputs, [N/16][K/step][16][step], so that a vector holds one step of 16 outputs. Every output element has
-// one accumulator and takes its steps in order of k, whatever the number of rows: results do not depend on the batch, to the bit.
+// Weights lie in panels of 16 outputs, [N/16][K/step][16][step], so that a vector holds one step of 16 outputs, and a tile 32 bfloat16
+// or 64 byte inputs of them. Every output element has one accumulator and takes its steps in order of k, whatever the number of rows:
+// results do not depend on the batch, to the bit.
+//
+// Integer weights meet activations of 15 bits, one scale a row, as two signed bytes each (256 high + low). Their products are exact, so
+// vectors and tiles give the same bits; scales come last.
 #pragma once
 #include <vector>
 
@@ -12,22 +16,36 @@
 namespace spoutnik {
 
 enum Format { FLOAT32, BFLOAT16, INT8, INT4 };
-constexpr int GROUP = SPOUTNIK_GROUP;  // inputs that share a scale: of integer weights, and of the activations that they meet
+constexpr int GROUP = SPOUTNIK_GROUP;  // inputs of a 4-bit weight that share a scale and a minimum
+constexpr int DEPTH = SPOUTNIK_DEPTH;  // inputs are padded with zeros to a multiple of this, one byte tile
 
-// A matrix [outputs, inputs], packed. Sizes are padded with zeros: inputs to whole groups, outputs to whole panels.
+// A panel of int8 ends with 16 float scales. A panel of int4 is groups of [two steps: 16 outputs x 4 codes each in the low and the high
+// halves of 64 bytes] x 4, then 16 scales and 16 minima in half precision.
+constexpr int INT4_CODES = LANES * GROUP / 2, INT4_GROUP = INT4_CODES + 2 * LANES * 2;
+
+// A matrix [outputs, inputs], packed. Outputs are padded to whole panels.
 struct Weight {
   Format format;
   int outputs, inputs, padded_inputs, panels;
   size_t panel_bytes;
   Memory memory;            // panels * panel_bytes
   std::vector<float> bias;  // one an output, or empty
+  const char* panel(int p) const { return memory.data + p * panel_bytes; }
 };
 
-// Rows of activations in the form that a weight's format wants: float, bfloat16, or bytes with a scale and a sum per group.
+// How rows of activations lie: parts of equal padded length, one a head where heads are multiplied apart.
+struct Layout {
+  int segments = 1, padded = 0, stride = 0;  // values of a segment with its padding, and from one row to the next
+  Layout() = default;
+  Layout(int segments, int width);
+};
+
+// Rows of activations in the form that a weight's format wants. Integer rows have two byte rows, high and low, and a scale a segment.
 struct Activations {
   Memory memory;
-  std::vector<float> scale;
-  std::vector<int32_t> sum;
+  std::vector<float> scale;  // [rows, segments]
+  std::vector<int32_t> sum;  // int8: [rows, segments, 2], of the high and the low bytes; int4: [rows, stride / GROUP], of whole numbers
+  Layout layout;
   void reserve(long rows, int width);
 };
 
@@ -35,17 +53,20 @@ struct Activations {
 void shape_weight(Weight& weight);
 void pack_weight(Weight& weight, const float* source, int first, int last);
 
-// Writes `width` floats at `place` (a whole number of groups) of the activations, and zeros up to `padded`.
-void pack_row(Activations& to, Format format, long place, int padded, const float* from, int width);
+// Writes one segment of one row: `width` floats and zeros behind them.
+void pack_row(Activations& to, const Layout& layout, Format format, long row, int segment, const float* from, int width);
 
+enum Ending { STORE, ADD, GATE };
+
+// What becomes of the sums: they replace or join what stands in `rows` [rows, stride], or, of each two panels, silu(first) * second does
+// for 16 columns (a gated network's two matrices, in turns of 16 outputs).
 struct Target {
-  float* rows;  // [rows, stride]
+  float* rows;
   long stride;
-  bool add;  // to what stands there, or in its place
+  Ending ending;
 };
 
-// Rows [first, first + rows) of `from` times panels [panel, last_panel) of the weight. `offset` is where in a row its inputs begin, and
-// `padded` the length of a row.
-void multiply(const Weight& weight, const Activations& from, long first, int rows, int padded, int offset, int panel, int last_panel, Target to);
+// Rows [first, first + rows) of one segment times panels [panel, last) of the weight; target row 0 is the first of them.
+void multiply(const Weight& weight, const Activations& from, long first, int rows, int segment, int panel, int last, Target to);
 
 }  // namespace spoutnik

@@ -22,15 +22,22 @@ class Kind(IntEnum):
     EMBED = 0
     NORM = 1
     PACK = 2
-    GATE = 3
-    LINEAR = 4
-    ROTATE = 5
-    REMEMBER = 6
-    ATTEND = 7
-    ROUTE = 8
-    SPREAD = 9
-    GATHER = 10
-    PICK = 11
+    LINEAR = 3
+    ROTATE = 4
+    REMEMBER = 5
+    ATTEND = 6
+    ROUTE = 7
+    SPREAD = 8
+    GATHER = 9
+    PICK = 10
+
+
+class Ending(IntEnum):
+    """What LINEAR does with its sums (its `flag`); `linear.h` says what each is."""
+
+    STORE = 0
+    ADD = 1
+    GATE = 2
 
 
 class Space(IntEnum):
@@ -47,7 +54,7 @@ class Operation(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int32) for name in (
             "kind", "space", "from_", "from_offset", "from_stride", "to", "to_offset", "to_stride",
-            "width", "heads", "weight", "constant", "layer", "flag", "add",
+            "width", "heads", "weight", "constant", "layer", "flag",
         )),
         ("number", ctypes.c_float),
     ]  # fmt: skip

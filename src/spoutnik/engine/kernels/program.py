@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spoutnik.engine.kernels.build import GROUP
-from spoutnik.engine.kernels.native import FORMATS, Kind, NativeEngine, Operation, Router, Space
+from spoutnik.engine.kernels.build import DEPTH
+from spoutnik.engine.kernels.native import FORMATS, Ending, Kind, NativeEngine, Operation, Router, Space
 from spoutnik.model.attention import GroupedQueryAttention, MultiHeadLatentAttention
 from spoutnik.model.block import DecoderLayer
 from spoutnik.model.layers import MLP, RMSNorm
@@ -20,6 +20,8 @@ from spoutnik.model.rope import embedding_scale, frequencies, rotation
 from spoutnik.model.transformer import CausalLM
 
 Matrix = tuple[Tensor, Tensor | None]
+LANES = 16
+"""Outputs of a panel."""
 
 
 @dataclass
@@ -67,12 +69,10 @@ class Program:
         """Writes one operation down; fields not given are 0, a missing constant or buffer is -1."""
         self.operations.append(Operation(**{"from_": -1, "to": -1, "constant": -1, "heads": 1, **fields, "kind": kind, "space": space}))
 
-    def pack(self, kind: Kind, source: int, width: int, precision: str | None = None, space: Space = Space.TOKENS, **fields: Any) -> int:
-        """PACK, GATE or SPREAD; returns the columns from one packed head to the next."""
-        padded = -(-width // GROUP) * GROUP
-        self.packed_width = max(self.packed_width, padded * fields.get("heads", 1))
+    def pack(self, kind: Kind, source: int, width: int, precision: str | None = None, space: Space = Space.TOKENS, **fields: Any) -> None:
+        """PACK or SPREAD."""
+        self.packed_width = max(self.packed_width, -(-width // DEPTH) * DEPTH * fields.get("heads", 1))
         self.add(kind, space, from_=source, width=width, flag=FORMATS[precision or self.precision], **fields)
-        return padded
 
 
 def write_program(model: CausalLM, engine: NativeEngine, precision: str, most_rows: int, most_picked: int, most_tokens: int) -> Program:
@@ -167,7 +167,7 @@ def _grouped_attention(
     attended = program.buffer("attended", queries * size)
     program.add(Kind.ATTEND, from_=qkv, to=attended, layer=layer, flag=window, number=attention.scale)
     program.pack(Kind.PACK, attended, queries * size)
-    _linear(program, hidden, [attention.o_proj], add=1)
+    _linear(program, hidden, [attention.o_proj], flag=Ending.ADD)
 
 
 def _latent_attention(program: Program, attention: MultiHeadLatentAttention, layer: int, normed: int, hidden: int, angles: int) -> None:
@@ -206,27 +206,27 @@ def _latent_attention(program: Program, attention: MultiHeadLatentAttention, lay
     def rebuild_HxC() -> Tensor:
         return attention.kv_b_proj.weight.unflatten(0, (heads, nope + value))
 
-    stride = program.pack(Kind.PACK, query, nope, heads=heads, from_stride=nope + rope)
-    _heads(program, lambda: rebuild_HxC()[:, :nope].mT, heads, stride, absorbed, latent + rope)
+    program.pack(Kind.PACK, query, nope, heads=heads, from_stride=nope + rope)
+    _heads(program, lambda: rebuild_HxC()[:, :nope].mT, heads, absorbed, latent + rope)
     context, values = program.buffer("context", heads * latent), program.buffer("attended", heads * value)
     program.add(Kind.ATTEND, from_=absorbed, to=context, layer=layer, number=attention.scale)
-    stride = program.pack(Kind.PACK, context, latent, heads=heads, from_stride=latent)
-    _heads(program, lambda: rebuild_HxC()[:, nope:], heads, stride, values, value)
+    program.pack(Kind.PACK, context, latent, heads=heads, from_stride=latent)
+    _heads(program, lambda: rebuild_HxC()[:, nope:], heads, values, value)
     program.pack(Kind.PACK, values, heads * value)
-    _linear(program, hidden, [attention.o_proj], add=1)
+    _linear(program, hidden, [attention.o_proj], flag=Ending.ADD)
 
 
-def _heads(program: Program, stack_HOI: Callable[[], Tensor], heads: int, from_stride: int, to: int, to_stride: int) -> None:
-    """One product a head, each with its own matrix, input columns and output columns."""
-    first = _stack(program, stack_HOI, heads)
-    program.add(Kind.LINEAR, to=to, to_stride=to_stride, from_stride=from_stride, heads=heads, weight=first)
+def _heads(program: Program, stack_HOI: Callable[[], Tensor], heads: int, to: int, to_stride: int) -> None:
+    """One product a head, each with its own matrix, segment of the input and output columns."""
+    first = _stack(program, lambda head: stack_HOI()[head], heads)
+    program.add(Kind.LINEAR, to=to, to_stride=to_stride, heads=heads, weight=first)
 
 
-def _stack(program: Program, stack: Callable[[], Tensor], count: int) -> int:
-    """Packs a stack of matrices as weights with consecutive numbers; returns the first."""
+def _stack(program: Program, matrix: Callable[[int], Tensor], count: int) -> int:
+    """Packs `count` matrices as weights with consecutive numbers; returns the first."""
 
     def numbered(index: int) -> int:
-        return program.weight(lambda: (stack()[index], None))
+        return program.weight(lambda: (matrix(index), None))
 
     return [numbered(index) for index in range(count)][0]  # noqa: RUF015  all are packed, not only the first
 
@@ -234,10 +234,23 @@ def _stack(program: Program, stack: Callable[[], Tensor], count: int) -> int:
 def _feed_forward(program: Program, mlp: MLP, hidden: int) -> None:
     """A dense network, or a shared expert, from what is packed; adds to the residual stream."""
     width = mlp.gate_proj.out_features
-    inner = program.buffer("inner", 2 * width)
-    _linear(program, inner, [mlp.gate_proj, mlp.up_proj])
-    program.pack(Kind.GATE, inner, width)
-    _linear(program, hidden, [mlp.down_proj], add=1)
+    inner = program.buffer("inner", -(-width // LANES) * LANES)
+    gate, up = mlp.gate_proj, mlp.up_proj
+
+    def source() -> Matrix:
+        bias = None if gate.bias is None else in_turns(gate.bias, up.bias)
+        return in_turns(gate.weight, up.weight), bias
+
+    program.add(Kind.LINEAR, to=inner, weight=program.weight(source), flag=Ending.GATE)
+    program.pack(Kind.PACK, inner, width)
+    _linear(program, hidden, [mlp.down_proj], flag=Ending.ADD)
+
+
+def in_turns(gate_O: Tensor, up_O: Tensor) -> Tensor:
+    """Rows of two matrices, or elements of two biases, in turns of 16, as a gated product wants them; the last turn is padded with zeros."""
+    padding = -len(gate_O) % LANES
+    turns = [torch.cat([part, part.new_zeros(padding, *part.shape[1:])]).unflatten(0, (-1, LANES)) for part in (gate_O, up_O)]
+    return torch.stack(turns, dim=1).flatten(0, 2)
 
 
 def _mixture(program: Program, moe: MoE, normed: int, hidden: int) -> None:
@@ -256,11 +269,16 @@ def _mixture(program: Program, moe: MoE, normed: int, hidden: int) -> None:
     )
     program.add(Kind.ROUTE, from_=scores, flag=router)
     program.pack(Kind.SPREAD, normed, size)
-    inner, out = program.buffer("expert_inner", 2 * width, Space.SLOTS), program.buffer("expert_out", size, Space.SLOTS)
-    first = _stack(program, lambda: experts.gate_up_proj, count)
-    program.add(Kind.LINEAR, Space.SLOTS, to=inner, weight=first, heads=count)
-    program.pack(Kind.GATE, inner, width, space=Space.SLOTS)
-    first = _stack(program, lambda: experts.down_proj, count)
+    inner = program.buffer("expert_inner", -(-width // LANES) * LANES, Space.SLOTS)
+    out = program.buffer("expert_out", size, Space.SLOTS)
+
+    def gate_up(index: int) -> Tensor:
+        return in_turns(*experts.gate_up_proj[index].chunk(2))
+
+    first = _stack(program, gate_up, count)
+    program.add(Kind.LINEAR, Space.SLOTS, to=inner, weight=first, heads=count, flag=Ending.GATE)
+    program.pack(Kind.PACK, inner, width, space=Space.SLOTS)
+    first = _stack(program, lambda index: experts.down_proj[index], count)
     program.add(Kind.LINEAR, Space.SLOTS, to=out, weight=first, heads=count)
     program.add(Kind.GATHER, from_=out, to=hidden, width=size)
     if hasattr(moe, "shared_experts"):

@@ -83,6 +83,28 @@ static inline u16x16 to_bf16(f32x16 v) {
 }
 static inline f32x16 from_bf16(u16x16 v) { return (f32x16)(__builtin_convertvector(v, u32x16) << 16); }
 
+// Half precision: the scales of 4-bit weights, for which bfloat16 has too few digits.
+static inline f32x16 from_half(u16x16 v) {
+#if defined(__AVX512F__)
+  return (f32x16)_mm512_cvtph_ps((__m256i)v);
+#else
+  u32x16 wide = __builtin_convertvector(v, u32x16), magnitude = (wide & 0x7fff) << 13, sign = (wide & 0x8000) << 16;
+  return (f32x16)((u32x16)((f32x16)magnitude * 0x1p112f) | sign);  // no infinity or NaN is stored; subnormals come out right
+#endif
+}
+// Towards the nearest half, for |v| < 65504 (scales are).
+static inline uint16_t to_half(float v) {
+  const float limited = std::fmin(std::fabs(v), 65504.0f);
+  uint32_t bits;
+  if (limited < 0x1p-14f) {
+    bits = (uint32_t)std::lrint(limited * 0x1p24f);
+  } else {
+    std::memcpy(&bits, &limited, 4);
+    bits = (bits - (112u << 23) + 0xfff + ((bits >> 13) & 1)) >> 13;
+  }
+  return (uint16_t)(bits | (std::signbit(v) ? 0x8000 : 0));
+}
+
 // Values as they lie in weights, activations and the cache. A dot product takes `step` neighbours of each lane at once.
 struct Float32 {
   typedef float value;

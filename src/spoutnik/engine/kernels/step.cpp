@@ -4,8 +4,16 @@
 #include <numeric>
 #include <sys/mman.h>
 
+#include "tiles.h"
+
 namespace spoutnik {
 namespace {
+
+void embed_bf16(const uint16_t* from, int width, float* to) {
+  int i = 0;
+  for (; i + LANES <= width; i += LANES) store(to + i, from_bf16(load<u16x16>(from + i)));
+  for (; i < width; i++) to[i] = from_bf16(u16x16{} + from[i])[0];
+}
 
 void norm(const float* from, int width, const float* weight, float epsilon, float* to) {
   f32x16 squares = {};
@@ -17,24 +25,24 @@ void norm(const float* from, int width, const float* weight, float epsilon, floa
   float total = sum(squares);
   for (int i = k; i < width; i++) total += from[i] * from[i];
   const float factor = 1.0f / std::sqrt(total / width + epsilon);
-  for (int i = 0; i < width; i++) to[i] = from[i] * factor * weight[i];
+  for (k = 0; k + LANES <= width; k += LANES) store(to + k, load<f32x16>(from + k) * factor * load<f32x16>(weight + k));
+  for (; k < width; k++) to[k] = from[k] * factor * weight[k];
 }
 
 // Pairs are halves of the head (Llama) or neighbours (DeepSeek). `table` holds width / 2 cosines, then as many sines. A head may be turned in place.
 void rotate(const float* from, int width, const float* table, bool neighbours, float* to) {
   const int half = width / 2;
   const float *cosine = table, *sine = table + half;
-  for (int i = 0; i < half; i++) {
+  int i = 0;
+  for (; !neighbours && i + LANES <= half; i += LANES) {
+    const f32x16 a = load<f32x16>(from + i), b = load<f32x16>(from + half + i), c = load<f32x16>(cosine + i), s = load<f32x16>(sine + i);
+    store(to + i, a * c - b * s), store(to + half + i, b * c + a * s);
+  }
+  for (; i < half; i++) {
     const int first = neighbours ? 2 * i : i, second = neighbours ? 2 * i + 1 : i + half;
     const float a = from[first], b = from[second];
     to[first] = a * cosine[i] - b * sine[i], to[second] = b * cosine[i] + a * sine[i];
   }
-}
-
-void gate(const float* gate_up, int width, float* to) {
-  int k = 0;
-  for (; k + LANES <= width; k += LANES) store(to + k, silu(load<f32x16>(gate_up + k)) * load<f32x16>(gate_up + width + k));
-  for (; k < width; k++) to[k] = silu(splat(gate_up[k]))[0] * gate_up[width + k];
 }
 
 // Experts and weights of one token from its router logits: sigmoid scores with a selection-only bias and groups (V3), or softmax (V2).
@@ -130,6 +138,7 @@ void Engine::step(const Batch& batch) {
   for (auto& scratch : scratch_)
     if (scratch.size() < floats + 4 * LANES) scratch.resize(floats + 4 * LANES);
   team_.run([&](int id) {
+    Tiles tiles;
     for (const Operation& operation : program) {
       if (operation.space == PICKED && !batch_.picked) break;
       if (id == 0) next_.store(0, std::memory_order_relaxed);  // read only after the operation's own first barrier
@@ -151,26 +160,20 @@ void Engine::perform(const Operation& o, int id) {
   if (o.kind == LINEAR) return linear(o, id);
   if (o.kind == ATTEND) return attention(o, id);
   if (o.kind == ROUTE) return route(o, id);
-  const int head_padded = (o.width + GROUP - 1) / GROUP * GROUP, padded = head_padded * std::max(o.kind == PACK ? o.heads : 1, 1);
-  if (id == 0 && (o.kind == PACK || o.kind == GATE || o.kind == SPREAD)) packed_row_ = padded;  // read after the barrier
+  const Layout layout(o.kind == PACK ? o.heads : 1, o.width);
+  if (id == 0 && (o.kind == PACK || o.kind == SPREAD)) packed_.layout = layout;  // read after the barrier
   const float* constant = o.constant >= 0 ? constants[o.constant] : nullptr;
-  std::vector<float>& scratch = scratch_[id];
   for (auto [r, last] = team_.share(id, rows_of(o.space)); r < last; r++) {
     const float* from = o.from >= 0 ? row(o.from, r) + o.from_offset : nullptr;
     float* to = o.to >= 0 ? row(o.to, r) + o.to_offset : nullptr;
     switch (o.kind) {
       case EMBED:
         if (!o.flag) std::copy_n(constant + (long)batch_.tokens[r] * o.width, o.width, to);
-        else for (int i = 0; i < o.width; i++) to[i] = from_bf16(u16x16{} + ((const uint16_t*)constant)[(long)batch_.tokens[r] * o.width + i])[0];
+        else embed_bf16((const uint16_t*)constant + (long)batch_.tokens[r] * o.width, o.width, to);
         break;
       case NORM: norm(from, o.width, constant, o.number, to); break;
       case PACK:
-        for (int h = 0; h < o.heads; h++) pack_row(packed_, (Format)o.flag, r * padded + h * head_padded, head_padded, from + h * o.from_stride, o.width);
-        break;
-      case GATE:
-        if ((int)scratch.size() < o.width) scratch.resize(o.width);
-        gate(from, o.width, scratch.data());
-        pack_row(packed_, (Format)o.flag, r * padded, padded, scratch.data(), o.width);
+        for (int h = 0; h < o.heads; h++) pack_row(packed_, layout, (Format)o.flag, r, h, from + h * o.from_stride, o.width);
         break;
       case ROTATE:
         for (int h = 0; h < o.heads; h++)
@@ -182,7 +185,7 @@ void Engine::perform(const Operation& o, int id) {
         break;
       }
       case SPREAD:
-        for (int k = 0; k < slots_; k++) pack_row(packed_, (Format)o.flag, (long)slot_of_[r * slots_ + k] * padded, padded, from, o.width);
+        for (int k = 0; k < slots_; k++) pack_row(packed_, layout, (Format)o.flag, slot_of_[r * slots_ + k], 0, from, o.width);
         break;
       case GATHER:
         for (int k = 0; k < slots_; k++) {
@@ -199,20 +202,20 @@ void Engine::perform(const Operation& o, int id) {
 
 // Threads share the panels; every thread takes all rows of its own, so that a weight is read from memory once.
 void Engine::linear(const Operation& o, int id) {
-  const int rows = rows_of(o.space), panels = weights[o.weight]->panels, padded = packed_row_;
-  auto target = [&](long first, int head) { return Target{row(o.to, first) + o.to_offset + head * o.to_stride, buffers_[o.to].width, o.add != 0}; };
+  const int rows = rows_of(o.space), panels = weights[o.weight]->panels;
+  auto target = [&](long first, int head) { return Target{row(o.to, first) + o.to_offset + head * o.to_stride, buffers_[o.to].width, (Ending)o.flag}; };
   if (o.space == SLOTS) {  // one weight an expert, over the expert's rows
     auto [first, last] = team_.share(id, panels, 2);
     for (int e = 0; e < o.heads; e++) {
       const int begin = expert_begin_[e], count = expert_begin_[e + 1] - begin;
-      if (count) multiply(*weights[o.weight + e], packed_, begin, count, padded, 0, first, last, target(begin, 0));
+      if (count) multiply(*weights[o.weight + e], packed_, begin, count, 0, first, last, target(begin, 0));
     }
     return;
   }
   auto [first, last] = team_.share(id, panels * o.heads, rows == 1 ? 4 : 2);
   for (int head = first / panels; head * panels < last; head++) {
     const int from = std::max(first - head * panels, 0), until = std::min(last - head * panels, panels);
-    multiply(*weights[o.weight + head], packed_, 0, rows, padded, o.from_offset + head * o.from_stride, from, until, target(0, head));
+    multiply(*weights[o.weight + head], packed_, 0, rows, head, from, until, target(0, head));
   }
 }
 

@@ -16,9 +16,8 @@ namespace spoutnik {
 enum Kind : int32_t {
   EMBED,     // to = rows of table `constant` (flag: bfloat16) for the batch's tokens
   NORM,      // to = RMS norm of from, times `constant`; `number` is epsilon
-  PACK,      // packed = from, in the format `flag`, each head padded to whole groups
-  GATE,      // packed = silu(from[:, :width]) * from[:, width:2 width], in the format `flag`
-  LINEAR,    // to (+)= packed times weight; with heads > 1 head by head, each with the next weight and its own columns
+  PACK,      // packed = from, in the format `flag`, each head a segment
+  LINEAR,    // to = packed times weight, with the ending `flag`; with heads > 1 head by head, each with the next weight and its own segment
   ROTATE,    // to = rotary embedding of from, head by head; `constant` is the table [positions, 2, width / 2]; flag: interleaved pairs
   REMEMBER,  // cache = keys in from, values in to (both are read)
   ATTEND,    // to = attention of the queries in from; `number` is the scale, `flag` the window
@@ -37,7 +36,6 @@ struct Operation {
   int32_t to, to_offset, to_stride;
   int32_t width, heads;
   int32_t weight, constant, layer, flag;
-  int32_t add;
   float number;
 };
 
@@ -94,7 +92,7 @@ class Engine {
   std::vector<int> positions_, chunk_of_;
   std::vector<Buffer> buffers_;
   Activations packed_;
-  int packed_row_ = 0, slots_ = 0;
+  int slots_ = 0;
   std::vector<std::vector<float>> scratch_, mass_;
   std::atomic<int> next_{0};
   std::vector<int> expert_of_, slot_of_, expert_begin_;  // of a token's choices [rows, top_k]; of an expert's rows [experts + 1]
