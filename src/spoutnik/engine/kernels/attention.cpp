@@ -40,6 +40,28 @@ template <class T> struct Work {
   }
 };
 
+// Fetches the pages of one key head line by line, as other work leaves time for it.
+class Ahead {
+ public:
+  Ahead(const Cache& cache, const Chunk* chunk, int layer, int head) : cache_(cache), chunk_(chunk), layer_(layer), head_(head) {
+    pages_ = chunk ? (chunk->position + chunk->rows - 1) / PAGE + 1 : 0;
+  }
+  int lines() const { return pages_ * int(cache_.head_bytes() / 64); }
+  void fetch(int count) {
+    while (count > 0 && page_ < pages_) {
+      if (line_ == end_) line_ = cache_.at(chunk_->pages[page_], layer_, head_), end_ = line_ + cache_.head_bytes();
+      for (; count > 0 && line_ < end_; count--, line_ += 64) __builtin_prefetch(line_, 0, 2);
+      if (line_ >= end_) line_ = end_ = nullptr, page_++;
+    }
+  }
+
+ private:
+  const Cache& cache_;
+  const Chunk* chunk_;
+  int layer_, head_, pages_, page_ = 0;
+  const char *line_ = nullptr, *end_ = nullptr;
+};
+
 template <class T> void gather_queries(const Work<T>& w) {
   for (int r = 0; r < w.chunk.rows * w.group; r++) {
     const float* from = w.a.query + (w.chunk.first_row + r / w.group) * w.a.query_stride + (long)(w.head * w.group + r % w.group) * w.cache.key;
@@ -169,14 +191,17 @@ template <bool BOTH> void blend_tiles(const Work<BFloat16>& w, int first_page, i
   if constexpr (BOTH) { _tile_stored(2, sums + TILE_ROWS * 32, 128); _tile_stored(3, sums + TILE_ROWS * 32 + LANES, 128); }
 }
 
-void attend_tiles(const Work<BFloat16>& w, int first, int rows, int first_page, int pages) {
+void attend_tiles(const Work<BFloat16>& w, int first, int rows, int first_page, int pages, Ahead& ahead) {
   const long padded = (long)pages * PAGE;
   const bool both = rows > TILE_ROWS;
   const uint16_t* query = w.query + (long)first * w.cache.keys();
-  for (int page = first_page; page < pages; page++)
+  const int lines = ahead.lines() / (2 * (pages - first_page)) + 1;
+  for (int page = first_page; page < pages; page++) {
     both ? score_tiles<true>(w, page, query, w.scores + page * PAGE, padded) : score_tiles<false>(w, page, query, w.scores + page * PAGE, padded);
+    ahead.fetch(lines);
+  }
   float inverse[MOST_ROWS];
-  for (int r = 0; r < rows; r++)
+  for (int r = 0; r < rows; r++, ahead.fetch(lines))
     inverse[r] = soften<BFloat16>(w.scores + r * padded, w.from(first + r), w.until(first + r), padded, w.a.scale, w.weights + r * padded);
   alignas(64) float sums[MOST_ROWS * 32];
   for (int channel = 0; channel < w.cache.panels() * LANES; channel += 2 * LANES) {
@@ -190,7 +215,7 @@ void attend_tiles(const Work<BFloat16>& w, int first, int rows, int first_page, 
 }
 #endif
 
-template <class T> void attend_as(const Cache& cache, const Attention& a, const Chunk& chunk, int head, float* scratch) {
+template <class T> void attend_as(const Cache& cache, const Attention& a, const Chunk& chunk, int head, Ahead& ahead, float* scratch) {
   Work<T> w(cache, a, chunk, head, scratch);
   gather_queries(w);
   bool on_tiles = false;
@@ -205,7 +230,7 @@ template <class T> void attend_as(const Cache& cache, const Attention& a, const 
 #if defined(SPOUTNIK_TILES)
     if constexpr (T::step == 2) {
       if (on_tiles) {
-        attend_tiles(w, first, count, first_page, pages);
+        attend_tiles(w, first, count, first_page, pages, ahead);
         continue;
       }
     }
@@ -252,9 +277,10 @@ void remember(const Cache& cache, const Chunk& chunk, int row, int layer, const 
   else remember_as<Float32>(cache, chunk, row, layer, key, key_stride, value, value_stride);
 }
 
-void attend(const Cache& cache, const Attention& attention, const Chunk& chunk, int head, float* scratch) {
-  if (cache.bf16) attend_as<BFloat16>(cache, attention, chunk, head, scratch);
-  else attend_as<Float32>(cache, attention, chunk, head, scratch);
+void attend(const Cache& cache, const Attention& attention, const Chunk& chunk, int head, const Chunk* next, int next_head, float* scratch) {
+  Ahead ahead(cache, next && next->rows == 1 ? next : nullptr, attention.layer, next_head);  // a prompt's pages are near already
+  if (cache.bf16) attend_as<BFloat16>(cache, attention, chunk, head, ahead, scratch);
+  else attend_as<Float32>(cache, attention, chunk, head, ahead, scratch);
 }
 
 }  // namespace spoutnik

@@ -41,8 +41,9 @@ struct Attention {
   long out_stride;
 };
 
-// One key head's queries of one chunk. `scratch` is one thread's, on a boundary of 64 bytes, and holds scratch_floats().
-void attend(const Cache& cache, const Attention& attention, const Chunk& chunk, int head, float* scratch);
+// One key head's queries of one chunk. `scratch` is one thread's and holds scratch_floats(). `next`, if any, is the chunk that this thread
+// turns to then, with its key head: what it will read is fetched meanwhile.
+void attend(const Cache& cache, const Attention& attention, const Chunk& chunk, int head, const Chunk* next, int next_head, float* scratch);
 size_t scratch_floats(const Cache& cache, int query_heads, int chunk_rows, int most_tokens);
 
 }  // namespace spoutnik

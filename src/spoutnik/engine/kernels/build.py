@@ -25,17 +25,8 @@ GROUP = 32
 """Inputs that share a scale and a minimum in 4-bit weights."""
 DEPTH = 64
 """Inputs of a product are padded with zeros to a multiple of this."""
-FLAGS = (
-    "-std=c++17",
-    "-O3",
-    "-fPIC",
-    "-shared",
-    "-pthread",
-    "-Wno-psabi",
-    f"-DSPOUTNIK_PAGE={PAGE}",
-    f"-DSPOUTNIK_GROUP={GROUP}",
-    f"-DSPOUTNIK_DEPTH={DEPTH}",
-)
+SIZES = (f"-DSPOUTNIK_PAGE={PAGE}", f"-DSPOUTNIK_GROUP={GROUP}", f"-DSPOUTNIK_DEPTH={DEPTH}")
+FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-Wno-psabi", *SIZES)
 HERE = Path(__file__).parent
 
 

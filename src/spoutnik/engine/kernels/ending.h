@@ -6,10 +6,9 @@
 
 namespace spoutnik {
 
-// Int8 codes are stored plus 128; the rows' sums take that back, exactly.
-static inline f32x16 finish_int8(i32x16 high, i32x16 low, const int32_t* row_sum, f32x16 weight_scale, float row_scale) {
-  high = high - 128 * row_sum[0], low = low - 128 * row_sum[1];
-  return fma(__builtin_convertvector(high, f32x16), splat(256.0f), __builtin_convertvector(low, f32x16)) * (weight_scale * row_scale);
+// `scale` is that of the weight's outputs times that of the row.
+static inline f32x16 finish_int8(i32x16 high, i32x16 low, f32x16 scale) {
+  return fma(__builtin_convertvector(high, f32x16), splat(256.0f), __builtin_convertvector(low, f32x16)) * scale;
 }
 
 // One group of 4-bit weights: sum += dot * scale + (sum of the row) * minimum, all in units of the row's scale. The dot is below 2^24.

@@ -29,24 +29,30 @@ inline void accumulate(const Weight& w, const Activations& from, long first, int
 // ---- products of bytes: two byte rows a row, exact
 inline i32x16 four(const char* bytes) { return i32x16{} + load<int32_t>(bytes); }
 
+// Vectors multiply unsigned by signed bytes only, so signed weights are raised by 128, and the rows' sums take that back, exactly.
+inline i32x16 raised(const char* weights) { return load<i32x16>(weights) ^ (int32_t)0x80808080; }
+
 template <int ROWS, int PANELS>
 inline void accumulate_int8(const Weight& w, const Activations& from, long first, int segment, int panel, f32x16 (&sums)[ROWS][PANELS]) {
   const char *a = from.memory.data + 2 * first * from.layout.stride + segment * from.layout.padded, *weights = w.panel(panel);
-  i32x16 high[ROWS][PANELS] = {}, low[ROWS][PANELS] = {};
+  i32x16 high[ROWS][PANELS], low[ROWS][PANELS];
+  for (int r = 0; r < ROWS; r++) {
+    const int32_t* sums = &from.sum[2 * ((first + r) * from.layout.segments + segment)];
+    for (int p = 0; p < PANELS; p++) high[r][p] = i32x16{} - 128 * sums[0], low[r][p] = i32x16{} - 128 * sums[1];
+  }
   for (int k = 0; k < w.padded_inputs; k += 4, weights += 64) {
     i32x16 w_lanes[PANELS];
-    for (int p = 0; p < PANELS; p++) w_lanes[p] = load<i32x16>(weights + p * w.panel_bytes);
+    for (int p = 0; p < PANELS; p++) w_lanes[p] = raised(weights + p * w.panel_bytes);
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; r++) {
       const i32x16 h = four(a + 2l * r * from.layout.stride + k), l = four(a + (2l * r + 1) * from.layout.stride + k);
       for (int p = 0; p < PANELS; p++) high[r][p] = dot_bytes(high[r][p], w_lanes[p], h), low[r][p] = dot_bytes(low[r][p], w_lanes[p], l);
     }
   }
-  for (int r = 0; r < ROWS; r++)
-    for (int p = 0; p < PANELS; p++) {
-      const long place = (first + r) * from.layout.segments + segment;
-      sums[r][p] = finish_int8(high[r][p], low[r][p], &from.sum[2 * place], load<f32x16>(weights + p * w.panel_bytes), from.scale[place]);
-    }
+  for (int r = 0; r < ROWS; r++) {
+    const float row_scale = from.scale[(first + r) * from.layout.segments + segment];
+    for (int p = 0; p < PANELS; p++) sums[r][p] = finish_int8(high[r][p], low[r][p], load<f32x16>(weights + p * w.panel_bytes) * row_scale);
+  }
 }
 
 template <int ROWS, int PANELS>

@@ -28,9 +28,9 @@ struct Weight {
   Format format;
   int outputs, inputs, padded_inputs, panels;
   size_t panel_bytes;
-  Memory memory;            // panels * panel_bytes
+  char* data;               // panels * panel_bytes
   std::vector<float> bias;  // one an output, or empty
-  const char* panel(int p) const { return memory.data + p * panel_bytes; }
+  const char* panel(int p) const { return data + p * panel_bytes; }
 };
 
 // How rows of activations lie: parts of equal padded length, one a head where heads are multiplied apart.
@@ -50,7 +50,7 @@ struct Activations {
 };
 
 // Makes room for a weight whose format, outputs and inputs are set; then packs panels [first, last) of a matrix in rows.
-void shape_weight(Weight& weight);
+void shape_weight(Weight& weight, Arena& arena);
 void pack_weight(Weight& weight, const float* source, int first, int last);
 
 // Writes one segment of one row: `width` floats and zeros behind them.

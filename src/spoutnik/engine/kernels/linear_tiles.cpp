@@ -14,8 +14,8 @@ constexpr int SIDE = 2 * TILE_ROWS;  // rows and columns of a block
 
 template <bool BYTES, bool BOTH> inline void dot_tiles() {
   if constexpr (BYTES) {
-    _tile_dpbsud(0, 4, 6); _tile_dpbsud(1, 4, 7);
-    if constexpr (BOTH) { _tile_dpbsud(2, 5, 6); _tile_dpbsud(3, 5, 7); }
+    _tile_dpbssd(0, 4, 6); _tile_dpbssd(1, 4, 7);
+    if constexpr (BOTH) { _tile_dpbssd(2, 5, 6); _tile_dpbssd(3, 5, 7); }
   } else {
     _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7);
     if constexpr (BOTH) { _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7); }
@@ -51,18 +51,14 @@ template <bool BYTES> void multiply_as(const Weight& w, const Activations& from,
   float *sums = storage[0], *finished = storage[1];
   int done_panel = 0, done_row = 0, done_rows = 0;
   bool done_pair = false;
+  f32x16 scales[2] = {};
   auto finish = [&](int begin, int end) {
-    for (int r = begin; r < end; r++) {
-      const float* row = finished + r * PER * SIDE;
+    const float *row = finished + begin * PER * SIDE, *row_scale = from.scale.data() + (first + done_row + begin) * from.layout.segments + segment;
+    for (int r = begin; r < end; r++, row += PER * SIDE, row_scale += from.layout.segments) {
       f32x16 value[2];
       for (int p = 0; p < 2; p++) {
-        if constexpr (BYTES) {
-          const long place = (first + done_row + r) * from.layout.segments + segment;
-          const char* scales = w.panel(done_panel + (p && done_pair)) + (long)w.padded_inputs * LANES;
-          value[p] = finish_int8(load<i32x16>(row + p * LANES), load<i32x16>(row + SIDE + p * LANES), &from.sum[2 * place], load<f32x16>(scales), from.scale[place]);
-        } else {
-          value[p] = load<f32x16>(row + p * LANES);
-        }
+        if constexpr (BYTES) value[p] = finish_int8(load<i32x16>(row + p * LANES), load<i32x16>(row + SIDE + p * LANES), scales[p] * *row_scale);
+        else value[p] = load<f32x16>(row + p * LANES);
       }
       deliver(w, to, done_row + r, done_panel, value[0], value[1], done_pair);
     }
@@ -78,6 +74,7 @@ template <bool BYTES> void multiply_as(const Weight& w, const Activations& from,
       else block<BYTES, false>(own, stride, one, other, steps, next, lines, sums, aside);
       std::swap(sums, finished);
       done_panel = panel, done_pair = pair, done_row = begin, done_rows = count;
+      if constexpr (BYTES) scales[0] = load<f32x16>(one + TILE_BYTES * (long)steps), scales[1] = load<f32x16>(other + TILE_BYTES * (long)steps);
     }
   }
   finish(0, done_rows);

@@ -8,10 +8,17 @@ namespace {
 
 constexpr float LARGEST = 127 * 256;  // of a 15-bit activation: its high byte stays within 127
 
-void split(char* high, char* low, const float* from, float inverse, int32_t* sums, int32_t& total) {
-  const i32x16 whole = __builtin_convertvector(nearest(load<f32x16>(from) * inverse), i32x16), upper = (whole + 128) >> 8, lower = whole - (upper << 8);
-  store(high, __builtin_convertvector(upper, i8x16)), store(low, __builtin_convertvector(lower, i8x16));
-  for (int i = 0; i < LANES; i++) sums[0] += upper[i], sums[1] += lower[i], total += whole[i];
+// Sixteen values as bytes, added up lane by lane on the way.
+void split(char* high, char* low, const float* from, float inverse, i32x16& whole_sum, i32x16& high_sum) {
+  const i32x16 whole = __builtin_convertvector(nearest(load<f32x16>(from) * inverse), i32x16), upper = (whole + 128) >> 8;
+  store(high, __builtin_convertvector(upper, i8x16)), store(low, __builtin_convertvector(whole - (upper << 8), i8x16));
+  whole_sum += whole, high_sum += upper;
+}
+
+int32_t total(i32x16 v) {
+  int32_t sum = 0;
+  for (int i = 0; i < LANES; i++) sum += v[i];
+  return sum;
 }
 
 void pack_integers(Activations& to, const Layout& in, Format format, long row, int segment, const float* from) {
@@ -20,21 +27,25 @@ void pack_integers(Activations& to, const Layout& in, Format format, long row, i
   const float peak = largest(peaks), inverse = peak > 0 ? LARGEST / peak : 0;
   const long place = row * in.segments + segment;
   char *high = to.memory.data + 2 * row * in.stride + segment * in.padded, *low = high + in.stride;
-  int32_t sums[2] = {};
-  for (int k = 0; k < in.padded; k += GROUP) {
-    int32_t total = 0;
-    for (int i = 0; i < GROUP; i += LANES) split(high + k + i, low + k + i, from + k + i, inverse, sums, total);
-    if (format == INT4) to.sum[row * (in.stride / GROUP) + (segment * in.padded + k) / GROUP] = total;
-  }
   to.scale[place] = peak / LARGEST;
-  if (format == INT8) to.sum[2 * place] = sums[0], to.sum[2 * place + 1] = sums[1];
+  i32x16 wholes = {}, uppers = {};
+  if (format == INT8) {
+    for (int k = 0; k < in.padded; k += LANES) split(high + k, low + k, from + k, inverse, wholes, uppers);
+    to.sum[2 * place] = total(uppers), to.sum[2 * place + 1] = total(wholes) - 256 * total(uppers);
+    return;
+  }
+  int32_t* sums = &to.sum[row * (in.stride / GROUP) + segment * in.padded / GROUP];
+  for (int k = 0; k < in.padded; k += GROUP, wholes = i32x16{}) {
+    for (int i = k; i < k + GROUP; i += LANES) split(high + i, low + i, from + i, inverse, wholes, uppers);
+    *sums++ = total(wholes);
+  }
 }
 
 void pack_int8(char* panel, int lane, const std::vector<float>& row) {
   float peak = 0;
   for (float value : row) peak = std::max(peak, std::fabs(value));
   const float inverse = peak > 0 ? 127 / peak : 0;
-  for (size_t k = 0; k < row.size(); k++) panel[k / 4 * 64 + lane * 4 + k % 4] = (char)(128 + (int)std::lrint(row[k] * inverse));
+  for (size_t k = 0; k < row.size(); k++) panel[k / 4 * 64 + lane * 4 + k % 4] = (char)std::lrint(row[k] * inverse);
   ((float*)(panel + row.size() * LANES))[lane] = peak / 127;
 }
 
@@ -96,7 +107,7 @@ void pack_row(Activations& to, const Layout& in, Format format, long row, int se
   }
 }
 
-void shape_weight(Weight& w) {
+void shape_weight(Weight& w, Arena& arena) {
   w.panels = (w.outputs + LANES - 1) / LANES, w.padded_inputs = (w.inputs + DEPTH - 1) / DEPTH * DEPTH;
   const size_t values = (size_t)LANES * w.padded_inputs;
   switch (w.format) {
@@ -105,14 +116,14 @@ void shape_weight(Weight& w) {
     case INT8: w.panel_bytes = values + LANES * sizeof(float); break;
     case INT4: w.panel_bytes = values / (GROUP * LANES) * INT4_GROUP; break;
   }
-  w.memory.take(w.panels * w.panel_bytes);
+  w.data = arena.take(w.panels * w.panel_bytes);
 }
 
 void pack_weight(Weight& w, const float* source, int first, int last) {
   std::vector<float> row(w.padded_inputs, 0);
   for (int n = first * LANES; n < std::min(last * LANES, w.outputs); n++) {
     std::copy_n(source + (size_t)n * w.inputs, w.inputs, row.begin());
-    char* panel = w.memory.data + n / LANES * w.panel_bytes;
+    char* panel = w.data + n / LANES * w.panel_bytes;
     const int lane = n % LANES;
     switch (w.format) {
       case FLOAT32: scatter<Float32>(panel, lane, row); break;

@@ -247,9 +247,9 @@ def _feed_forward(program: Program, mlp: MLP, hidden: int) -> None:
 
 
 def in_turns(gate_O: Tensor, up_O: Tensor) -> Tensor:
-    """Rows of two matrices, or elements of two biases, in turns of 16, as a gated product wants them; the last turn is padded with zeros."""
-    padding = -len(gate_O) % LANES
-    turns = [torch.cat([part, part.new_zeros(padding, *part.shape[1:])]).unflatten(0, (-1, LANES)) for part in (gate_O, up_O)]
+    """Rows of two matrices, or elements of two biases, in turns of 16, as a gated product wants; the last turn is padded with zeros."""
+    zeros = gate_O.new_zeros(-len(gate_O) % LANES, *gate_O.shape[1:])
+    turns = [torch.cat([part, zeros]).unflatten(0, (-1, LANES)) for part in (gate_O, up_O)]
     return torch.stack(turns, dim=1).flatten(0, 2)
 
 

@@ -98,8 +98,14 @@ void Engine::set_buffers(const int32_t* widths, const int32_t* spaces, int count
   expert_of_.resize(slots), slot_of_.resize(slots), share_.resize(slots);
 }
 
+int Engine::add_weight(Format format, int outputs, int inputs) {
+  weights.push_back({format, outputs, inputs});
+  shape_weight(weights.back(), arena_);
+  return (int)weights.size() - 1;
+}
+
 void Engine::pack(int weight, const float* source, const float* bias) {
-  Weight& w = *weights[weight];
+  Weight& w = weights[weight];
   w.bias.clear();
   if (bias) w.bias.assign(bias, bias + w.outputs), w.bias.resize(w.panels * LANES, 0);
   team_.run([&](int id) {
@@ -202,20 +208,20 @@ void Engine::perform(const Operation& o, int id) {
 
 // Threads share the panels; every thread takes all rows of its own, so that a weight is read from memory once.
 void Engine::linear(const Operation& o, int id) {
-  const int rows = rows_of(o.space), panels = weights[o.weight]->panels;
+  const int rows = rows_of(o.space), panels = weights[o.weight].panels;
   auto target = [&](long first, int head) { return Target{row(o.to, first) + o.to_offset + head * o.to_stride, buffers_[o.to].width, (Ending)o.flag}; };
   if (o.space == SLOTS) {  // one weight an expert, over the expert's rows
     auto [first, last] = team_.share(id, panels, 2);
     for (int e = 0; e < o.heads; e++) {
       const int begin = expert_begin_[e], count = expert_begin_[e + 1] - begin;
-      if (count) multiply(*weights[o.weight + e], packed_, begin, count, 0, first, last, target(begin, 0));
+      if (count) multiply(weights[o.weight + e], packed_, begin, count, 0, first, last, target(begin, 0));
     }
     return;
   }
   auto [first, last] = team_.share(id, panels * o.heads, rows == 1 ? 4 : 2);
   for (int head = first / panels; head * panels < last; head++) {
     const int from = std::max(first - head * panels, 0), until = std::min(last - head * panels, panels);
-    multiply(*weights[o.weight + head], packed_, 0, rows, head, from, until, target(0, head));
+    multiply(weights[o.weight + head], packed_, 0, rows, head, from, until, target(0, head));
   }
 }
 
@@ -225,8 +231,11 @@ void Engine::attention(const Operation& o, int id) {
   const Attention a{o.layer, query_heads, o.flag, o.number, row(o.from, 0) + o.from_offset, buffers_[o.from].width,
                     row(o.to, 0) + o.to_offset, buffers_[o.to].width};
   const int units = (int)chunks_.size() * cache.heads;
-  for (int unit = next_.fetch_add(1); unit < units; unit = next_.fetch_add(1))
-    attend(cache, a, chunks_[unit / cache.heads], unit % cache.heads, scratch_[id].data());
+  for (int unit = next_.fetch_add(1), next; unit < units; unit = next) {
+    next = next_.fetch_add(1);
+    attend(cache, a, chunks_[unit / cache.heads], unit % cache.heads, next < units ? &chunks_[next / cache.heads] : nullptr, next % cache.heads,
+           scratch_[id].data());
+  }
 }
 
 // Each token's experts, then the rows of each expert in the order of tokens.
@@ -253,11 +262,7 @@ Engine* spoutnik_new(int32_t threads) { return new Engine(threads); }
 void spoutnik_free(Engine* engine) { delete engine; }
 
 int32_t spoutnik_weight(Engine* engine, int32_t format, int32_t outputs, int32_t inputs) {
-  engine->weights.push_back(std::make_unique<Weight>());
-  Weight& weight = *engine->weights.back();
-  weight.format = (Format)format, weight.outputs = outputs, weight.inputs = inputs;
-  shape_weight(weight);
-  return (int32_t)engine->weights.size() - 1;
+  return engine->add_weight((Format)format, outputs, inputs);
 }
 void spoutnik_pack(Engine* engine, int32_t weight, const float* source, const float* bias) { engine->pack(weight, source, bias); }
 int32_t spoutnik_constant(Engine* engine, const float* values) {

@@ -4,7 +4,6 @@
 // threads run every operation together and meet at a barrier after it.
 #pragma once
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "attention.h"
@@ -61,7 +60,7 @@ class Engine {
   explicit Engine(int threads) : team_(threads) {}
   ~Engine() { drop_cache(); }
 
-  std::vector<std::unique_ptr<Weight>> weights;
+  std::vector<Weight> weights;
   std::vector<const float*> constants;
   std::vector<Operation> program;
   std::vector<Router> routers;  // by layer; the program's ROUTE operations index it
@@ -70,6 +69,7 @@ class Engine {
 
   void set_buffers(const int32_t* widths, const int32_t* spaces, int count, int packed_width);
   bool set_cache(const Cache& shape);
+  int add_weight(Format format, int outputs, int inputs);
   void pack(int weight, const float* source, const float* bias);
   void step(const Batch& batch);
 
@@ -87,6 +87,7 @@ class Engine {
   float* row(int buffer, long row) { return buffers_[buffer].values.data() + row * buffers_[buffer].width; }
 
   Team team_;
+  Arena arena_;
   Batch batch_{};
   std::vector<Chunk> chunks_;
   std::vector<int> positions_, chunk_of_;
