@@ -62,7 +62,8 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> list[Event]:
         """Admits what fits, gives every running request one token, and reports streamed text and ended requests."""
-        self.model.eval()
+        if self.model.training:  # setting the mode walks through all modules, which costs more than a small model's step
+            self.model.eval()
         events = self._retire()
         admitted = self._scheduler.admit(self.runner.admits)
         if admitted:

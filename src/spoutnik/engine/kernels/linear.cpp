@@ -122,8 +122,8 @@ template <int FORMAT> void multiply_as(const Weight& w, const Activations& from,
 
 }  // namespace
 
-void multiply(const Weight& w, const Activations& from, long first, int rows, int segment, int panel, int last, Target to) {
-  if (multiply_on_tiles(w, from, first, rows, segment, panel, last, to)) return;
+void multiply(const Weight& w, const Activations& from, long first, int rows, int segment, int panel, int last, Target to, const char* after) {
+  if (multiply_on_tiles(w, from, first, rows, segment, panel, last, to, after)) return;
   switch (w.format) {
     case FLOAT32: return multiply_as<FLOAT32>(w, from, first, rows, segment, panel, last, to);
     case BFLOAT16: return multiply_as<BFLOAT16>(w, from, first, rows, segment, panel, last, to);

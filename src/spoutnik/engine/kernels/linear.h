@@ -66,7 +66,8 @@ struct Target {
   Ending ending;
 };
 
-// Rows [first, first + rows) of one segment times panels [panel, last) of the weight; target row 0 is the first of them.
-void multiply(const Weight& weight, const Activations& from, long first, int rows, int segment, int panel, int last, Target to);
+// Rows [first, first + rows) of one segment times panels [panel, last) of the weight; target row 0 is the first of them. `after` is where
+// this thread reads weights next: its beginning is fetched on the way.
+void multiply(const Weight& weight, const Activations& from, long first, int rows, int segment, int panel, int last, Target to, const char* after);
 
 }  // namespace spoutnik

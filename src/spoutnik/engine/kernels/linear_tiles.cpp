@@ -6,7 +6,7 @@
 namespace spoutnik {
 
 #if !defined(SPOUTNIK_TILES)
-bool multiply_on_tiles(const Weight&, const Activations&, long, int, int, int, int, Target) { return false; }
+bool multiply_on_tiles(const Weight&, const Activations&, long, int, int, int, int, Target, const char*) { return false; }
 #else
 namespace {
 
@@ -41,7 +41,7 @@ inline void block(const char* left, long stride, const char* panel, const char* 
   if constexpr (BOTH) { _tile_stored(2, sums + TILE_ROWS * SIDE, SIDE * 4); _tile_stored(3, sums + TILE_ROWS * SIDE + TILE_ROWS, SIDE * 4); }
 }
 
-template <bool BYTES> void multiply_as(const Weight& w, const Activations& from, long first, int rows, int segment, int panel, int last, Target to) {
+template <bool BYTES> void multiply_as(const Weight& w, const Activations& from, long first, int rows, int segment, int panel, int last, Target to, const char* after) {
   constexpr int PER = BYTES ? 2 : 1, BLOCK = SIDE / PER;  // left rows a row; rows a block
   const int element = BYTES ? 1 : 2, steps = w.padded_inputs * element / 64;
   const long stride = (long)from.layout.stride * element;
@@ -69,7 +69,7 @@ template <bool BYTES> void multiply_as(const Weight& w, const Activations& from,
     for (int b = 0; b < blocks; b++) {
       const int begin = b * BLOCK, count = std::min(BLOCK, rows - begin), a_step = (done_rows + steps - 1) / steps;
       auto aside = [&](int k) { finish(std::min(k * a_step, done_rows), std::min((k + 1) * a_step, done_rows)); };
-      const char *own = left + PER * begin * stride, *next = other + w.panel_bytes + (long)b * lines * 64 * steps;
+      const char *own = left + PER * begin * stride, *next = (panel + 2 < last ? other + w.panel_bytes : after) + (long)b * lines * 64 * steps;
       if (count * PER > TILE_ROWS) block<BYTES, true>(own, stride, one, other, steps, next, lines, sums, aside);
       else block<BYTES, false>(own, stride, one, other, steps, next, lines, sums, aside);
       std::swap(sums, finished);
@@ -82,10 +82,11 @@ template <bool BYTES> void multiply_as(const Weight& w, const Activations& from,
 
 }  // namespace
 
-bool multiply_on_tiles(const Weight& w, const Activations& from, long first, int rows, int segment, int panel, int last, Target to) {
+bool multiply_on_tiles(const Weight& w, const Activations& from, long first, int rows, int segment, int panel, int last, Target to,
+                       const char* after) {
   if (!tiles_granted() || (w.format != BFLOAT16 && w.format != INT8)) return false;
-  if (w.format == INT8) multiply_as<true>(w, from, first, rows, segment, panel, last, to);
-  else multiply_as<false>(w, from, first, rows, segment, panel, last, to);
+  if (w.format == INT8) multiply_as<true>(w, from, first, rows, segment, panel, last, to, after);
+  else multiply_as<false>(w, from, first, rows, segment, panel, last, to, after);
   return true;
 }
 #endif

@@ -19,7 +19,7 @@ from spoutnik.model.transformer import CausalLM
 
 STEP_ROWS = 512
 """Most tokens of one call."""
-CHUNK_ROWS = 16
+CHUNK_ROWS = 32
 """Most queries of one sequence that attend together; more chunks keep all threads busy."""
 CACHE_BYTES = 2 << 30
 SAMPLED = 64

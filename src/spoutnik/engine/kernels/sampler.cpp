@@ -9,15 +9,33 @@ namespace {
 
 constexpr int BLOCK = 128;  // tokens summed together before the distribution function is searched
 
+// What a token weighs: e^((logit - peak) / temperature), sixteen at a time, 0 beyond the vocabulary.
+struct Masses {
+  const float* logits;
+  int vocabulary;
+  float peak, inverse;
+
+  f32x16 at(int token) const {
+    f32x16 lanes = splat(-INFINITY);
+    if (token + LANES <= vocabulary) lanes = load<f32x16>(logits + token);
+    else std::memcpy(&lanes, logits + token, (vocabulary - token) * sizeof(float));
+    lanes = (lanes - peak) * inverse;
+    return lanes > -87.0f ? exponential(lanes) : f32x16{};
+  }
+};
+
 // The token at `point` of the distribution function in the order 0, 1, ..., by blocks first.
-int invert(const std::vector<float>& mass, const std::vector<double>& blocks, double point) {
+int invert(const Masses& masses, const std::vector<double>& blocks, double point) {
   size_t block = 0;
   for (; block + 1 < blocks.size() && point >= blocks[block]; block++) point -= blocks[block];
   int last = -1;
-  for (size_t token = block * BLOCK; token < std::min(mass.size(), (block + 1) * BLOCK); token++) {
-    if (mass[token] > 0) last = (int)token;
-    if (point < mass[token]) return (int)token;
-    point -= mass[token];
+  for (int start = (int)block * BLOCK; start < std::min(masses.vocabulary, (int)(block + 1) * BLOCK); start += LANES) {
+    const f32x16 mass = masses.at(start);
+    for (int i = 0; i < LANES; i++) {
+      if (mass[i] > 0) last = start + i;
+      if (point < mass[i]) return start + i;
+      point -= mass[i];
+    }
   }
   return last;  // rounding carried the point past the block's end
 }
@@ -49,6 +67,15 @@ int invert_truncated(const std::vector<float>& mass, double total, const Draw& w
   return order[inside - 1];
 }
 
+int first_of(const float* logits, int vocabulary, float value) {
+  int start = 0;
+  for (; start + LANES <= vocabulary; start += LANES) {
+    const i32x16 same = load<f32x16>(logits + start) == value;
+    if (largest((f32x16)(same & 0x3f800000)) > 0) break;
+  }
+  return int(std::find(logits + start, logits + vocabulary, value) - logits);
+}
+
 }  // namespace
 
 Drawn draw(const float* logits, int vocabulary, const Draw& wanted, std::vector<float>& mass) {
@@ -65,28 +92,26 @@ Drawn draw(const float* logits, int vocabulary, const Draw& wanted, std::vector<
   for (int i = 0; i < LANES; i++) broken |= wrong[i] != 0;
   for (int t = whole; t < vocabulary; t++) peak = std::max(peak, logits[t]), broken |= std::isnan(logits[t]);
   if (broken || !std::isfinite(peak)) return {-1, 0};
-  const int likeliest = int(std::find(logits, logits + vocabulary, peak) - logits);
-  mass.resize(vocabulary);
+  const Masses masses{logits, vocabulary, peak, inverse};
   std::vector<double> blocks((vocabulary + BLOCK - 1) / BLOCK);
   for (int block = 0; block < (int)blocks.size(); block++) {
     f32x16 sums = {};
-    for (int t = block * BLOCK; t < std::min(vocabulary, (block + 1) * BLOCK); t += LANES) {
-      const int count = std::min(LANES, vocabulary - t);
-      f32x16 lanes = splat(-INFINITY);
-      std::memcpy(&lanes, logits + t, count * sizeof(float));
-      lanes = (lanes - peak) * inverse;
-      f32x16 one = lanes > -87.0f ? exponential(lanes) : f32x16{};
-      std::memcpy(&mass[t], &one, count * sizeof(float));
-      sums = sums + one;
-    }
+    for (int t = block * BLOCK; t < std::min(vocabulary, (block + 1) * BLOCK); t += LANES) sums = sums + masses.at(t);
     blocks[block] = sum(sums);
   }
   const double total = std::accumulate(blocks.begin(), blocks.end(), 0.0);
   int token = wanted.forced;
   if (token < 0) {
-    if (wanted.temperature <= 0) token = likeliest;
-    else if (wanted.top_k || wanted.top_p < 1) token = invert_truncated(mass, total, wanted);
-    else token = invert(mass, blocks, wanted.uniform * total);
+    if (wanted.temperature <= 0) {
+      token = first_of(logits, vocabulary, peak);
+    } else if (wanted.top_k || wanted.top_p < 1) {
+      mass.resize(blocks.size() * BLOCK);
+      for (int t = 0; t < vocabulary; t += LANES) store(&mass[t], masses.at(t));
+      mass.resize(vocabulary);
+      token = invert_truncated(mass, total, wanted);
+    } else {
+      token = invert(masses, blocks, wanted.uniform * total);
+    }
   }
   return {token, (logits[token] - peak) * inverse - (float)std::log(total)};
 }

@@ -214,18 +214,34 @@ void Engine::linear(const Operation& o, int id) {
     auto [first, last] = team_.share(id, panels, 2);
     for (int e = 0; e < o.heads; e++) {
       const int begin = expert_begin_[e], count = expert_begin_[e + 1] - begin;
-      if (count) multiply(weights[o.weight + e], packed_, begin, count, 0, first, last, target(begin, 0));
+      if (count) multiply(weights[o.weight + e], packed_, begin, count, 0, first, last, target(begin, 0), weights[o.weight + e].panel(last));
     }
     return;
   }
-  auto [first, last] = team_.share(id, panels * o.heads, rows == 1 ? 4 : 2);
+  auto [first, last] = panels_of(o, id, rows);
+  const char* after = read_next(o, id, rows);
   for (int head = first / panels; head * panels < last; head++) {
     const int from = std::max(first - head * panels, 0), until = std::min(last - head * panels, panels);
-    multiply(weights[o.weight + head], packed_, 0, rows, head, from, until, target(0, head));
+    multiply(weights[o.weight + head], packed_, 0, rows, head, from, until, target(0, head), after);
   }
 }
 
-// Threads take (chunk, key head) pairs as they come free: their lengths differ.
+// A thread's share of a product's panels, counted through all heads.
+std::pair<int, int> Engine::panels_of(const Operation& o, int id, int rows) const {
+  return team_.share(id, weights[o.weight].panels * o.heads, rows == 1 ? 4 : 2);
+}
+
+// Where the thread reads weights after this operation; where the choice of experts decides, somewhere near.
+const char* Engine::read_next(const Operation& o, int id, int rows) const {
+  const Operation *next = &o + 1, *end = program.data() + program.size();
+  while (next < end && next->kind != LINEAR) next++;
+  if (next == end) next = std::find_if(program.data(), end, [](const Operation& any) { return any.kind == LINEAR; });
+  const Weight& weight = weights[next->weight];
+  const int first = next->space == SLOTS ? 0 : panels_of(*next, id, rows).first;
+  return weights[next->weight + first / weight.panels].panel(first % weight.panels);
+}
+
+// Threads take (chunk, key head) pairs as they come free, from the last on: a prompt's last chunk has most to read.
 void Engine::attention(const Operation& o, int id) {
   team_.barrier();
   const Attention a{o.layer, query_heads, o.flag, o.number, row(o.from, 0) + o.from_offset, buffers_[o.from].width,
@@ -233,8 +249,8 @@ void Engine::attention(const Operation& o, int id) {
   const int units = (int)chunks_.size() * cache.heads;
   for (int unit = next_.fetch_add(1), next; unit < units; unit = next) {
     next = next_.fetch_add(1);
-    attend(cache, a, chunks_[unit / cache.heads], unit % cache.heads, next < units ? &chunks_[next / cache.heads] : nullptr, next % cache.heads,
-           scratch_[id].data());
+    auto chunk = [&](int u) { return &chunks_[chunks_.size() - 1 - u / cache.heads]; };
+    attend(cache, a, *chunk(unit), unit % cache.heads, next < units ? chunk(next) : nullptr, next % cache.heads, scratch_[id].data());
   }
 }
 

@@ -81,6 +81,8 @@ class Engine {
   void drop_cache();
   void perform(const Operation& operation, int id);
   void linear(const Operation& operation, int id);
+  std::pair<int, int> panels_of(const Operation& operation, int id, int rows) const;
+  const char* read_next(const Operation& operation, int id, int rows) const;
   void attention(const Operation& operation, int id);
   void route(const Operation& operation, int id);
   int rows_of(Space space) const { return space == TOKENS ? batch_.rows : space == PICKED ? batch_.picked : batch_.rows * slots_; }
