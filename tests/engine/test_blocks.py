@@ -16,16 +16,23 @@ class Holder:
     """A running sequence of the model: what it was given and what its pages must hold."""
 
     table: Table
-    tokens: list[int]
+    prompt: list[int]
+    more: int
     owner: str
+
+    @property
+    def tokens(self):
+        return self.prompt + [7] * self.more
 
 
 tokens = st.lists(st.integers(0, 1), max_size=20)
 actions = st.lists(
     st.one_of(
         st.tuples(st.just("acquire"), tokens, st.integers(1, 12), st.sampled_from(["", "other"])),
+        st.tuples(st.just("write"), st.integers(0, 9), st.integers(1, 20)),
         st.tuples(st.just("release"), st.integers(0, 9), st.booleans()),
         st.tuples(st.just("forget")),
+        st.tuples(st.just("clear")),
     ),
     max_size=60,
 )
@@ -34,9 +41,18 @@ actions = st.lists(
 @settings(deadline=None, max_examples=300)
 @given(actions)
 def test_pages_found_hold_exactly_the_tokens_asked_for_and_no_page_is_lost(actions):
+    """Holders write their pages in any order and any pieces; `content` is what the pages really hold."""
     blocks = Blocks(12, SIZE)
-    content: dict[int, tuple[str, list[int]]] = {}  # page -> owner and all tokens up to its end, as the engine would have written them
+    content: dict[int, tuple[str, list[int]]] = {}  # page -> owner and all tokens up to where it is written
     running: list[Holder] = []
+
+    def write(holder, until):
+        blocks.catch_up(holder.table)
+        until = min(holder.table.written + until, len(holder.tokens))
+        for place in range(holder.table.written // SIZE, blocks.needed(until)):
+            content[holder.table.pages[place]] = (holder.owner, holder.tokens[: min((place + 1) * SIZE, until)])
+        blocks.write(holder.table, until)
+
     for action, *details in actions:
         if action == "acquire":
             prompt, more, owner = details
@@ -46,21 +62,32 @@ def test_pages_found_hold_exactly_the_tokens_asked_for_and_no_page_is_lost(actio
                 continue
             held_before = {page for holder in running for page in holder.table.pages}
             assert len(table.pages) == blocks.needed(len(prompt) + more)
-            for place in range(table.cached // SIZE):
+            assert table.written <= table.cached <= len(prompt)
+            for place in range(table.written // SIZE):
                 assert content[table.pages[place]] == (owner, prompt[: (place + 1) * SIZE])
+            assert set(table.pages[table.written // SIZE : table.cached // SIZE]) <= held_before, "promised by nobody"
             assert not held_before & set(table.pages[table.cached // SIZE :]), "a fresh page belonged to somebody"
-            for place in range(table.cached // SIZE, len(table.pages)):
-                content[table.pages[place]] = (owner, (prompt + [7] * more)[: (place + 1) * SIZE])
             blocks.remember(table, prompt)
-            running.append(Holder(table, prompt + [7] * more, owner))
+            running.append(Holder(table, prompt, more, owner))
+        elif action == "write" and running:
+            index, count = details
+            write(running[index % len(running)], count)
         elif action == "release" and running:
             index, finished = details
             holder = running.pop(index % len(running))
             if finished:
+                write(holder, len(holder.tokens))
                 blocks.remember(holder.table, holder.tokens)
             blocks.release(holder.table)
         elif action == "forget":
             blocks.forget()
+        elif action == "clear":
+            assert set(blocks.clear()) == {page for holder in running for page in holder.table.pages}
+            running.clear()
+        for holder in running:
+            blocks.catch_up(holder.table)
+            for place in range(holder.table.written // SIZE):
+                assert content[holder.table.pages[place]] == (holder.owner, holder.tokens[: (place + 1) * SIZE])
         held = {page for holder in running for page in holder.table.pages}
         assert blocks.available + len(held) == 12
 
@@ -69,6 +96,7 @@ def test_the_same_beginning_is_found_again_after_its_sequence_ended():
     blocks = Blocks(8, SIZE)
     first = blocks.acquire(list(range(10)), 12)
     blocks.remember(first, list(range(10)))
+    blocks.write(first, 10)
     pages = first.pages[:2]
     blocks.release(first)
     again = blocks.acquire([*range(8), 99, 98], 12)
@@ -88,6 +116,7 @@ def test_the_page_unused_longest_makes_room_first():
     blocks = Blocks(2, SIZE)
     for prompt in ([1] * 4, [2] * 4):
         table = blocks.acquire(prompt, 4)
+        blocks.write(table, 4)
         blocks.remember(table, prompt)
         blocks.release(table)
     blocks.release(blocks.acquire([3], 4))
@@ -117,3 +146,41 @@ def test_forgotten_pages_are_never_found():
 @pytest.mark.parametrize(("count", "pages"), [(0, 0), (1, 1), (4, 1), (5, 2)])
 def test_pages_are_whole(count, pages):
     assert Blocks(4, SIZE).needed(count) == pages
+
+
+def test_a_promised_page_is_shared_and_whoever_is_left_writes_it():
+    blocks = Blocks(4, SIZE)
+    prompt = [1, 2, 3, 4, 5, 6]
+    first = blocks.acquire(prompt, 7)
+    blocks.remember(first, prompt)
+    second = blocks.acquire(prompt, 7)
+    assert (second.cached, second.written) == (4, 0)
+    blocks.write(first, 3)
+    blocks.release(first)
+    assert blocks.acquire(prompt, 7).written == 0, "half of it was written"
+    blocks.write(second, 4)
+    assert blocks.acquire([1, 2, 3, 4], 4).written == 4
+
+
+def test_a_promise_that_nobody_keeps_is_forgotten():
+    blocks = Blocks(4, SIZE)
+    table = blocks.acquire([1] * 8, 8)
+    blocks.remember(table, [1] * 8)
+    blocks.write(table, 5)
+    blocks.release(table)
+    assert blocks.available == 4
+    assert blocks.acquire([1] * 8, 8).cached == 4
+
+
+def test_a_serial_number_names_what_a_page_holds_and_never_comes_again():
+    blocks = Blocks(1, SIZE)
+    seen = set()
+    for prompt in ([1] * 4, [2] * 4, [1] * 4):
+        table = blocks.acquire(prompt, 4)
+        blocks.write(table, 4)
+        blocks.remember(table, prompt)
+        seen.add(blocks.serial(table.pages[0]))
+        blocks.release(table)
+    assert len(seen) == 3
+    blocks.forget()
+    assert blocks.serial(0) is None

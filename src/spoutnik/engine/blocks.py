@@ -2,6 +2,8 @@
 
 A page whose tokens are all known is remembered under those tokens and the page before it, so that what is found has been compared token
 by token, not by a hash. A remembered page that nobody holds stays until its room is needed; then the one unused longest goes first.
+
+A page may be remembered before it is written: it is promised. Who finds it holds it, too, and may write it if the first one does not.
 """
 
 from collections import OrderedDict
@@ -18,7 +20,9 @@ class Table:
 
     pages: list[int]
     cached: int
-    """Tokens that were found, from the first one on; a whole number of pages."""
+    """Tokens that were found, from the first one on, promised ones included; a whole number of pages."""
+    written: int
+    """Tokens that the pages hold by now, from the first one on."""
     serial: int
     """Serial number of the last remembered page, or the root's."""
     remembered: int
@@ -35,6 +39,7 @@ class Blocks:
         self._found: dict[Key, int] = {}
         self._key_of: dict[int, Key] = {}
         self._serial_of: dict[int, int] = {}
+        self._promised: set[int] = set()
         self._unheld: OrderedDict[int, None] = OrderedDict()
         self._roots: dict[str, int] = {}
         self._next_serial = 0
@@ -67,10 +72,12 @@ class Blocks:
         for page in shared:
             self._hold(page)
         pages = shared + [self._take() for _ in range(fresh)]
-        return Table(pages, len(shared) * size, serial, len(shared))
+        table = Table(pages, cached=len(shared) * size, written=0, serial=serial, remembered=len(shared))
+        self.catch_up(table)
+        return table
 
     def remember(self, table: Table, tokens: Sequence[int]) -> None:
-        """Says that the table's pages hold (or will before anyone reads them) these tokens from the first on, and remembers full pages."""
+        """Says which tokens, from the first on, the table's pages hold or will hold; remembers full pages, unwritten ones as promised."""
         size = self.page_size
         while (table.remembered + 1) * size <= len(tokens):
             start = table.remembered * size
@@ -78,35 +85,60 @@ class Blocks:
             page = table.pages[table.remembered]
             known = self._found.setdefault(key, page)
             if known == page:
-                self._key_of[page], self._serial_of[page] = key, self._serial()
+                self._key_of[page], self._serial_of[page] = key, self._new_serial()
+                if start + size > table.written:
+                    self._promised.add(page)
             table.serial = self._serial_of[known]  # the same tokens on another page lead on to the same children
             table.remembered += 1
 
+    def write(self, table: Table, tokens: int) -> None:
+        """The table's pages hold so many tokens now, from the first on."""
+        self._promised.difference_update(table.pages[table.written // self.page_size : tokens // self.page_size])
+        table.written = max(table.written, tokens)
+
+    def catch_up(self, table: Table) -> None:
+        """Notes in `table.written` which of its shared pages others have written by now."""
+        size = self.page_size
+        while table.written < table.cached and table.pages[table.written // size] not in self._promised:
+            table.written = (table.written // size + 1) * size
+
+    def serial(self, page: int) -> int | None:
+        """The number of what a remembered page holds, never used again for anything else; None if it is not remembered."""
+        return self._serial_of.get(page)
+
     def release(self, table: Table) -> None:
-        """Gives a sequence's pages back; remembered ones stay findable."""
+        """Gives a sequence's pages back; remembered ones stay findable, but not what was promised and is now written by nobody."""
         for page in reversed(table.pages):  # the end of a prompt is forgotten before its beginning
             self._holders[page] -= 1
             if self._holders[page] == 0:
-                if page in self._key_of:
+                if page in self._key_of and page not in self._promised:
                     self._unheld[page] = None
                 else:
+                    self._drop(page)
                     self._free.append(page)
         table.pages = []
 
     def forget(self) -> None:
-        """Forgets every remembered page: the model's weights changed, or what they hold is not to be trusted."""
+        """Forgets every remembered page: the model's weights changed."""
         self._free += self._unheld
-        self._unheld.clear()
-        self._found.clear()
-        self._key_of.clear()
-        self._serial_of.clear()
+        for known in (self._unheld, self._found, self._key_of, self._serial_of, self._roots):
+            known.clear()
+
+    def clear(self) -> list[int]:
+        """Frees and forgets every page, whatever happened to its holders; returns those that somebody held."""
+        held = [page for page in range(self.pages) if self._holders[page]]
+        self.forget()
+        self._promised.clear()
+        self._holders = [0] * self.pages
+        self._free = list(range(self.pages - 1, -1, -1))
+        return held
 
     def _root(self, owner: str) -> int:
         if owner not in self._roots:
-            self._roots[owner] = self._serial()
+            self._roots[owner] = self._new_serial()
         return self._roots[owner]
 
-    def _serial(self) -> int:
+    def _new_serial(self) -> int:
         self._next_serial += 1
         return self._next_serial
 
@@ -119,7 +151,13 @@ class Blocks:
             page = self._free.pop()
         else:
             page, _ = self._unheld.popitem(last=False)
-            del self._found[self._key_of.pop(page)]
-            del self._serial_of[page]
+            self._drop(page)
         self._holders[page] = 1
         return page
+
+    def _drop(self, page: int) -> None:
+        """What the page holds, if it is remembered, cannot be found any more."""
+        self._promised.discard(page)
+        self._serial_of.pop(page, None)
+        if page in self._key_of:
+            del self._found[self._key_of.pop(page)]

@@ -1,8 +1,8 @@
 """The engine: continuous batching over one model.
 
-Prefill caches all of a prompt but its last token. From there every request is alike: each step feeds one token per running row, the
-last of the prompt or the one drawn before, and draws the next. So there is one place where tokens are made, and a prompt that several
-requests share is computed once. A runner (`runner.py`) does the computing; the engine knows requests, order and text.
+A step feeds each running request what its cache lacks: the token drawn before, or the prompt, which may take several steps. Whatever is
+wholly fed gets its next token. So there is one place where tokens are made, and a long prompt keeps nobody waiting for long. A runner
+(`runner.py`) does the computing; the engine knows requests, order and text.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,17 +24,18 @@ class Engine:
 
     `max_batch` rows run together, each up to `max_length` tokens (default: the model's context). The model runs in eval mode and keeps
     no gradient. `runner` is the best that the model's dtype and this machine allow unless given. The model's weights may change while the
-    engine is idle: the next request follows them.
+    engine is idle: the next request follows them. At most `max_queue` requests wait for a row or for memory (None: no bound).
     """
 
     def __init__(
-        self, model: CausalLM, tokenizer: Tokenizer, max_batch: int = 64, max_length: int | None = None, runner: Runner | None = None
-    ):
+        self, model: CausalLM, tokenizer: Tokenizer, max_batch: int = 64, max_length: int | None = None, runner: Runner | None = None,
+        max_queue: int | None = None,
+    ):  # fmt: skip
         self.model, self.tokenizer = model, tokenizer
         context = model.config.max_position_embeddings
         max_length = context if max_length is None else min(max_length, context)
-        self._scheduler = Scheduler(max_batch, max_length)
         self.runner = runner or choose_runner(model, max_batch, max_length)
+        self._scheduler = Scheduler(max_batch, max_length, max_queue, self.runner.most_tokens)
         self._texts: dict[int, Detokenizer] = {}  # only of requests whose text matters before their end
         self.tokens_generated = 0
 
@@ -44,7 +45,11 @@ class Engine:
         return self._scheduler.busy
 
     def add(self, request: Request) -> int:
-        """Queues a request and returns its id. A prompt as long as the context, or with unknown tokens, raises UserError."""
+        """Queues a request and returns its id.
+
+        Raises UserError for unknown tokens, a prompt as long as the context, or more tokens than the cache holds, and QueueFullError when
+        too many requests wait.
+        """
         least, most, vocab_size = min(request.prompt_ids), max(request.prompt_ids), self.model.config.vocab_size
         if not 0 <= least <= most < vocab_size:
             raise UserError(f"prompt_ids holds {least} to {most}, but the model has {vocab_size} tokens from 0; use its own tokenizer.")
@@ -61,16 +66,21 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
-        """Admits what fits, gives every running request one token, and reports streamed text and ended requests."""
+        """Admits what fits, gives a token to every running request whose prompt is cached, and reports streamed text and ended requests.
+
+        A step that raises leaves an idle engine: every request is forgotten.
+        """
         if self.model.training:  # setting the mode walks through all modules, which costs more than a small model's step
             self.model.eval()
-        events = self._retire()
-        admitted = self._scheduler.admit(self.runner.admits)
-        if admitted:
-            self.runner.prefill(self._scheduler.running, len(admitted))
-        if self._scheduler.running:
-            events += self._decode()
-        events += self._retire()
+        try:
+            events = self._retire()
+            self._scheduler.admit(self.runner.admits)
+            if self._scheduler.running:
+                events += self._advance()
+            events += self._retire()
+        except BaseException:
+            self.reset()
+            raise
         if not self.busy:
             self.runner.rest()
         return events
@@ -103,13 +113,12 @@ class Engine:
         self.runner.reset()
         self._texts.clear()
 
-    def _decode(self) -> list[Event]:
-        """One token for every running row."""
-        running = self._scheduler.running
-        tokens, logprobs = self.runner.decode(running)
-        self.tokens_generated += len(tokens)
+    def _advance(self) -> list[Event]:
+        """One step of the runner, and what it drew."""
+        drawn = self.runner.step(self._scheduler.running)
+        self.tokens_generated += len(drawn)
         events = []
-        for sequence, token, logprob in zip(running, tokens, logprobs, strict=True):
+        for sequence, token, logprob in drawn:
             text = self._take(sequence, token, logprob)
             if sequence.request.stream:
                 events.append(Event(sequence.id, text, None))
@@ -147,5 +156,8 @@ class Engine:
             ended_by_eos = sequence.finish_reason == "stop"
             tail, text = "", self.tokenizer.decode(sequence.token_ids[: len(sequence.token_ids) - ended_by_eos])
         assert sequence.finish_reason is not None
-        completion = Completion(text, sequence.token_ids, sequence.logprobs, sequence.finish_reason, prompt_tokens=len(sequence.prompt_ids))
+        completion = Completion(
+            text, sequence.token_ids, sequence.logprobs, sequence.finish_reason,
+            prompt_tokens=len(sequence.prompt_ids), cached_tokens=sequence.cached_tokens,
+        )  # fmt: skip
         return Event(sequence.id, tail, completion)

@@ -29,6 +29,8 @@ class Request:
     """Every drawn token is a function of the logits, this number and the token's position, whatever runs beside it."""
     stream: bool = False
     """Whether every token is reported by an event, not only the end."""
+    owner: str = ""
+    """On whose behalf this is: what is cached of one owner's prompts is never used, nor its use to be noticed, by another."""
 
     def __post_init__(self) -> None:
         _require(len(self.prompt_ids) > 0, "prompt_ids", "empty", "hold at least one token, for instance the beginning-of-sequence token")
@@ -53,6 +55,9 @@ class Completion:
     reasoning: str | None = None
     """The thinking, where the caller asked for it apart; `text` is then the answer alone."""
     prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Of these, the ones that were not computed for this request: found in memory or on disk, in whole pages, or computed together with an
+    equal prompt of the same owner. The torch modules keep nothing and report 0."""
 
 
 @dataclass(frozen=True)

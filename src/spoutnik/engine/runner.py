@@ -1,5 +1,6 @@
 """What computes for the engine: torch modules everywhere, or the C++ kernels where they can run."""
 
+import logging
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
@@ -8,7 +9,9 @@ import torch
 from spoutnik.engine.kernels.build import available, library
 from spoutnik.engine.kernels.program import unsupported
 from spoutnik.engine.kernels.runner import KernelRunner
+from spoutnik.engine.scheduler import Drawn
 from spoutnik.engine.scheduler import Sequence as Running
+from spoutnik.engine.store import Store
 from spoutnik.engine.torch_runner import TorchRunner
 from spoutnik.errors import UserError
 from spoutnik.model.transformer import CausalLM
@@ -20,6 +23,9 @@ PRECISIONS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 class Runner(Protocol):
     """Computes for sequences that the scheduler has let in; the order of `running` is that of the batch."""
 
+    most_tokens: int
+    """What the memory holds of one sequence."""
+
     def wake(self) -> None:
         """Work begins after idleness: the model's weights may have changed."""
         ...
@@ -28,12 +34,11 @@ class Runner(Protocol):
         """Takes the memory that the sequence may ever need, or says that it must wait."""
         ...
 
-    def prefill(self, running: Sequence[Running], admitted: int) -> None:
-        """Caches all but the last prompt token of the last `admitted` sequences."""
-        ...
+    def step(self, running: Sequence[Running]) -> list[Drawn]:
+        """Feeds sequences what is not cached of them; returns the next tokens of those that are wholly fed.
 
-    def decode(self, running: Sequence[Running]) -> tuple[list[int], list[float]]:
-        """Feeds every sequence's last token; returns the next tokens and their log-probabilities."""
+        A sequence with tokens is given one at every step; a prompt may take several steps, however many run beside it.
+        """
         ...
 
     def release(self, ended: Sequence[Running]) -> None:
@@ -53,10 +58,14 @@ class Runner(Protocol):
         ...
 
 
-def choose_runner(model: CausalLM, max_batch: int, max_length: int, quantize: Quantization | None = None) -> Runner:
+def choose_runner(
+    model: CausalLM, max_batch: int, max_length: int, quantize: Quantization | None = None, cache_bytes: int | None = None,
+    store: Store | None = None,
+) -> Runner:  # fmt: skip
     """The kernels for float32 and bfloat16 on a CPU, where a compiler built them and they know the model; else the torch modules.
 
-    Quantised weights exist only in the kernels: where these cannot run, UserError says why.
+    Quantised weights exist only in the kernels: where these cannot run, UserError says why. See `KernelRunner` for `cache_bytes` and
+    `store`; the torch modules keep nothing between requests, and say so where a store is given.
     """
     precision = quantize or PRECISIONS.get(model.lm_head.weight.dtype)
     obstacle = unsupported(model, precision or "float32")
@@ -66,5 +75,7 @@ def choose_runner(model: CausalLM, max_batch: int, max_length: int, quantize: Qu
             raise UserError(f"This model cannot be run in {quantize}: {obstacle}. Load it without quantize.")
     on_cpu = model.lm_head.weight.device.type == "cpu"
     if precision is None or not on_cpu or obstacle is not None or not available():
+        if store is not None:
+            logging.getLogger(__name__).warning("Nothing is cached in %s: only the C++ kernels do that, and they cannot run.", store.folder)
         return TorchRunner(model, max_batch, max_length)
-    return KernelRunner(model, precision, max_batch, max_length)
+    return KernelRunner(model, precision, max_batch, max_length, cache_bytes, store)

@@ -3,6 +3,7 @@
 Rows in use are always 0..n-1, so that a batch is a slice of the cache: when a request ends, the last row moves into its place.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Items
@@ -10,6 +11,21 @@ from dataclasses import dataclass, field
 
 from spoutnik.engine.request import FinishReason, Request
 from spoutnik.errors import UserError
+
+ENDS = 32
+"""How many of the last ends the pace is measured on."""
+
+
+class QueueFullError(UserError):
+    """The line is as long as it may be. `waiting` requests are in it; a place is likely to come free in `retry_after` seconds.
+
+    `retry_after` is the mean time between the last ends of requests, None before the first.
+    """
+
+    def __init__(self, waiting: int, retry_after: float | None):
+        self.waiting, self.retry_after = waiting, retry_after
+        when = "soon" if retry_after is None else f"in about {max(1, round(retry_after))} s"
+        super().__init__(f"{waiting} requests wait already, which is all that may; try again {when}.")
 
 
 @dataclass(eq=False, slots=True)
@@ -24,6 +40,8 @@ class Sequence:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+    cached_tokens: int = 0
+    """Tokens of its prompt that were not computed for it."""
 
     def append(self, token: int, logprob: float) -> None:
         """Takes a new token."""
@@ -42,15 +60,30 @@ class Sequence:
         return len(self.prompt_ids) + len(self.token_ids) - 1
 
 
-class Scheduler:
-    """First come, first served: a waiting line and at most `max_batch` running rows, each of at most `max_length` tokens."""
+Drawn = tuple[Sequence, int, float]
+"""A sequence's next token and its log-probability."""
 
-    def __init__(self, max_batch: int, max_length: int):
-        self.max_batch, self.max_length = max_batch, max_length
+
+class Scheduler:
+    """First come, first served: a waiting line and at most `max_batch` running rows, each of at most `max_length` tokens.
+
+    At most `max_queue` wait, beside those for which a row is free already (None: no bound). `most_tokens` is what the memory holds of one
+    request (None: a whole context). `clock` gives seconds.
+    """
+
+    def __init__(
+        self, max_batch: int, max_length: int, max_queue: int | None = None, most_tokens: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):  # fmt: skip
+        self.max_batch, self.max_length, self.max_queue = max_batch, max_length, max_queue
+        self.most_tokens = max_length if most_tokens is None else most_tokens
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self._withdrawn: list[Sequence] = []
         self._next_id = 0
+        self._clock = clock
+        self._ends: deque[float] = deque(maxlen=ENDS + 1)  # when the last requests ended; the first entry is where measuring begins
+        self._short_of_memory = False
 
     @property
     def busy(self) -> bool:
@@ -58,7 +91,11 @@ class Scheduler:
         return bool(self.running or self.waiting or self._withdrawn)
 
     def add(self, request: Request) -> int:
-        """Puts a request at the end of the line and returns its id; a prompt that leaves no room in the context raises UserError."""
+        """Puts a request at the end of the line and returns its id.
+
+        Raises UserError for what can never run: a prompt that leaves no room in the context, more tokens than the memory holds. Raises
+        QueueFullError if too many wait.
+        """
         prompt_ids = tuple(request.prompt_ids)
         length = len(prompt_ids)
         if length >= self.max_length:
@@ -66,7 +103,19 @@ class Scheduler:
                 f"The prompt has {length} tokens, but the context holds {self.max_length} and must have room for at least one more; "
                 "shorten the prompt or use a model with a longer context."
             )
-        sequence = Sequence(self._next_id, request, prompt_ids, room=min(request.max_new_tokens, self.max_length - length))
+        room = min(request.max_new_tokens, self.max_length - length)
+        if length + room > self.most_tokens:
+            raise UserError(
+                f"The request may grow to {length + room} tokens ({length} of the prompt and {room} new ones), but the cache holds "
+                f"{self.most_tokens}; ask for fewer new tokens, shorten the prompt, or give the cache more memory."
+            )
+        free_rows = 0 if self._short_of_memory else self.max_batch - len(self.running)
+        if self.max_queue is not None and len(self.waiting) >= self.max_queue + free_rows:
+            raise QueueFullError(len(self.waiting), self._pace())
+        if not self.busy:
+            self._ends.clear()
+            self._ends.append(self._clock())
+        sequence = Sequence(self._next_id, request, prompt_ids, room)
         self._next_id += 1
         self.waiting.append(sequence)
         return sequence.id
@@ -94,7 +143,11 @@ class Scheduler:
         `fits` takes what the sequence will need. The first in line is never passed by: a large request must not starve.
         """
         admitted: list[Sequence] = []
-        while self.waiting and len(self.running) + len(admitted) < self.max_batch and fits(self.waiting[0]):
+        self._short_of_memory = False
+        while self.waiting and len(self.running) + len(admitted) < self.max_batch:
+            if not fits(self.waiting[0]):
+                self._short_of_memory = True
+                break
             admitted.append(self.waiting.popleft())
         self.running += admitted
         return admitted
@@ -108,6 +161,7 @@ class Scheduler:
         gone = [sequence for sequence in self.running if sequence.finish_reason is not None]
         if not gone:
             return ended, []
+        self._ends.extend([self._clock()] * len(gone))
         kept = len(self.running) - len(gone)
         gaps = [row for row in range(kept) if self.running[row].finish_reason is not None]
         movers = [row for row in range(kept, len(self.running)) if self.running[row].finish_reason is None]
@@ -116,6 +170,10 @@ class Scheduler:
             self.running[target] = self.running[source]
         del self.running[kept:]
         return ended + gone, moves
+
+    def _pace(self) -> float | None:
+        """Mean seconds between ends while there was work, up to now; None before the first."""
+        return (self._clock() - self._ends[0]) / (len(self._ends) - 1) if len(self._ends) > 1 else None
 
 
 def prefill_groups(lengths: Items[int], max_tokens: int) -> list[list[int]]:

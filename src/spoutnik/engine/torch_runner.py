@@ -6,8 +6,8 @@ import torch
 
 from spoutnik.engine.cache import SlotCache
 from spoutnik.engine.sampler import SamplingParameters, sample
+from spoutnik.engine.scheduler import Drawn, prefill_groups
 from spoutnik.engine.scheduler import Sequence as Running
-from spoutnik.engine.scheduler import prefill_groups
 from spoutnik.model.transformer import CausalLM
 
 PREFILL_TOKENS = 4096  # most token cells of one prefill call, which bounds its memory; longer prompts are cached piece by piece
@@ -18,6 +18,7 @@ class TorchRunner:
 
     def __init__(self, model: CausalLM, max_batch: int, max_length: int):
         self.model = model
+        self.most_tokens = max_length
         self._cache = SlotCache(max_batch, max_length)
         self._parameters: SamplingParameters | None = None
 
@@ -28,29 +29,9 @@ class TorchRunner:
         """Every row that the scheduler has may be used."""
         return True
 
-    def prefill(self, running: Sequence[Running], admitted: int) -> None:
-        """Caches all but the last prompt token of the rows admitted last. Of rows with the same prompt, one is computed."""
-        self._parameters = None
-        row_of_prompt: dict[tuple[int, ...], int] = {}
-        computed: list[int] = []
-        copied: list[tuple[int, int]] = []
-        for row, sequence in enumerate(running):
-            source = row_of_prompt.setdefault(sequence.prompt_ids, row)
-            if row >= len(running) - admitted and len(sequence.prompt_ids) > 1:
-                if source == row:
-                    computed.append(row)
-                else:
-                    copied.append((source, row))
-        lengths = [len(running[row].prompt_ids) - 1 for row in computed]
-        for group in prefill_groups(lengths, PREFILL_TOKENS):
-            rows = [computed[index] for index in group]
-            self._prefill_together([running[row].prompt_ids[:-1] for row in rows], rows, lengths[group[0]])
-        if copied:
-            length = max(len(running[row].prompt_ids) - 1 for _, row in copied)
-            self._cache.copy_rows([source for source, _ in copied], [target for _, target in copied], length)
-
-    def decode(self, running: Sequence[Running]) -> tuple[list[int], list[float]]:
-        """The next token of every sequence and its log-probability."""
+    def step(self, running: Sequence[Running]) -> list[Drawn]:
+        """Caches new prompts but for their last token, then feeds every sequence's newest token and draws the next."""
+        self._prefill(running)
         positions = [sequence.last_position for sequence in running]
         ids_B1 = torch.tensor([sequence.last_token for sequence in running], device=self._device)[:, None]
         positions_B1 = torch.tensor(positions, device=self._device)[:, None]
@@ -58,7 +39,8 @@ class TorchRunner:
         logits_BV = self.model.head(self.model.hidden(ids_B1, positions_B1, self._cache)[:, -1])
         if self._parameters is None:
             self._parameters = SamplingParameters.of([sequence.request for sequence in running], self._device)
-        return sample(logits_BV, self._parameters, [position + 1 for position in positions])
+        tokens, logprobs = sample(logits_BV, self._parameters, [position + 1 for position in positions])
+        return list(zip(running, tokens, logprobs, strict=True))
 
     def changed(self, running: Sequence[Running], moves: Sequence[tuple[int, int]]) -> None:
         """Rows ended; `moves` (from row, to row) close the gaps."""
@@ -78,6 +60,29 @@ class TorchRunner:
     def reset(self) -> None:
         """Gives the cache's memory back."""
         self._cache.clear()
+
+    def _prefill(self, running: Sequence[Running]) -> None:
+        """Of rows with the same prompt and owner, one is computed."""
+        if all(sequence.token_ids for sequence in running):
+            return
+        self._parameters = None
+        row_of_prompt: dict[tuple[str, tuple[int, ...]], int] = {}
+        computed: list[int] = []
+        copied: list[tuple[int, int]] = []
+        for row, sequence in enumerate(running):
+            source = row_of_prompt.setdefault((sequence.request.owner, sequence.prompt_ids), row)
+            if not sequence.token_ids and len(sequence.prompt_ids) > 1:
+                if source == row:
+                    computed.append(row)
+                else:
+                    copied.append((source, row))
+        lengths = [len(running[row].prompt_ids) - 1 for row in computed]
+        for group in prefill_groups(lengths, PREFILL_TOKENS):
+            rows = [computed[index] for index in group]
+            self._prefill_together([running[row].prompt_ids[:-1] for row in rows], rows, lengths[group[0]])
+        if copied:
+            length = max(len(running[row].prompt_ids) - 1 for _, row in copied)
+            self._cache.copy_rows([source for source, _ in copied], [target for _, target in copied], length)
 
     def _prefill_together(self, prompts: Sequence[tuple[int, ...]], rows: Sequence[int], length: int) -> None:
         """One group, padded on the right to `length` tokens. Padding lands in cells that are overwritten before they are read."""

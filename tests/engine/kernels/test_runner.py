@@ -1,73 +1,139 @@
 """The kernel runner computes what is new, shares what is known, follows the weights, and never runs out of pages."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from tiny_models import randomise, tiny_model
 
 from spoutnik.engine.generator import Engine
-from spoutnik.engine.kernels.runner import KernelRunner
+from spoutnik.engine.kernels.build import PAGE
+from spoutnik.engine.kernels.native import NativeEngine
+from spoutnik.engine.kernels.runner import STEP_ROWS, KernelRunner
 from spoutnik.engine.request import Request
+from spoutnik.engine.store import Store
+from spoutnik.errors import UserError
 from spoutnik.text.tokenizer import train_bpe
 
 TOKENIZER = train_bpe(["the cat sat on the mat and the dog ran, 1 2 3 four five. " * 20], vocab_size=320)
 PROMPT = (TOKENIZER.encode("the cat sat on the mat and the dog ran, ") * 9)[:75]
+LONG = (np.random.default_rng(0).integers(5, TOKENIZER.vocab_size, 2 * STEP_ROWS + 100)).tolist()
 
 
-def engine(precision="float32", max_batch=4, cache_bytes=1 << 30, family="llama-3", std=0.12):
-    model = tiny_model(family, vocab_size=TOKENIZER.vocab_size, max_position_embeddings=128)
-    randomise(model, std=std)
-    runner = KernelRunner(model, precision, max_batch, 128, cache_bytes)
-    return Engine(model, TOKENIZER, max_batch, 128, runner)
+def engine(precision="float32", max_batch=4, pages=None, family="llama-3", std=0.12, length=128, store=None, seed=0):
+    model = tiny_model(family, vocab_size=TOKENIZER.vocab_size, max_position_embeddings=length)
+    randomise(model, seed, std=std)
+    runner = KernelRunner(model, precision, max_batch, length, store=store)
+    if pages is not None:
+        runner = KernelRunner(model, precision, max_batch, length, pages * len(runner._engine.page(0)), store)
+    return Engine(model, TOKENIZER, max_batch, length, runner)
+
+
+def drawn(completions):
+    """What does not depend on the cache."""
+    return [replace(completion, cached_tokens=0) for completion in completions]
+
+
+def run(running):
+    """Steps until nothing is left; the completions by request."""
+    events = []
+    while running.busy:
+        events += running.step()
+    return {event.request_id: event.completion for event in events if event.completion}
 
 
 @pytest.fixture
-def computed(monkeypatch):
-    """Counts the prompt tokens that are computed."""
+def fed(monkeypatch):
+    """The rows that each call of the kernels computes."""
     seen = []
-    original = KernelRunner._cache_chunks
-    monkeypatch.setattr(
-        KernelRunner,
-        "_cache_chunks",
-        lambda self, chunks: (seen.append(sum(len(chunk.tokens) for chunk in chunks)), original(self, chunks)),
-    )
+    original = NativeEngine.run
+    monkeypatch.setattr(NativeEngine, "run", lambda self, tokens, *rest: (seen.append(len(tokens)), original(self, tokens, *rest))[1])
     return seen
 
 
 @pytest.mark.parametrize("family", ["llama-3", "deepseek-v3"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8", "int4"])
-def test_a_prompt_found_in_the_cache_gives_the_same_bits_as_one_computed(family, precision, computed):
+def test_a_prompt_found_in_the_cache_gives_the_same_bits_as_one_computed(family, precision, fed):
     running = engine(precision, family=family)
     (first,) = running.generate([Request(PROMPT, 12, seed=3)])
     (again,) = running.generate([Request(PROMPT, 12, seed=3)])
-    assert computed == [74, 10]
-    assert again == first
+    assert fed == [75, *[1] * 11, 75 - 2 * PAGE, *[1] * 11]
+    assert again == replace(first, cached_tokens=2 * PAGE)
     longer = Request([*PROMPT, *first.token_ids, 5, 6], 6, seed=4)
     (cached,) = running.generate([longer])
-    (fresh,) = engine(precision, family=family).generate([longer])
-    assert cached == fresh
-    assert computed == [74, 10, 24, 88], "what was generated is found, too"
+    assert cached.cached_tokens == 2 * PAGE, "86 tokens were cached, of which 64 are whole pages"
+    assert drawn([cached]) == engine(precision, family=family).generate([longer])
 
 
-def test_samples_of_one_prompt_compute_it_once(computed):
+def test_what_was_generated_is_found_too():
+    running = engine()
+    (first,) = running.generate([Request(PROMPT, 22)])
+    (second,) = running.generate([Request([*PROMPT, *first.token_ids, 5], 2)])
+    assert second.cached_tokens == 3 * PAGE
+
+
+def test_samples_of_one_prompt_compute_it_once(fed):
     requests = [Request(PROMPT, 8, seed=seed) for seed in range(4)]
     together = engine().generate(requests)
-    assert computed == [74]
-    assert together == [engine().generate([request])[0] for request in requests]
+    assert fed == [75, *[4] * 7]
+    assert [completion.cached_tokens for completion in together] == [0, 75, 75, 75]
+    assert drawn(together) == [engine().generate([request])[0] for request in requests]
 
 
-def test_after_the_weights_changed_nothing_old_is_used(computed):
+def test_an_owner_neither_uses_nor_notices_what_another_cached(fed):
     running = engine()
+    mine, theirs = Request(PROMPT, 2, owner="mine"), Request(PROMPT, 2, owner="theirs")
+    together = running.generate([mine, theirs])
+    assert fed == [150, 2]
+    assert [completion.cached_tokens for completion in together] == [0, 0]
+    assert running.generate([theirs, Request(PROMPT, 2)])[0].cached_tokens == 2 * PAGE
+    assert fed[2:] == [75 - 2 * PAGE + 75, 2]
+
+
+@pytest.mark.parametrize("family", ["llama-3", "deepseek-v3", "mistral"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_a_long_prompt_does_not_stop_who_runs_and_changes_no_bit(family, precision, fed):
+    requests = [Request(PROMPT, 9, seed=1, stream=True), Request(LONG, 3, seed=2), Request(LONG[:700], 3, seed=3), Request(PROMPT[::-1], 3)]
+    alone = [engine(precision, family=family, length=2048).generate([request])[0] for request in requests]
+    fed.clear()
+    running = engine(precision, family=family, length=2048)
+    first = running.add(requests[0])
+    running.step()
+    ids = [first, *(running.add(request) for request in requests[1:])]
+    events = [running.step() for _ in range(3)]
+    assert all(event.request_id == first for step in events for event in step)
+    assert [len(step) for step in events] == [1, 1, 1], "a token in each step"
+    completions = run(running)
+    assert fed[:4] == [75, STEP_ROWS, STEP_ROWS, 1 + 102 + 700 - 672 + 75]
+    assert drawn(completions[request_id] for request_id in ids) == alone
+    assert completions[ids[2]].cached_tokens == 672, "pages that the prompt before it had filled"
+
+
+def test_a_prompt_goes_on_where_a_cancelled_one_left_its_pages(fed):
+    request = Request(LONG, 3, seed=2)
+    (alone,) = engine(length=2048).generate([request])
+    fed.clear()
+    running = engine(length=2048)
+    first, second = running.add(request), running.add(request)
+    running.step()
+    running.cancel(first)
+    completions = run(running)
+    assert completions[first].finish_reason == "cancelled"
+    assert completions[second] == replace(alone, cached_tokens=STEP_ROWS)
+    assert fed == [STEP_ROWS, STEP_ROWS, 100, 1, 1]
+
+
+def test_after_the_weights_changed_nothing_old_is_used(tmp_path):
+    def changed(running):
+        with torch.no_grad():
+            for parameter in running.model.parameters():
+                parameter.mul_(1.1)
+        return running
+
+    running = engine(store=Store(tmp_path))
     running.generate([Request(PROMPT, 4)])
-    with torch.no_grad():
-        for parameter in running.model.parameters():
-            parameter.mul_(1.1)
-    (after,) = running.generate([Request(PROMPT, 4)])
-    assert computed == [74, 74]
-    fresh = engine(std=0.12)
-    with torch.no_grad():
-        for parameter in fresh.model.parameters():
-            parameter.mul_(1.1)
-    assert after == fresh.generate([Request(PROMPT, 4)])[0]
+    assert changed(running).generate([Request(PROMPT, 4)]) == changed(engine()).generate([Request(PROMPT, 4)])
 
 
 def test_a_fused_optimiser_does_not_go_unnoticed():
@@ -83,18 +149,29 @@ def test_a_fused_optimiser_does_not_go_unnoticed():
 
 
 def test_requests_wait_for_pages_and_all_end():
-    small = engine(cache_bytes=1)  # room for one sequence of the full length
-    assert small.runner.blocks.pages == 4
+    small = engine(pages=4)
     requests = [Request([*PROMPT[:40], 5 + index], 30, seed=index) for index in range(5)]
-    assert small.generate(requests) == engine().generate(requests)
+    assert drawn(small.generate(requests)) == drawn(engine().generate(requests))
     assert small.runner.blocks.available == 4
 
 
+def test_a_request_that_could_never_fit_is_refused_at_once_with_the_numbers():
+    small = engine(pages=3)
+    with pytest.raises(UserError, match=r"97 tokens \(75 of the prompt and 22 new ones\), but the cache holds 96"):
+        small.add(Request(PROMPT, 22))
+    assert not small.busy
+    assert len(small.generate([Request(PROMPT, 21)])[0].token_ids) == 21
+
+
 def test_cancelled_requests_give_their_pages_back_within_a_step():
-    running = engine()
+    running = engine(length=2048)
     everything = running.runner.blocks.available
-    ids = [running.add(Request(PROMPT, 40, seed=index)) for index in range(6)]
+    ids = [running.add(Request(PROMPT, 40, seed=index)) for index in range(3)]
     running.step()
+    ids += [running.add(Request(LONG, 40)), running.add(Request(PROMPT, 40))]
+    running.step()
+    assert len(running._scheduler.waiting) == 1
+    assert running.runner.blocks.available < everything
     for request_id in ids:
         running.cancel(request_id)
     running.step()
@@ -102,7 +179,7 @@ def test_cancelled_requests_give_their_pages_back_within_a_step():
     assert running.runner.blocks.available == everything
 
 
-def test_a_failure_leaves_nothing_that_is_trusted(computed):
+def test_a_failure_leaves_nothing_that_is_trusted(fed):
     running = engine()
 
     def interrupt(ended, tokens):
@@ -112,4 +189,81 @@ def test_a_failure_leaves_nothing_that_is_trusted(computed):
         running.generate([Request(PROMPT, 9)], progress=interrupt)
     assert not running.busy
     running.generate([Request(PROMPT, 4)])
-    assert computed == [74, 74]
+    assert fed == [75, 75, 1, 1, 1]
+    assert running.runner.blocks.available == running.runner.blocks.pages
+
+
+def test_once_the_weights_are_mended_no_nan_is_left_in_any_page():
+    running = engine()
+    weight = running.model.model.layers[0].self_attn.v_proj.weight
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight[0] = torch.nan
+    with pytest.raises(UserError, match="not finite"):
+        running.generate([Request(PROMPT, 4)])
+    with torch.no_grad():
+        weight.copy_(kept)
+    assert running.generate([Request(PROMPT[:20], 4)]) == engine().generate([Request(PROMPT[:20], 4)])
+
+
+@pytest.mark.parametrize("family", ["llama-3", "deepseek-v3"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8", "int4"])
+def test_after_a_restart_a_prompt_is_read_from_disk_to_the_same_bits(family, precision, tmp_path, fed):
+    request = Request(PROMPT, 5, seed=3)
+    store = Store(tmp_path)
+    (before,) = engine(precision, family=family, store=store).generate([request])
+    store.close()
+    restarted = engine(precision, family=family, store=Store(tmp_path))
+    (after,) = restarted.generate([request])
+    assert fed == [75, 1, 1, 1, 1, 75 - 2 * PAGE, 1, 1, 1, 1]
+    assert after == replace(before, cached_tokens=2 * PAGE)
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"precision": "bfloat16"}, {"length": 160}])
+def test_another_model_reads_nothing(other, tmp_path):
+    store = Store(tmp_path)
+    engine(store=store).generate([Request(PROMPT, 2)])
+    store.close()
+    (completion,) = engine(store=Store(tmp_path), **other).generate([Request(PROMPT, 2)])
+    assert completion.cached_tokens == 0
+
+
+def test_on_disk_too_an_owner_finds_only_what_is_its_own(tmp_path):
+    store = Store(tmp_path)
+    engine(store=store).generate([Request(PROMPT, 2, owner="mine")])
+    store.close()
+    restarted = engine(store=Store(tmp_path))
+    assert restarted.generate([Request(PROMPT, 2, owner="theirs")])[0].cached_tokens == 0
+    assert restarted.generate([Request(PROMPT, 2, owner="mine")])[0].cached_tokens == 2 * PAGE
+
+
+def test_a_damaged_page_is_computed_again(tmp_path, caplog):
+    request = Request(PROMPT, 5, seed=3)
+    store = Store(tmp_path)
+    (before,) = engine("bfloat16", store=store).generate([request])
+    store.close()
+    second = max(store.folder.glob("*.page"), key=lambda path: path.stat().st_size)
+    content = bytearray(second.read_bytes())
+    content[-200:-100] = b"\xff" * 100  # NaN in any format
+    second.write_bytes(content)
+    restarted = engine("bfloat16", store=Store(tmp_path))
+    (after,) = restarted.generate([request])
+    assert after == replace(before, cached_tokens=PAGE)
+    assert "damaged" in caplog.text
+
+
+def test_a_step_reads_only_so_much_from_disk_and_those_who_run_go_on(tmp_path, monkeypatch, fed):
+    request = Request(LONG, 3, seed=2)
+    store = Store(tmp_path)
+    (before,) = engine(length=2048, store=store).generate([request])
+    store.close()
+    fed.clear()
+    restarted = engine(length=2048, store=Store(tmp_path))
+    monkeypatch.setattr("spoutnik.engine.prompts.READ_BYTES", 20 * len(restarted.runner._engine.page(0)))
+    running = restarted.add(Request(PROMPT, 9))
+    restarted.step()
+    first = restarted.add(request)
+    completions = run(restarted)
+    assert fed[:4] == [75, 1, 1 + 100 - 3 * PAGE, 2]
+    assert completions[first] == replace(before, cached_tokens=1024 + 3 * PAGE)
+    assert len(completions[running].token_ids) == 9

@@ -36,7 +36,7 @@ def library(march: str = "native") -> ctypes.CDLL:
     found = compiler()
     if found is None:
         raise UserError("The fast kernels need a C++ compiler and found none (tried $CXX, c++, g++, clang++); install one, such as g++.")
-    built = _cache_directory() / f"{_fingerprint(found, march)}.so"
+    built = _cache_directory() / f"{fingerprint(found, march)}.so"
     if not built.exists():
         _compile(found, march, built)
     return ctypes.CDLL(str(built))
@@ -65,7 +65,8 @@ def _cache_directory() -> Path:
     return Path(root) / "spoutnik" / "kernels"
 
 
-def _fingerprint(compiler: str, march: str) -> str:
+def fingerprint(compiler: str, march: str = "native") -> str:
+    """Different for builds that may differ in a bit of what they compute."""
     digest = hashlib.blake2b(digest_size=12)
     for path in sorted([*HERE.glob("*.cpp"), *HERE.glob("*.h")]):
         digest.update(path.read_bytes())

@@ -8,12 +8,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spoutnik.engine.blocks import Blocks, Table
+from spoutnik.engine.blocks import Blocks
 from spoutnik.engine.kernels.build import PAGE
+from spoutnik.engine.kernels.fingerprint import fingerprint
 from spoutnik.engine.kernels.native import DRAW, Chunk, NativeEngine, layout
 from spoutnik.engine.kernels.program import cache_shape, write_program
+from spoutnik.engine.prompts import Piece, Prompts
 from spoutnik.engine.sampler import MASK64, uniforms
+from spoutnik.engine.scheduler import Drawn
 from spoutnik.engine.scheduler import Sequence as Running
+from spoutnik.engine.shelf import Shelf
+from spoutnik.engine.store import Store
 from spoutnik.errors import UserError
 from spoutnik.model.transformer import CausalLM
 
@@ -28,8 +33,9 @@ SAMPLED = 64
 
 @dataclass
 class _Rows:
-    """What a decode step needs besides the newest tokens; see `layout`."""
+    """One token of each sequence that has its whole prompt cached, as `NativeEngine.run` wants them."""
 
+    sequences: list[Running]
     table: NDArray[np.int32]
     pages: NDArray[np.int32]
     draws: NDArray[np.void]
@@ -39,19 +45,27 @@ class _Rows:
 class KernelRunner:
     """`precision` is that of weights, of activations in products, and of the cache: float32, bfloat16, int8 or int4.
 
-    With integer weights the cache is bfloat16, activations are rounded to 8 bits in groups of 32, and with int4 the head is int8. Router,
-    norms, sums and softmax are float32 always. A row's results do not depend on the other rows of a step, nor on how a prompt is cut.
+    With integer weights the cache is bfloat16, activations are rounded to 15 bits, and with int4 the head is int8. Router, norms, sums and
+    softmax are float32 always. A row's results do not depend on the other rows of a step, nor on how a prompt is cut.
+
+    The cache takes `cache_bytes` of memory at most, and no sequence may need more (None: 2 GiB, or one sequence of the full length if that
+    is more). With a `store`, pages of prompts are also kept on disk.
     """
 
-    def __init__(self, model: CausalLM, precision: str, max_batch: int, max_length: int, cache_bytes: int = CACHE_BYTES):
-        self._model, self._engine = model, NativeEngine()
+    def __init__(
+        self, model: CausalLM, precision: str, max_batch: int, max_length: int, cache_bytes: int | None = None, store: Store | None = None
+    ):
+        self._model, self._engine, self._store = model, NativeEngine(), store
         self._program = write_program(model, self._engine, precision, max(STEP_ROWS, max_batch), max_batch, max_length)
         self._versions, self._values = self._look()
         shape = (precision != "float32", model.config.num_hidden_layers, *cache_shape(model))
-        of_one = -(-max_length // PAGE)
-        self.blocks = Blocks(max(min(max_batch * of_one, cache_bytes // self._engine.page_bytes(*shape)), of_one), PAGE)
+        page_bytes, of_one = self._engine.page_bytes(*shape), -(-max_length // PAGE)
+        allowed = max(CACHE_BYTES // page_bytes, of_one) if cache_bytes is None else cache_bytes // page_bytes
+        self.blocks = Blocks(min(max_batch * of_one, allowed), PAGE)
+        self.most_tokens = self.blocks.pages * PAGE
         self._engine.cache(*shape, self.blocks.pages)
-        self._tables: dict[int, Table] = {}
+        self._prompts = Prompts(self.blocks, self._engine.page)
+        self._open_shelf()
         self._rows: _Rows | None = None
 
     def wake(self) -> None:
@@ -61,50 +75,36 @@ class KernelRunner:
             self._program.refresh()
             self.blocks.forget()
             self._versions, self._values = versions, values
+            self._open_shelf()
 
     def admits(self, sequence: Running) -> bool:
         """Takes all the pages that the sequence may ever need, or says no."""
-        prompt = sequence.prompt_ids[:-1]
-        table = self.blocks.acquire(prompt, len(sequence.prompt_ids) + sequence.room)
-        if table is None:
-            return False
-        self._tables[sequence.id] = table
-        # Remembered before they are filled: whoever finds these pages reads them after this sequence's prefill, which is in this same step.
-        self.blocks.remember(table, prompt)
-        return True
+        return self._prompts.admit(sequence)
 
-    def prefill(self, running: Sequence[Running], admitted: int) -> None:
-        """Caches all but the last prompt token of the sequences admitted last. Of equal prompts the last, partial page is computed once."""
-        computed: dict[tuple[int, ...], Running] = {}
-        copies: list[tuple[int, int]] = []
-        chunks: list[Chunk] = []
-        for sequence in running[len(running) - admitted :]:
-            table, prompt = self._tables[sequence.id], sequence.prompt_ids[:-1]
-            source = computed.setdefault(sequence.prompt_ids, sequence)
-            partial = len(prompt) // PAGE
-            if source is not sequence and table.cached == partial * PAGE:
-                if partial * PAGE < len(prompt):
-                    copies.append((self._tables[source.id].pages[partial], table.pages[partial]))
-                continue
-            for start in range(table.cached, len(prompt), CHUNK_ROWS):
-                tokens = prompt[start : start + CHUNK_ROWS]
-                chunks.append(Chunk(tokens, start, table.pages[: (start + len(tokens) - 1) // PAGE + 1]))
-        self._cache_chunks(chunks)
-        for source_page, target_page in copies:
-            self._engine.page(target_page)[:] = self._engine.page(source_page)
+    def step(self, running: Sequence[Running]) -> list[Drawn]:
+        """One call: a token of every sequence that has its prompt cached, and with the rows that are left, prompts in the order they came.
 
-    def decode(self, running: Sequence[Running]) -> tuple[list[int], list[float]]:
-        """The next token of every sequence and its log-probability."""
-        if self._rows is None or len(self._rows.seeds) != len(running):
-            self._rows = self._lay_out(running)
+        A call reads what it writes, layer by layer, so that pieces of one prompt, and of prompts that share pages, may lie in one call.
+        """
+        if self._rows is None:
+            self._rows = self._lay_out([sequence for sequence in running if sequence.id not in self._prompts.unfinished])
         rows = self._rows
-        rows.table[:, 2] = positions = [sequence.last_position for sequence in running]
-        rows.draws["uniform"] = uniforms(rows.seeds, [position + 1 for position in positions])
-        tokens = np.array([sequence.last_token for sequence in running], dtype=np.int32)
-        drawn, _ = self._engine.run(tokens, rows.table, rows.pages, rows.table[:, 0].copy(), rows.draws)
+        rows.table[:, 2] = [sequence.last_position for sequence in rows.sequences]
+        tokens = np.array([sequence.last_token for sequence in rows.sequences], dtype=np.int32)
+        picked = rows.table[:, 0].copy()
+        pieces = self._prompts.plan(self._engine.most_rows - len(tokens)) if self._prompts.unfinished else []
+        if pieces:
+            rows, tokens, picked = self._with_pieces(rows, tokens, picked, pieces)
+        if not len(tokens):
+            return []  # every prompt is still being read from disk
+        rows.draws["uniform"] = uniforms(rows.seeds, [sequence.last_position + 1 for sequence in rows.sequences])
+        drawn, _ = self._engine.run(tokens, rows.table, rows.pages, picked, rows.draws)
         if (drawn["token"] < 0).any():
             raise UserError("The model's logits are not finite, so no token can be drawn; check its weights for NaN or infinity.")
-        return drawn["token"].tolist(), drawn["logprob"].tolist()
+        self._prompts.finish(pieces)
+        if any(piece.complete for piece in pieces):
+            self._rows = None
+        return list(zip(rows.sequences, drawn["token"].tolist(), drawn["logprob"].tolist(), strict=True))
 
     def changed(self, running: Sequence[Running], moves: Sequence[tuple[int, int]]) -> None:
         """Rows ended or moved: pages stay where they are."""
@@ -113,10 +113,7 @@ class KernelRunner:
     def release(self, ended: Sequence[Running]) -> None:
         """Gives pages back; what they hold stays findable until the room is needed."""
         for sequence in ended:
-            table = self._tables.pop(sequence.id, None)
-            if table is not None:
-                self.blocks.remember(table, [*sequence.prompt_ids, *sequence.token_ids][: sequence.last_position])
-                self.blocks.release(table)
+            self._prompts.release(sequence)
 
     def rest(self) -> None:
         """Nothing runs: the cache stays for prompts to come."""
@@ -124,33 +121,49 @@ class KernelRunner:
     def reset(self) -> None:
         """Something failed: nothing that is cached is trusted any more."""
         self._rows = None
-        for table in self._tables.values():
-            self.blocks.release(table)
-        self._tables.clear()
-        self.blocks.forget()
+        self._prompts.reset()
 
-    def _cache_chunks(self, chunks: Sequence[Chunk]) -> None:
-        batch: list[Chunk] = []
-        rows = 0
-        for chunk in chunks:
-            if rows + len(chunk.tokens) > STEP_ROWS:
-                self._engine.step(batch, [], np.empty(0, DRAW))
-                batch, rows = [], 0
-            batch.append(chunk)
-            rows += len(chunk.tokens)
-        if batch:
-            self._engine.step(batch, [], np.empty(0, DRAW))
-
-    def _lay_out(self, running: Sequence[Running]) -> _Rows:
-        """All of a decode step that stays the same while the same sequences run."""
-        requests = [sequence.request for sequence in running]
-        draws = np.zeros(len(running), DRAW)
+    def _lay_out(self, sequences: list[Running]) -> _Rows:
+        """All of a step that stays the same while the same sequences draw."""
+        requests = [sequence.request for sequence in sequences]
+        draws = np.zeros(len(sequences), DRAW)
         draws["top_p"] = [request.top_p for request in requests]
         draws["temperature"] = [request.temperature for request in requests]
         draws["top_k"] = [min(request.top_k, 2**31 - 1) for request in requests]
         draws["forced"] = -1
-        table, pages = layout([Chunk((0,), 0, self._tables[sequence.id].pages) for sequence in running])
-        return _Rows(table, pages, draws, np.array([request.seed & MASK64 for request in requests], dtype=np.uint64))
+        table, pages = layout([Chunk((0,), 0, self._prompts.tables[sequence.id].pages) for sequence in sequences])
+        return _Rows(sequences, table, pages, draws, np.array([request.seed & MASK64 for request in requests], dtype=np.uint64))
+
+    def _with_pieces(
+        self, rows: _Rows, tokens: NDArray[np.int32], picked: NDArray[np.int32], pieces: Sequence[Piece]
+    ) -> tuple[_Rows, NDArray[np.int32], NDArray[np.int32]]:
+        """Puts pieces of prompts behind the rows; of a complete prompt the last row is picked, once for each of its company."""
+        chunks: list[Chunk] = []
+        beginners: list[Running] = []
+        last_rows: list[int] = []
+        count = len(tokens)
+        for piece in pieces:
+            pages = self._prompts.tables[piece.sequence.id].pages
+            for start in range(piece.start, piece.end, CHUNK_ROWS):
+                end = min(start + CHUNK_ROWS, piece.end)
+                chunks.append(Chunk(piece.sequence.prompt_ids[start:end], start, pages[: (end - 1) // PAGE + 1]))
+            count += piece.end - piece.start
+            if piece.complete:
+                beginners += [piece.sequence, *piece.company]
+                last_rows += [count - 1] * (1 + len(piece.company))
+        new, (table, table_pages) = self._lay_out(beginners), layout(chunks)
+        table[:, 0] += len(tokens)
+        table[:, 3] += len(rows.pages)
+        mixed = _Rows(
+            rows.sequences + beginners, np.concatenate([rows.table, table]), np.concatenate([rows.pages, table_pages]),
+            np.concatenate([rows.draws, new.draws]), np.concatenate([rows.seeds, new.seeds]),
+        )  # fmt: skip
+        fed = np.fromiter((token for chunk in chunks for token in chunk.tokens), np.int32)
+        return mixed, np.concatenate([tokens, fed]), np.concatenate([picked, np.array(last_rows, dtype=np.int32)])
+
+    def _open_shelf(self) -> None:
+        if self._store is not None:
+            self._prompts.shelf = Shelf(self._store, fingerprint(self._model, self._program), PAGE, len(self._engine.page(0)))
 
     def _look(self) -> tuple[list[tuple[int, int]], Tensor]:
         """What tells changed weights from unchanged ones: version counters, and some values of every tensor.
