@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spoutnik.engine.kernels.build import PAGE
+from spoutnik.engine.kernels.build import PAGE, processor
 from spoutnik.engine.kernels.native import DRAW, FORMATS, Chunk, Ending, Kind, NativeEngine, Operation, Space
 from spoutnik.engine.kernels.program import in_turns
 
@@ -110,6 +110,16 @@ def test_a_row_has_the_same_bits_in_any_batch_and_with_any_number_of_threads(pre
     for rows in (range(1), range(5, 7), range(11, 24)):
         chunk = run(x_TI[rows.start : rows.stop], product(precision, weight_OI), 83, march, 1)
         assert torch.equal(together[rows.start : rows.stop], chunk)
+
+
+@pytest.mark.skipif("avx512_vnni" not in processor(), reason="this processor runs no build with AVX-512 and without tiles")
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_tiles_and_vectors_give_the_same_bits(precision):
+    torch.manual_seed(5)
+    x_TI, weight_OI = torch.randn(40, 200) * torch.logspace(-3, 3, 40)[:, None], torch.randn(83, 200)
+    for rows in (1, 3, 5, 8, 17, 40):
+        found = [run(x_TI[:rows], product(precision, weight_OI), 83, march) for march in ("native", "cascadelake")]
+        assert torch.equal(*found)
 
 
 @every_build

@@ -10,6 +10,7 @@ namespace {
 constexpr int VECTOR_ROWS = 6;               // of scores or outputs that are kept in vector registers together
 constexpr int MOST_ROWS = 2 * TILE_ROWS;     // in tile registers
 constexpr int PANELS = PAGE / LANES;         // of keys a page
+constexpr int SKEW = 32;                     // between rows of scores or weights: rows a power of two apart would share few lines of the cache
 
 template <class T> using Value = typename T::value;
 
@@ -174,7 +175,7 @@ template <bool BOTH> void score_tiles(const Work<BFloat16>& w, int page, const u
 
 // Weighted values of 16 rows (32 if BOTH) in channels of one panel or two (of the last one twice), over all pages: into [32][32] floats.
 template <bool BOTH> void blend_tiles(const Work<BFloat16>& w, int first_page, int pages, int channel, int next, float* sums) {
-  const long stride = (long)pages * PAGE;
+  const long stride = (long)pages * PAGE + SKEW;
   _tile_zero(0); _tile_zero(1);
   if constexpr (BOTH) { _tile_zero(2); _tile_zero(3); }
   for (int page = first_page; page < pages; page++) {
@@ -192,17 +193,17 @@ template <bool BOTH> void blend_tiles(const Work<BFloat16>& w, int first_page, i
 }
 
 void attend_tiles(const Work<BFloat16>& w, int first, int rows, int first_page, int pages, Ahead& ahead) {
-  const long padded = (long)pages * PAGE;
+  const long padded = (long)pages * PAGE, stride = padded + SKEW;
   const bool both = rows > TILE_ROWS;
   const uint16_t* query = w.query + (long)first * w.cache.keys();
   const int lines = ahead.lines() / (2 * (pages - first_page)) + 1;
   for (int page = first_page; page < pages; page++) {
-    both ? score_tiles<true>(w, page, query, w.scores + page * PAGE, padded) : score_tiles<false>(w, page, query, w.scores + page * PAGE, padded);
+    both ? score_tiles<true>(w, page, query, w.scores + page * PAGE, stride) : score_tiles<false>(w, page, query, w.scores + page * PAGE, stride);
     ahead.fetch(lines);
   }
   float inverse[MOST_ROWS];
   for (int r = 0; r < rows; r++, ahead.fetch(lines))
-    inverse[r] = soften<BFloat16>(w.scores + r * padded, w.from(first + r), w.until(first + r), padded, w.a.scale, w.weights + r * padded);
+    inverse[r] = soften<BFloat16>(w.scores + r * stride, w.from(first + r), w.until(first + r), padded, w.a.scale, w.weights + r * stride);
   alignas(64) float sums[MOST_ROWS * 32];
   for (int channel = 0; channel < w.cache.panels() * LANES; channel += 2 * LANES) {
     const int next = std::min(channel + LANES, (w.cache.panels() - 1) * LANES);
@@ -226,7 +227,7 @@ template <class T> void attend_as(const Cache& cache, const Attention& a, const 
   for (int first = 0; first < rows; first += most) {
     const int count = std::min(most, rows - first), pages = (w.until(first + count - 1) - 1) / PAGE + 1;
     const int first_page = w.from(first) / PAGE;  // pages that a window hides from every row would give exactly 0
-    w.weights = (Value<T>*)(w.scores + (long)(on_tiles && count > TILE_ROWS ? MOST_ROWS : TILE_ROWS) * pages * PAGE);
+    w.weights = (Value<T>*)(w.scores + (long)(on_tiles && count > TILE_ROWS ? MOST_ROWS : TILE_ROWS) * (pages * PAGE + SKEW));
 #if defined(SPOUTNIK_TILES)
     if constexpr (T::step == 2) {
       if (on_tiles) {
@@ -268,7 +269,7 @@ void remember_as(const Cache& cache, const Chunk& chunk, int row, int layer, con
 }  // namespace
 
 size_t scratch_floats(const Cache& cache, int query_heads, int chunk_rows, int most_tokens) {
-  const size_t padded = (size_t)(most_tokens / PAGE + 1) * PAGE, rows = (size_t)query_heads / cache.heads * chunk_rows + TILE_ROWS;
+  const size_t padded = (size_t)(most_tokens / PAGE + 1) * PAGE + SKEW, rows = (size_t)query_heads / cache.heads * chunk_rows + TILE_ROWS;
   return rows * cache.keys() + 2 * MOST_ROWS * padded + LANES;
 }
 

@@ -71,12 +71,12 @@ def fingerprint(compiler: str, march: str = "native") -> str:
     for path in sorted([*HERE.glob("*.cpp"), *HERE.glob("*.h")]):
         digest.update(path.read_bytes())
     version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
-    for part in (version, " ".join(FLAGS).encode(), march.encode(), _processor().encode()):
+    for part in (version, " ".join(FLAGS).encode(), march.encode(), processor().encode()):
         digest.update(part)
     return digest.hexdigest()
 
 
-def _processor() -> str:
+def processor() -> str:
     """What a native build depends on: the processor's instruction sets."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -45,20 +45,24 @@ static inline f32x16 greater(f32x16 a, f32x16 b) { return a > b ? a : b; }
 static inline f32x16 magnitude(f32x16 a) { return (f32x16)((u32x16)a & 0x7fffffffu); }
 
 // Pairwise, so that the order is fixed and errors stay small.
-static inline float sum(f32x16 v) {
+template <class Join> [[maybe_unused]] static inline float folded(f32x16 v, Join join) {
   float lane[LANES];
   store(lane, v);
   for (int width = LANES / 2; width; width /= 2)
-    for (int i = 0; i < width; i++) lane[i] += lane[i + width];
+    for (int i = 0; i < width; i++) lane[i] = join(lane[i], lane[i + width]);
   return lane[0];
+}
+#if defined(__AVX512F__)
+static inline float sum(f32x16 v) { return _mm512_reduce_add_ps((__m512)v); }  // in the same order
+static inline float largest(f32x16 v) { return _mm512_reduce_max_ps((__m512)v); }
+#else
+static inline float sum(f32x16 v) {
+  return folded(v, [](float a, float b) { return a + b; });
 }
 static inline float largest(f32x16 v) {
-  float lane[LANES];
-  store(lane, v);
-  for (int width = LANES / 2; width; width /= 2)
-    for (int i = 0; i < width; i++) lane[i] = lane[i] > lane[i + width] ? lane[i] : lane[i + width];
-  return lane[0];
+  return folded(v, [](float a, float b) { return a > b ? a : b; });
 }
+#endif
 
 static inline f32x16 nearest(f32x16 v) { return v + 12582912.0f - 12582912.0f; }  // to a whole number, for |v| < 2^22
 
