@@ -1,0 +1,51 @@
+"""llama.cpp by its own `llama-batched-bench`, which feeds fixed tokens and draws none: its figures hold no sampling."""
+
+import json
+import subprocess
+from pathlib import Path
+
+from contestants.job import Job, Timing
+from contestants.ours import START_PROMPT
+
+TYPES = ("BF16", "Q8_0", "Q4_1")
+
+
+class LlamaCpp:
+    """One GGUF file. A process a job: it loads in less than a second, and that is not timed."""
+
+    def __init__(self, programs: Path, file: Path, file_type: str, threads: int):
+        self.name = f"llama.cpp {file_type}"
+        self._programs, self._file, self._threads = programs, str(file), str(threads)
+
+    def run(self, job: Job) -> Timing:
+        context = (job.length if job.shared else job.prompts * job.length) + job.prompts * job.new
+        sizes = {"-npp": job.length, "-ntg": max(job.new - 1, 1), "-npl": job.prompts, "-c": context + 512, "-b": 2048, "-ub": 512}
+        threads = ["-t", self._threads, "-tb", self._threads]
+        command = [
+            str(self._programs / "llama-batched-bench"), "-m", self._file, *(str(part) for pair in sizes.items() for part in pair), *threads,
+            "-fa", "on", "-kvu", *(["-pps"] if job.shared else []), "--output-format", "jsonl",
+        ]  # fmt: skip
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        line = next((line for line in result.stdout.splitlines() if line.startswith("{")), None)
+        if line is None:
+            raise RuntimeError((result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1][:200])
+        found = json.loads(line)
+        first = found["t_pp"]  # its last step makes the first new token's logits
+        return Timing(first, first if job.new == 1 else first + found["t_tg"])
+
+    def start_command(self) -> tuple[list[str], dict[str, str]]:
+        program = str(self._programs / "llama-completion")
+        settings = ["-t", self._threads, "-n", "1", "--temp", "0", "-no-cnv", "--no-display-prompt"]
+        return [program, "-m", self._file, "-p", START_PROMPT, *settings], {}
+
+    def close(self) -> None:
+        """Nothing runs between jobs."""
+
+
+def convert(programs: Path, source: Path, file_type: str) -> Path:
+    """Another type of the same weights, by llama.cpp's own program, beside the source. Raises RuntimeError with its reason."""
+    target = source.with_name(f"{file_type.lower()}.gguf")
+    result = subprocess.run([programs / "llama-quantize", source, target, file_type], capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise RuntimeError((result.stderr.strip().splitlines() or ["llama-quantize failed"])[-1][:200])
+    return target
