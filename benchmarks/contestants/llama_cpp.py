@@ -21,7 +21,7 @@ class LlamaCpp:
         context = (job.length if job.shared else job.prompts * job.length) + job.prompts * job.new
         sizes = {"-npp": job.length, "-ntg": max(job.new - 1, 1), "-npl": job.prompts, "-c": context + 512, "-b": 2048, "-ub": 512}
         settings = ["-t", self._threads, "-tb", self._threads, "--output-format", "jsonl"]
-        # Measured: sequences of their own are fastest in caches of their own, samples of one prompt in a common one without flash attention.
+        # Measured: separate prompts are fastest in caches of their own, samples of one prompt in one cache without flash attention.
         settings += ["-kvu", "-pps", "-fa", "off"] if job.shared else ["-no-kvu", "-fa", "on"]
         numbers = [str(part) for pair in sizes.items() for part in pair]
         command = [str(self._programs / "llama-batched-bench"), "-m", self._file, *numbers, *settings]
