@@ -145,14 +145,16 @@ def main() -> None:
         "versions": report.versions(), "missing": missing,
     }  # fmt: skip
 
+    failed: dict[str, str] = {}
+
     def keep(row: str, found: dict[str, list[float]]) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        results["rows"][row] = {"unit": "s" if row in SECONDS else "tokens/s", "measured": now, "values": found}
+        results["rows"][row] = {"unit": "s" if row in SECONDS else "tokens/s", "measured": now, "values": found, "failed": dict(failed)}
         RESULTS.mkdir(exist_ok=True)
         path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
     try:
-        measure(options.rows, field, options.repeats, missing, keep)
+        measure(options.rows, field, options.repeats, failed, keep)
     finally:
         for contestant in field:
             contestant.close()

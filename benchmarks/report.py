@@ -98,7 +98,9 @@ def _cell(unit: str, values: Mapping[str, float], name: str) -> str:
 
 
 def _missing(results: Mapping[str, Any]) -> list[str]:
-    return [f"- {name} is not in the table, or not in all of it: {reason}" for name, reason in results["missing"].items()] + [""]
+    lines = [f"- {name} is not in the table: {reason}." for name, reason in results["missing"].items()]
+    failed = {(name, reason) for row in results["rows"].values() for name, reason in row["failed"].items()}
+    return [*lines, *(f"- {name} failed and is out from there on: {reason}." for name, reason in sorted(failed)), ""]
 
 
 def _limits(
