@@ -18,6 +18,7 @@ each of which replaces its own.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -153,6 +154,7 @@ def main() -> None:
         RESULTS.mkdir(exist_ok=True)
         path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # or stopped contestants would outlive this process
     try:
         measure(options.rows, field, options.repeats, failed, keep)
     finally:
