@@ -40,7 +40,7 @@ bench: setup
 	$(INSTALL) matplotlib
 	$(BIN)/python benchmarks/peers.py $(if $(TORCH),--torch-index $(TORCH_WHEELS))
 	$(BIN)/python benchmarks/engine.py smollm2 $(ARGS)
-	$(BIN)/python benchmarks/engine.py v3-134m $(ARGS)
+	$(BIN)/python benchmarks/engine.py v3-128m $(ARGS)
 	$(BIN)/python benchmarks/accuracy.py smollm2
 
 clean:

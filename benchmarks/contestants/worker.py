@@ -23,6 +23,8 @@ class Contestant(Protocol):
     """An engine with a model in one format."""
 
     name: str
+    notes: list[str]
+    """What a reader of its figures must know."""
 
     def run(self, job: Job) -> Timing:
         """Does a job. Raises OSError or RuntimeError with the reason if the engine fails."""
@@ -41,7 +43,7 @@ class Worker:
     """A contestant that lives in another process, made at its first job: `python -m contestants.MODULE ARGUMENTS`."""
 
     def __init__(self, name: str, module: str, arguments: Sequence[str], python: str = sys.executable, environment: Mapping[str, str] = {}):
-        self.name, self._python = name, python
+        self.name, self.notes = name, list[str]()
         self._command = [python, "-m", f"contestants.{module}", *arguments]
         self._environment = {**environment, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
         self._process: subprocess.Popen[str] | None = None
