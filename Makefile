@@ -1,15 +1,16 @@
 # make run      set up, then run the default recipe          make run ARGS="--smoke"   every stage in seconds
 # make test     set up, then run all tests                   make setup TORCH=cpu      the small CPU build of torch
-# make lint     style and types
+# make lint     style and types                              make bench            against llama.cpp, vLLM and transformers; 2 hours
 
 PYTHON ?= python3
 TORCH ?=
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
-TORCH_INDEX := $(if $(TORCH),--index-url https://download.pytorch.org/whl/$(TORCH))
+TORCH_WHEELS := $(if $(TORCH),https://download.pytorch.org/whl/$(TORCH))
+TORCH_INDEX := $(if $(TORCH),--index-url $(TORCH_WHEELS))
 ARGS ?=
 
-.PHONY: setup run test lint types clean
+.PHONY: setup run test lint types bench clean
 
 setup: .venv/ready
 
@@ -34,6 +35,13 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy
+
+bench: setup
+	$(INSTALL) matplotlib
+	$(BIN)/python benchmarks/peers.py $(if $(TORCH),--torch-index $(TORCH_WHEELS))
+	$(BIN)/python benchmarks/engine.py smollm2 $(ARGS)
+	$(BIN)/python benchmarks/engine.py v3-128m $(ARGS)
+	$(BIN)/python benchmarks/accuracy.py smollm2
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,116 +1,102 @@
-"""How fast the engine generates, against transformers on the same weights, prompts and threads, in one run.
+"""The engine against llama.cpp, vLLM and transformers: the same weights, prompts and threads, in one run.
 
-    python benchmarks/engine.py smollm2                      the table
-    python benchmarks/engine.py CHECKPOINT --batches 1 64    a Hugging Face directory, other batches
+    python benchmarks/engine.py smollm2                          every row
+    python benchmarks/engine.py v3-128m --rows prefill "batch 1"   V3's architecture with random weights; these rows alone
+    python benchmarks/engine.py CHECKPOINT                       a Hugging Face directory or a GGUF file
 
-A rate is new tokens a second after every prompt is cached: 32 prompt tokens and 128 new ones a request, greedy, with sampling, paging
-and the engine's own Python included. Prefill is one prompt of 512 tokens to its first new token. Every figure is the best of `--repeats`
-runs, and the contestants take turns, so that a slow minute of the machine hits all alike.
+Rows: prefill of one prompt of 512 tokens; decoding of 1, 8, 32 and 64 requests (prompts of 32 tokens, 128 new ones each, greedy; the rate
+is that of new tokens once each request has its first); rollouts (64 at temperature 1, with their log-probabilities, in bfloat16); a group
+of 64 samples of one prompt of 256 tokens and 64 prompts of 256 tokens, in seconds from the prompts to the last token; and the seconds from
+a command to its first token, in a fresh process whose files the system has read before.
+
+Contestants take turns within each row, an idle one is stopped, and a figure is the best of `--repeats`; what was measured while something
+else used the processor is measured again. A peer that is not installed (see peers.py) or fails is named with its reason, and the rest
+runs. Tables and the roofline go to standard output and to results/. On 2 cores all rows of a model of 130 M parameters take about half an
+hour; rows can be measured in several calls, each of which replaces its own.
 """
 
 import argparse
-import tempfile
-import time
-from collections.abc import Callable, Sequence
+import json
+import signal
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
-import torch
+import peers
+import report
+import roofline
+import weights
+from contestants import hugging_face, llama_cpp, ours, virtual_llm
+from contestants.worker import Contestant
+from quiet import undisturbed
+from rows import JOBS, measure
 
-import spoutnik
-from spoutnik.engine.generator import Engine
-from spoutnik.engine.kernels.runner import KernelRunner
-from spoutnik.engine.request import Request
-from spoutnik.engine.torch_runner import TorchRunner
+from spoutnik.errors import UserError
+from spoutnik.run.machine import cores, inspect
 
-PROMPT, NEW, PREFILL, LENGTH = 32, 128, 512, 1024
-Contestant = Callable[[int], float]
-"""Takes a batch size (0: prefill) and returns tokens a second."""
-
-
-def prompts(batch: int, length: int, vocabulary: int) -> list[list[int]]:
-    generator = torch.Generator().manual_seed(batch * 1000 + length)
-    return torch.randint(100 if vocabulary > 1000 else 5, vocabulary, (batch, length), generator=generator).tolist()
-
-
-def ours(model: spoutnik.Model, precision: str | None) -> Contestant:
-    """The engine on the kernels in a precision, or on the torch modules (None)."""
-    network = model.model
-    runner = TorchRunner(network, 64, LENGTH) if precision is None else KernelRunner(network, precision, 64, LENGTH)
-    engine = Engine(network, model.tokenizer, 64, LENGTH, runner)
-    eos = frozenset()
-
-    def rate(batch: int) -> float:
-        if isinstance(runner, KernelRunner):
-            runner.blocks.forget()  # no prompt is found in the cache
-        model.tokenizer.eos_token_ids = eos
-        length, new = (PREFILL, 1) if batch == 0 else (PROMPT, NEW)
-        for ids in prompts(max(batch, 1), length, model.config.vocab_size):
-            engine.add(Request(ids, new, temperature=0))
-        began = time.perf_counter()
-        engine.step()
-        if batch == 0:
-            return PREFILL / (time.perf_counter() - began)
-        began, before = time.perf_counter(), engine.tokens_generated
-        while engine.busy:
-            engine.step()
-        return (engine.tokens_generated - before) / (time.perf_counter() - began)
-
-    return rate
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def transformers(directory: str, dtype: torch.dtype) -> Contestant:
-    """generate() with its default cache."""
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).eval()
-    model.generation_config.eos_token_id = None
-
-    def generate(batch: int, length: int, new: int) -> float:
-        ids = torch.tensor(prompts(batch, length, model.config.vocab_size))
-        began = time.perf_counter()
-        with torch.inference_mode():
-            model.generate(
-                ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, min_new_tokens=new, do_sample=False, pad_token_id=0
-            )
-        return time.perf_counter() - began
-
-    def rate(batch: int) -> float:
-        if batch == 0:
-            return PREFILL / generate(1, PREFILL, 1)
-        first = generate(batch, PROMPT, 1)
-        return batch * (NEW - 1) / (generate(batch, PROMPT, NEW) - first)
-
-    return rate
-
-
-def measure(contestants: dict[str, Contestant], batches: Sequence[int], repeats: int) -> dict[str, dict[int, float]]:
-    best = {name: dict.fromkeys(batches, 0.0) for name in contestants}
-    for _ in range(repeats):
-        for batch in batches:
-            for name, rate in contestants.items():
-                best[name][batch] = max(best[name][batch], rate(batch))
-    return best
+def line_up(folder: Path, options: argparse.Namespace, missing: dict[str, str], gguf_fault: str | None) -> list[Contestant]:
+    """Everyone who can take part; `missing` is told who cannot, and why."""
+    hf, threads = str(folder / "hf"), options.threads
+    field: list[Contestant] = [ours.contestant(hf, precision, threads) for precision in ours.PRECISIONS]
+    try:
+        if gguf_fault:
+            raise peers.MissingError(gguf_fault)
+        programs = peers.llama_cpp(options.peers, build=False)
+        for kind in llama_cpp.TYPES:
+            field.append(llama_cpp.LlamaCpp(programs, llama_cpp.convert(programs, folder / "f16.gguf", kind), kind, threads))
+    except (peers.MissingError, RuntimeError) as reason:
+        missing["llama.cpp"] = str(reason)
+    try:
+        found = peers.vllm(options.peers, install=False)
+        field.append(virtual_llm.contestant(hf, threads, found.python, found.preload, options.peers / "vllm" / "cache"))
+    except peers.MissingError as reason:
+        missing["vLLM"] = str(reason)
+    return field + [hugging_face.contestant(hf, dtype, threads) for dtype in hugging_face.DTYPES]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--batches", type=int, nargs="+", default=[0, 1, 8, 32, 64], help="0 is prefill")
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("model", help=f"a checkpoint, a GGUF file, a name such as smollm2, or {weights.RANDOM_V3}")
+    parser.add_argument("--rows", nargs="+", choices=JOBS, default=list(JOBS), metavar="ROW", help=", ".join(JOBS))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=cores())
+    parser.add_argument("--peers", type=Path, default=peers.ROOT, help="where peers.py installed")
     options = parser.parse_args()
-    model = spoutnik.load(options.model)
-    contestants = {f"ours, {precision}": ours(model, precision) for precision in ("float32", "bfloat16", "int8", "int4")}
-    contestants["ours, torch float32"] = ours(model, None)
-    with tempfile.TemporaryDirectory() as folder:
-        model.save(folder)
-        contestants["transformers float32"] = transformers(folder, torch.float32)
-        contestants["transformers bfloat16"] = transformers(folder, torch.bfloat16)
-    found = measure(contestants, options.batches, options.repeats)
-    peer = {batch: max(rates[batch] for name, rates in found.items() if name.startswith("transformers")) for batch in options.batches}
-    heads = ["prefill" if batch == 0 else f"batch {batch}" for batch in options.batches]
-    print("| tokens/s (ratio to the better transformers) | " + " | ".join(heads) + " |")
-    print("| --- |" + " --- |" * len(heads))
-    for name, rates in found.items():
-        print(f"| {name} | " + " | ".join(f"{rates[batch]:,.0f} ({rates[batch] / peer[batch]:.2f})" for batch in options.batches) + " |")
+    name = Path(options.model).name
+    folder = options.peers / "models" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    gguf_fault = None
+    try:
+        weights.prepare(options.model, folder)
+    except RuntimeError as reason:
+        gguf_fault = str(reason)
+    except UserError as error:
+        sys.exit(str(error))
+    path = RESULTS / f"engine-{name}.json"
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"rows": {}}
+    missing: dict[str, str] = {}
+    field = line_up(folder, options, missing, gguf_fault)
+    limits, _ = undisturbed(lambda _: roofline.machine(options.threads))
+    results |= {
+        "model": name, "machine": str(inspect()), "threads": options.threads, "limits": limits, "versions": report.versions(),
+        "missing": missing, "notes": [note for contestant in field for note in contestant.notes],
+    }  # fmt: skip
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # or stopped contestants would outlive this process
+    try:
+        for row in measure(options.rows, field, options.repeats):
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            results["rows"][row.name] = {"unit": row.unit, "measured": now, **asdict(row)}
+            RESULTS.mkdir(exist_ok=True)
+            path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    finally:
+        for contestant in field:
+            contestant.close()
+    report.write(results, folder / "hf", RESULTS)
 
 
 if __name__ == "__main__":
