@@ -78,6 +78,8 @@ void choose(const Router& router, const float* logits, const float* bias, int* e
   for (int k = 0; k < router.top_k; k++) shares[k] = (router.normalise ? shares[k] / (total + 1e-20f) : shares[k]) * router.scaling;
 }
 
+Layout layout_of(const Operation& o) { return Layout(o.kind == PACK ? o.heads : 1, o.width); }
+
 // Whether a thread touches nothing but its own share of the rows.
 bool by_rows(const Operation& o) { return o.kind != LINEAR && o.kind != ATTEND && o.kind != ROUTE && o.kind != SPREAD; }
 
@@ -145,13 +147,16 @@ void Engine::step(const Batch& batch) {
     if (scratch.size() < floats + 4 * LANES) scratch.resize(floats + 4 * LANES);
   team_.run([&](int id) {
     Tiles tiles;
-    for (const Operation& operation : program) {
-      if (operation.space == PICKED && !batch_.picked) break;
+    for (auto first = program.begin(), end = first; first != program.end() && (first->space != PICKED || batch_.picked); first = end) {
+      end = first + 1;
       if (id == 0) next_.store(0, std::memory_order_relaxed);  // read only after the operation's own first barrier
-      perform(operation, id);
-      const Operation* next = &operation + 1;
-      const bool alone = next < program.data() + program.size() && by_rows(operation) && by_rows(*next) && operation.space == next->space;
-      if (!alone) team_.barrier();  // where both go row by row, a thread goes on with the rows it has just done
+      if (by_rows(*first)) {
+        while (end != program.end() && by_rows(*end) && end->space == first->space) end++;
+        perform_rows(&*first, &*first + (end - first), id);
+      } else {
+        perform(*first, id);
+      }
+      team_.barrier();
     }
     const float* logits = batch_.picked ? row((int)buffers_.size() - 1, 0) : nullptr;  // a program ends with them
     for (auto [j, last] = team_.share(id, batch_.picked); j < last; j++) {
@@ -163,46 +168,56 @@ void Engine::step(const Batch& batch) {
 }
 
 void Engine::perform(const Operation& o, int id) {
-  if (o.kind == LINEAR) return linear(o, id);
-  if (o.kind == ATTEND) return attention(o, id);
-  if (o.kind == ROUTE) return route(o, id);
-  const Layout layout(o.kind == PACK ? o.heads : 1, o.width);
-  if (id == 0 && (o.kind == PACK || o.kind == SPREAD)) packed_.layout = layout;  // read after the barrier
+  switch (o.kind) {
+    case LINEAR: return linear(o, id);
+    case ATTEND: return attention(o, id);
+    case ROUTE: return route(o, id);
+    default: return perform_rows(&o, &o + 1, id);
+  }
+}
+
+// Row by row through all of these operations, so that what one writes is still near when the next reads it.
+void Engine::perform_rows(const Operation* first, const Operation* end, int id) {
+  for (const Operation* o = first; o < end && id == 0; o++)
+    if (o->kind == PACK || o->kind == SPREAD) packed_.layout = layout_of(*o);  // read after the barrier
+  for (auto [r, last] = team_.share(id, rows_of(first->space)); r < last; r++)
+    for (const Operation* o = first; o < end; o++) perform_row(*o, r);
+}
+
+void Engine::perform_row(const Operation& o, int r) {
   const float* constant = o.constant >= 0 ? constants[o.constant] : nullptr;
-  for (auto [r, last] = team_.share(id, rows_of(o.space)); r < last; r++) {
-    const float* from = o.from >= 0 ? row(o.from, r) + o.from_offset : nullptr;
-    float* to = o.to >= 0 ? row(o.to, r) + o.to_offset : nullptr;
-    switch (o.kind) {
-      case EMBED:
-        if (!o.flag) std::copy_n(constant + (long)batch_.tokens[r] * o.width, o.width, to);
-        else embed_bf16((const uint16_t*)constant + (long)batch_.tokens[r] * o.width, o.width, to);
-        break;
-      case NORM: norm(from, o.width, constant, o.number, to); break;
-      case PACK:
-        for (int h = 0; h < o.heads; h++) pack_row(packed_, layout, (Format)o.flag, r, h, from + h * o.from_stride, o.width);
-        break;
-      case ROTATE:
-        for (int h = 0; h < o.heads; h++)
-          rotate(from + h * o.from_stride, o.width, constant + (long)positions_[r] * o.width, o.flag, to + h * o.to_stride);
-        break;
-      case REMEMBER: {
-        const Chunk& chunk = chunks_[chunk_of_[r]];
-        remember(cache, chunk, int(r - chunk.first_row), o.layer, from, o.from_stride, to, o.to_stride);
-        break;
-      }
-      case SPREAD:
-        for (int k = 0; k < slots_; k++) pack_row(packed_, layout, (Format)o.flag, slot_of_[r * slots_ + k], 0, from, o.width);
-        break;
-      case GATHER:
-        for (int k = 0; k < slots_; k++) {
-          const float* out = row(o.from, slot_of_[r * slots_ + k]) + o.from_offset;
-          const float share = share_[r * slots_ + k];
-          for (int i = 0; i < o.width; i++) to[i] += share * out[i];
-        }
-        break;
-      case PICK: std::copy_n(row(o.from, batch_.picked_rows[r]) + o.from_offset, o.width, to); break;
-      default: break;
+  const float* from = o.from >= 0 ? row(o.from, r) + o.from_offset : nullptr;
+  float* to = o.to >= 0 ? row(o.to, r) + o.to_offset : nullptr;
+  switch (o.kind) {
+    case EMBED:
+      if (!o.flag) std::copy_n(constant + (long)batch_.tokens[r] * o.width, o.width, to);
+      else embed_bf16((const uint16_t*)constant + (long)batch_.tokens[r] * o.width, o.width, to);
+      break;
+    case NORM: norm(from, o.width, constant, o.number, to); break;
+    case PACK:
+      for (int h = 0; h < o.heads; h++) pack_row(packed_, layout_of(o), (Format)o.flag, r, h, from + h * o.from_stride, o.width);
+      break;
+    case ROTATE:
+      for (int h = 0; h < o.heads; h++)
+        rotate(from + h * o.from_stride, o.width, constant + (long)positions_[r] * o.width, o.flag, to + h * o.to_stride);
+      break;
+    case REMEMBER: {
+      const Chunk& chunk = chunks_[chunk_of_[r]];
+      remember(cache, chunk, int(r - chunk.first_row), o.layer, from, o.from_stride, to, o.to_stride);
+      break;
     }
+    case SPREAD:
+      for (int k = 0; k < slots_; k++) pack_row(packed_, layout_of(o), (Format)o.flag, slot_of_[r * slots_ + k], 0, from, o.width);
+      break;
+    case GATHER:
+      for (int k = 0; k < slots_; k++) {
+        const float* out = row(o.from, slot_of_[r * slots_ + k]) + o.from_offset;
+        const float share = share_[r * slots_ + k];
+        for (int i = 0; i < o.width; i++) to[i] += share * out[i];
+      }
+      break;
+    case PICK: std::copy_n(row(o.from, batch_.picked_rows[r]) + o.from_offset, o.width, to); break;
+    default: break;
   }
 }
 

@@ -80,6 +80,8 @@ class Engine {
   };
   void drop_cache();
   void perform(const Operation& operation, int id);
+  void perform_rows(const Operation* first, const Operation* end, int id);
+  void perform_row(const Operation& operation, int row);
   void linear(const Operation& operation, int id);
   std::pair<int, int> panels_of(const Operation& operation, int id, int rows) const;
   const char* read_next(const Operation& operation, int id, int rows) const;
