@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -65,6 +66,16 @@ def test_chat_sets_the_thinking_apart_from_the_state_that_the_prompt_left(loaded
     assert completion.reasoning
 
 
+def test_a_streamed_answer_is_that_of_chat_and_a_streamed_text_that_of_generate(loaded):
+    messages = [{"role": "user", "content": "the cat"}]
+    pieces = list(loaded.stream(messages, max_new_tokens=20, seed=4))
+    answer = loaded.chat(messages, max_new_tokens=20, seed=4)
+    assert pieces[-1].completion == replace(answer, cached_tokens=pieces[-1].completion.cached_tokens)
+    assert "".join(piece.reasoning for piece in pieces) == answer.reasoning
+    *_, last = loaded.stream("the cat", max_new_tokens=8, temperature=1.0, top_p=1.0, seed=1)
+    assert last.completion == loaded.generate(["the cat"], max_new_tokens=8, seed=1)[0]
+
+
 def test_what_is_saved_loads_with_the_same_logits(loaded, tmp_path):
     loaded.save(tmp_path / "copy")
     ids = [[5, 6, 7]]
@@ -82,6 +93,8 @@ def test_bfloat16_runs(directory):
     [
         (lambda model: model.generate(["the cat " * 100]), r"The prompt has \d+ tokens, but the context holds 64"),
         (lambda model: model.chat([{"role": "user", "content": "cat " * 100}]), r"The prompt has \d+ tokens, but the context holds 64"),
+        (lambda model: next(model.stream("cat " * 100)), r"The prompt has \d+ tokens, but the context holds 64"),
+        (lambda model: model.stream([], temperature=-1.0), "temperature is -1.0"),
         (lambda model: model.generate("the cat"), r"write \[prompt\]"),
         (lambda model: model.generate(["the cat"], top_p=0), "top_p is 0"),
         (lambda model: model.logits([[1] * 65]), "65 tokens, but the context holds 64"),
@@ -90,7 +103,19 @@ def test_bfloat16_runs(directory):
         (lambda model: model.logits([[1, 2], [3]]), r"\[B, T\]"),
         (lambda model: model.logits([[]]), "not empty"),
     ],
-    ids=["long prompt", "long conversation", "one string", "top_p", "long rows", "unknown token", "one row", "ragged rows", "nothing"],
+    ids=[
+        "long prompt",
+        "long conversation",
+        "long streamed text",
+        "temperature",
+        "one string",
+        "top_p",
+        "long rows",
+        "unknown token",
+        "one row",
+        "ragged rows",
+        "nothing",
+    ],
 )
 def test_a_fault_of_input_is_one_clear_sentence(loaded, call, message):
     with pytest.raises(UserError, match=message):

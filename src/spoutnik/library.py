@@ -1,7 +1,6 @@
 """A model as an object: what `spoutnik.load` returns."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import get_args
@@ -15,10 +14,11 @@ from spoutnik.engine.generator import Engine
 from spoutnik.engine.request import Completion, Request
 from spoutnik.engine.runner import Quantization, choose_runner
 from spoutnik.engine.sampler import derive_seed
+from spoutnik.engine.stream import Piece, Reader, apart, plain, stream
 from spoutnik.errors import UserError
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.transformer import CausalLM
-from spoutnik.text import reasoning
+from spoutnik.text.reasoning import starts_thinking
 from spoutnik.text.tokenizer import Message, Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -116,9 +116,32 @@ class Model:
         """
         prompt = self.tokenizer.render(messages)
         request = Request(self.tokenizer.encode(prompt), max_new_tokens, temperature, top_p, seed=derive_seed(seed, 0))
-        completion = self._engine.generate([request])[0]
-        thinking, text = reasoning.split(completion.text, reasoning.starts_thinking(prompt))
-        return replace(completion, text=text, reasoning=thinking or None)
+        return apart(self._engine.generate([request])[0], starts_thinking(prompt))
+
+    def stream(
+        self,
+        messages: Sequence[Message] | str,
+        max_new_tokens: int = 1024,
+        temperature: float = 0.6,
+        top_p: float = 0.95,
+        seed: int = 0,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Piece]:
+        """What `chat` answers, as it is made: one piece a token, and the whole completion in the last.
+
+        A string instead of messages is continued as plain text, as `generate` does, and its think tags are text. To end an answer, leave
+        the loop, or let `cancelled` (asked after every step) say so: then a last piece tells what was made until then. One answer is
+        streamed at a time.
+        """
+        if isinstance(messages, str):
+            prompt_ids = self.tokenizer.encode(messages, add_special_tokens=True)
+            read = plain
+        else:
+            prompt = self.tokenizer.render(messages)
+            prompt_ids = self.tokenizer.encode(prompt)
+            read = Reader(starts_thinking(prompt)).read
+        request = Request(prompt_ids, max_new_tokens, temperature, top_p, seed=derive_seed(seed, 0))
+        return stream(self._engine, request, read, cancelled)
 
     def save(self, directory: str | Path) -> None:
         """Writes a Hugging Face directory that `transformers` and `load` open; an older checkpoint there stays whole until it is done."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src"
+COMMANDS = ("launch", "pretrain", "sft", "rl", "distill", "eval", "run", "chat", "report", "tasks", "models", "doctor")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCE)}
 
 
@@ -27,12 +28,12 @@ def test_help_takes_under_a_fifth_of_a_second_and_names_every_command():
         after = os.times()
         times.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert result.returncode == 0
-    for command in ("launch", "pretrain", "sft", "rl", "distill", "eval", "chat", "report", "tasks", "models", "doctor"):
+    for command in COMMANDS:
         assert f"  {command} " in result.stdout
     assert min(times) < 0.2
 
 
-@pytest.mark.parametrize("command", ["launch", "pretrain", "sft", "rl", "distill", "eval", "chat", "report", "tasks", "models", "doctor"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command):
     result = spoutnik(command, "--help")
     assert result.returncode == 0

@@ -4,44 +4,51 @@ from typing import Annotated
 
 import typer
 
+from spoutnik.cli.answer import Dtype, MaxNewTokens, ModelName, Quantize, Seed, Temperature
+from spoutnik.errors import UserError
+
 
 def chat(
-    model: Annotated[str, typer.Argument(help="A checkpoint's folder, a GGUF file, or a model's name, such as smollm2.")],
+    model: ModelName,
     prompt: Annotated[str | None, typer.Argument(help="Answer this and leave; without it, talk line by line.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="An answer's length at most, thinking included.")] = 512,
-    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.6,
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    max_new_tokens: MaxNewTokens = 1024,
+    temperature: Temperature = 0.6,
+    seed: Seed = 0,
+    dtype: Dtype = None,
+    quantize: Quantize = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer to PROMPT as JSON.")] = False,
 ) -> None:
-    """Chat with a model. Its thinking is shown apart from its answer."""
+    """Chat with a model. Its thinking is shown apart from its answer. Ctrl-C ends an answer, or the conversation between answers."""
     import sys
 
     import spoutnik
+    from spoutnik.cli import answer
     from spoutnik.cli.output import print_json
-    from spoutnik.errors import UserError
+    from spoutnik.run import interrupt
 
     if as_json and prompt is None:
         raise UserError("--json needs a PROMPT to answer; give one after the model.")
-    loaded = spoutnik.load(model, dtype=dtype)
+    answer.prepare_output()
+    loaded = spoutnik.load(model, dtype=dtype or answer.fastest_dtype(), quantize=quantize)
     messages: list[dict[str, str]] = []
     interactive = prompt is None and sys.stdin.isatty()
     if interactive:
         print("Ask something; an empty line or Ctrl-D leaves.", file=sys.stderr)
-    while True:
-        question = prompt if prompt is not None else _ask(interactive)
-        if not question:
-            return
+    while question := prompt if prompt is not None else _ask(interactive):
         messages.append({"role": "user", "content": question})
-        answer = loaded.chat(messages, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed + len(messages) // 2)
+        pieces = loaded.stream(messages, max_new_tokens, temperature, seed=seed + len(messages) // 2, cancelled=interrupt.asked)
+        with interrupt.between_steps(), answer.Screen(thinking=not as_json, answer=not as_json) as screen:
+            made = answer.follow(pieces, screen).completion
         if as_json:
-            fields = {"reasoning": answer.reasoning, "text": answer.text, "finish_reason": answer.finish_reason}
-            print_json({**fields, "prompt_tokens": answer.prompt_tokens, "completion_tokens": len(answer.token_ids)})
+            fields = {"reasoning": made.reasoning, "text": made.text, "finish_reason": made.finish_reason}
+            print_json({**fields, "prompt_tokens": made.prompt_tokens, "completion_tokens": len(made.token_ids)})
         else:
-            _show(answer.reasoning, answer.text, answer.finish_reason)
+            answer.tell_if_cut_off(made, max_new_tokens)
+        if made.finish_reason == "cancelled" and not interactive:
+            raise typer.Exit(130)
         if prompt is not None:
             return
-        messages.append({"role": "assistant", "content": answer.text})
+        messages.append({"role": "assistant", "content": made.text})
 
 
 def _ask(interactive: bool) -> str:
@@ -49,16 +56,3 @@ def _ask(interactive: bool) -> str:
         return input("> " if interactive else "").strip()
     except EOFError:
         return ""
-
-
-def _show(reasoning: str | None, text: str, finish_reason: str) -> None:
-    """Thinking is dim on a terminal and indented anywhere, so the answer stands out without colour, too."""
-    import sys
-
-    dim, plain = ("\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "")
-    if reasoning and reasoning.strip():
-        indented = "\n".join(f"  {line}" for line in reasoning.strip().splitlines())
-        print(f"{dim}{indented}{plain}\n")
-    print(text.strip())
-    if finish_reason == "length":
-        print("(cut off: the answer reached --max-new-tokens)", file=sys.stderr)

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from spoutnik.cli import allocator, chat, doctor, eval_, launch, models, report, stage, tasks
+from spoutnik.cli import allocator, chat, doctor, eval_, launch, models, report, run, stage, tasks
 from spoutnik.errors import UserError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command("launch")(launch.launch)
 for kind in stage.KINDS:
     app.command(kind, help=stage.HELP[kind])(stage.command(kind))
 app.command("eval")(eval_.evaluate)
+app.command("run")(run.run)
 app.command("chat")(chat.chat)
 app.command("report")(report.report)
 app.add_typer(tasks.app, name="tasks")

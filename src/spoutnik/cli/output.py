@@ -21,13 +21,16 @@ def table(rows: list[list[str]]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def task_options(pairs: list[str]) -> dict[str, Any]:
-    """["numbers=[2,3]", "operators=+-"] -> {"numbers": [2, 3], "operators": "+-"}: a value is JSON where it can be, else text."""
+def task_options(pairs: list[str], option: str = "--option", example: str = "numbers=[2,3]") -> dict[str, Any]:
+    """["numbers=[2,3]", "operators=+-"] -> {"numbers": [2, 3], "operators": "+-"}: a value is JSON where it can be, else text.
+
+    `option` and `example` are for the sentence about what is no pair.
+    """
     options: dict[str, Any] = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not separator:
-            raise UserError(f"--option {pair!r} is no key=value pair; write it as in --option numbers=[2,3].")
+            raise UserError(f"{option} {pair!r} is no key=value pair; write it as in {option} {example}.")
         try:
             options[key] = json.loads(value)
         except ValueError:

@@ -5,11 +5,14 @@ import os
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from spoutnik.recipe.schema import Price
 from spoutnik.run.directory import write_whole
 from spoutnik.run.energy import EnergyMeter
+from spoutnik.run.machine import cores
+
+if TYPE_CHECKING:
+    from spoutnik.recipe.schema import Price
 
 
 @dataclass
@@ -28,20 +31,42 @@ class Costs:
     resumptions: int = 0
 
 
-class Ledger:
-    """Keeps one stage's costs in `path`. Work that a crash threw away was still paid for, so it stays in the sum.
+class CostMeter:
+    """Measures what this process and the children it has waited for use, from now on.
 
     Money is wall time x cores x price.cpu_core_hour (what a rented machine bills) + energy x price.kwh (what an own one draws):
     set the one that does not apply to 0.
     """
 
-    def __init__(self, path: Path, price: Price, meter: EnergyMeter | None = None) -> None:
-        self._path, self._price = path, price
-        self._meter = meter or EnergyMeter()
+    def __init__(self, energy: EnergyMeter | None = None) -> None:
+        self._energy = energy or EnergyMeter()
         self._wall, self._cpu = time.monotonic(), _cpu_seconds()
+
+    def charge(self, costs: Costs, price: "Price") -> None:
+        """Adds what was used since the last call, or since the meter was made, to `costs`."""
+        wall, cpu = time.monotonic(), _cpu_seconds()
+        costs.cores = cores()
+        costs.wall_s += wall - self._wall
+        costs.cpu_s += cpu - self._cpu
+        if self._energy.available:
+            costs.energy_joules += self._energy.take()
+            costs.energy_source = "measured (RAPL, whole processor)"
+        else:
+            costs.energy_joules += (cpu - self._cpu) * price.watts_per_core
+            costs.energy_source = f"estimated ({price.watts_per_core:g} W per busy core)"
+        self._wall, self._cpu = wall, cpu
+        costs.money = costs.wall_s / 3600 * costs.cores * price.cpu_core_hour + costs.energy_joules / 3.6e6 * price.kwh
+        costs.currency = price.currency
+
+
+class Ledger:
+    """Keeps one stage's costs in `path`. Work that a crash threw away was still paid for, so it stays in the sum."""
+
+    def __init__(self, path: Path, price: "Price", energy: EnergyMeter | None = None) -> None:
+        self._path, self._price = path, price
+        self._meter = CostMeter(energy)
         self._costs = read_costs(path)
         self._costs.resumptions += path.exists()
-        self._costs.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     def add(self, tokens: int = 0, flops: float = 0.0) -> None:
         """Counts tokens processed (trained on, or sampled) and floating-point operations."""
@@ -50,20 +75,8 @@ class Ledger:
 
     def costs(self) -> Costs:
         """The costs up to now."""
-        wall, cpu = time.monotonic(), _cpu_seconds()
-        costs, price = self._costs, self._price
-        costs.wall_s += wall - self._wall
-        costs.cpu_s += cpu - self._cpu
-        if self._meter.available:
-            costs.energy_joules += self._meter.take()
-            costs.energy_source = "measured (RAPL, whole processor)"
-        else:
-            costs.energy_joules += (cpu - self._cpu) * price.watts_per_core
-            costs.energy_source = f"estimated ({price.watts_per_core:g} W per busy core)"
-        self._wall, self._cpu = wall, cpu
-        costs.money = costs.wall_s / 3600 * costs.cores * price.cpu_core_hour + costs.energy_joules / 3.6e6 * price.kwh
-        costs.currency = price.currency
-        return costs
+        self._meter.charge(self._costs, self._price)
+        return self._costs
 
     def save(self) -> Costs:
         costs = self.costs()
