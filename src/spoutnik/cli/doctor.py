@@ -72,10 +72,10 @@ def _kernels() -> str:
     from spoutnik.errors import UserError
 
     try:
-        library()
+        kernels = library()
     except (UserError, OSError) as error:
         return f"none, generation runs on torch, slower ({error})"
-    return "built for this processor"
+    return f"built for this processor, {'on AMX tiles' if kernels.spoutnik_tiles() else 'on vectors'}"
 
 
 def _torch_build() -> str:

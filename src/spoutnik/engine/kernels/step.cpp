@@ -289,6 +289,7 @@ void Engine::route(const Operation& o, int id) {
 // What Python calls (native.py). Sizes are checked there.
 using namespace spoutnik;
 extern "C" {
+int32_t spoutnik_tiles() { return tiles_granted(); }
 Engine* spoutnik_new(int32_t threads) { return new Engine(threads); }
 void spoutnik_free(Engine* engine) { delete engine; }
 
