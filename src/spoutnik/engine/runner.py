@@ -9,6 +9,7 @@ from spoutnik.engine.kernels.build import available, library
 from spoutnik.engine.kernels.program import unsupported
 from spoutnik.engine.kernels.runner import KernelRunner
 from spoutnik.engine.scheduler import Sequence as Running
+from spoutnik.engine.scoring import Given
 from spoutnik.engine.torch_runner import TorchRunner
 from spoutnik.errors import UserError
 from spoutnik.model.transformer import CausalLM
@@ -20,8 +21,19 @@ PRECISIONS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 class Runner(Protocol):
     """Computes for sequences that the scheduler has let in; the order of `running` is that of the batch."""
 
+    exact: bool
+    """Whether `score` gives the log-probabilities that `decode` reported of the same tokens to the bit, not only up to rounding."""
+
     def wake(self) -> None:
         """Work begins after idleness: the model's weights may have changed."""
+        ...
+
+    def refresh(self) -> None:
+        """The model's weights have changed; nothing runs."""
+        ...
+
+    def score(self, given: Sequence[Given], temperature: float) -> list[list[float]]:
+        """Log-probabilities of each sequence's tokens after its prompt, each given all before it."""
         ...
 
     def admits(self, sequence: Running) -> bool:
