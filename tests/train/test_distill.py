@@ -12,6 +12,7 @@ from spoutnik.tasks import make
 from spoutnik.text.tokenizer import train_bpe
 from spoutnik.train.distill import on_policy_step, run_distill
 from spoutnik.train.optim import Optimizer
+from spoutnik.train.rollouts import rollout_engine
 from spoutnik.train.state import TrainState
 
 TASK = {"name": "countdown", "numbers": [2], "high": 9}
@@ -30,7 +31,8 @@ def test_the_student_approaches_the_teacher(config, model, tokenizer, context):
         teacher.model.norm.weight.mul_(2)
     teacher.requires_grad_(False)
     state, task = TrainState(model, Optimizer(model, 1e-2, 0.0)), make("countdown", numbers=[2], high=9)
-    distances = [on_policy_step(state, teacher, stage(steps=20), task, tokenizer, context)["reverse_kl"] for _ in range(20)]
+    engine = rollout_engine(model, tokenizer, 4)
+    distances = [on_policy_step(state, teacher, stage(steps=20), task, engine, context)["reverse_kl"] for _ in range(20)]
     assert all(distance > 0 for distance in distances)
     assert distances[-1] < 0.75 * distances[0]
     assert state.step == 20
@@ -38,7 +40,8 @@ def test_the_student_approaches_the_teacher(config, model, tokenizer, context):
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn(model, tokenizer, context):
     state = TrainState(model, Optimizer(model, 1e-3, 0.0))
-    metrics = on_policy_step(state, model, stage(), make("countdown", numbers=[2], high=9), tokenizer, context)
+    engine = rollout_engine(model, tokenizer, 4)
+    metrics = on_policy_step(state, model, stage(), make("countdown", numbers=[2], high=9), engine, context)
     assert abs(metrics["reverse_kl"]) < 1e-6
     assert metrics["grad_norm"] < 1e-5
 

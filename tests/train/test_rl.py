@@ -5,7 +5,12 @@ import math
 import pytest
 import torch
 
+from spoutnik.engine.generator import Engine
+from spoutnik.engine.kernels.build import compiler
+from spoutnik.engine.torch_runner import TorchRunner
 from spoutnik.errors import UserError
+from spoutnik.model.init import initialise
+from spoutnik.model.transformer import CausalLM
 from spoutnik.recipe.schema import RLStage
 from spoutnik.run.record import read
 from spoutnik.tasks import make
@@ -13,12 +18,14 @@ from spoutnik.tasks.reward import Reward
 from spoutnik.train import rl, rollouts
 from spoutnik.train.algorithms import group_advantages
 from spoutnik.train.optim import Optimizer
-from spoutnik.train.rl import frozen_copy, rewards, rl_step
+from spoutnik.train.rl import Engines, frozen_copy, make_engines, rewards, rl_step
 from spoutnik.train.rollouts import Rollout
 from spoutnik.train.scoring import answer_logits, answer_logprobs
 from spoutnik.train.state import TrainState
 
 TASK = {"name": "countdown", "numbers": [2], "high": 9}
+COUNTDOWN = make("countdown", numbers=[2], high=9)
+needs_kernels = pytest.mark.skipif(compiler() is None, reason="no C++ compiler here")
 
 
 def stage(**changes):
@@ -28,6 +35,18 @@ def stage(**changes):
 
 def start(model, kl_coef=0.001):
     return TrainState(model, Optimizer(model, 1e-2, 0.0), reference=frozen_copy(model) if kl_coef else None)
+
+
+@pytest.fixture
+def engines(tokenizer):
+    """Makes the engines of a state, by the kernels where they are, or by the torch modules."""
+
+    def made(state, runner="best"):
+        if runner == "modules":
+            return Engines(Engine(state.model, tokenizer, 12, runner=TorchRunner(state.model, 12, 256)), None)
+        return make_engines(state.model, state.reference, tokenizer, 12)
+
+    return made
 
 
 @pytest.fixture
@@ -51,20 +70,72 @@ def gradients(monkeypatch):
 
 
 def rollout(tokens, accuracy=0.0, fault=None, prompt=(5, 6, 7)):
-    problem = make("countdown", numbers=[2], high=9).problem("train", 0, 0)
+    problem = COUNTDOWN.problem("train", 0, 0)
     reward = Reward(accuracy, 0.5, 0.25, fault)
     return Rollout(problem, list(prompt), list(tokens), [-1.0] * len(tokens), "", False, reward, 0, 0, False)
 
 
-def test_at_the_first_step_sampler_and_trainer_agree_and_the_policy_is_the_reference(model, tokenizer, context, parity):
-    metrics = rl_step(start(model), stage(prompts=4), make("countdown", numbers=[2], high=9), tokenizer, context)
+@needs_kernels
+def test_in_float32_every_step_begins_with_the_samplers_bits_and_the_first_with_the_references(model, tokenizer, context, parity, engines):
+    state, settings = start(model), stage(prompts=4, minibatches=2, kl_coef=0.1, reference_every=2)
+    running = engines(state)
+    found = [rl_step(state, settings, COUNTDOWN, running, context) for _ in range(4)]
+    assert all(step["grad_norm"] > 0 for step in found)
+    assert [step["mismatch"] for step in found] == [0.0] * 4
+    assert all(0 < step["forward_gap"] < 1e-5 for step in found), "what the modules are off by is told, too"
+    alone = rl_step(state, stage(prompts=4, kl_coef=0.1, reference_every=4), COUNTDOWN, running, context)
+    assert alone["kl"] == 0.0, "the reference has just been made the policy"
+    assert alone["clip_fraction"] == 0
+
+
+def test_modules_that_sample_agree_with_themselves_up_to_rounding(model, context, parity, engines):
+    state = start(model)
+    metrics = rl_step(state, stage(prompts=4), COUNTDOWN, engines(state, "modules"), context)
     assert metrics["no_signal"] < 1
     assert 0 < metrics["mismatch"] < 1e-5
+    assert metrics["forward_gap"] == metrics["mismatch"]
     assert abs(metrics["kl"]) < 1e-9
     assert metrics["clip_fraction"] == 0
 
 
-def test_the_first_gradient_is_reinforce_with_advantages(model, tokenizer, context, gradients):
+@needs_kernels
+def test_values_of_later_mini_batches_are_those_of_the_moved_policy(model, context, parity, engines, monkeypatch):
+    inner, distances, moved = rl._micro_loss, [], []
+
+    def compare(state, settings, streams, fixed, tokens):
+        with torch.no_grad():
+            own_BT = answer_logprobs(answer_logits(state.model, fixed["ids"], fixed["mask"]), fixed["ids"], fixed["mask"], 0.8)
+        distances.append(float((own_BT - fixed["policy"]).abs().max()))
+        moved.append(float((fixed["sampler"] - fixed["policy"]).abs().max()))
+        return inner(state, settings, streams, fixed, tokens)
+
+    monkeypatch.setattr(rl, "_micro_loss", compare)
+    monkeypatch.setattr(rl, "has_signal", lambda rewards_PG: torch.ones(len(rewards_PG), dtype=torch.bool))
+    state = start(model)
+    state.step = 1  # past the first step of the warm-up
+    rl_step(state, stage(prompts=4, minibatches=2), COUNTDOWN, engines(state), context)
+    assert len(distances) == 2
+    assert max(distances) < 1e-4
+    assert moved[0] == 0.0
+    assert moved[1] > 1e-3
+
+
+@needs_kernels
+@pytest.mark.parametrize("kl_coef", [0.0, 0.1])
+def test_the_gradient_is_that_of_the_modules_own_values(model, context, gradients, engines, kl_coef):
+    samples = [rollout(range(9, 9 + length), float(length % 2)) for length in (1, 5, 2, 4, 3, 7)]
+    settings, state = stage(kl_coef=kl_coef), start(model, kl_coef)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1.5)  # away from the reference, and the samples come from elsewhere
+    for runner in ("best", "modules"):
+        rl._minibatch(state, settings, context, engines(state, runner), samples, rewards(samples, settings), 1.0)
+    by_kernels, by_modules = gradients
+    assert by_kernels.keys() == by_modules.keys()
+    for name in by_kernels:
+        torch.testing.assert_close(by_kernels[name], by_modules[name], rtol=1e-4, atol=1e-6)
+
+
+def test_the_first_gradient_is_reinforce_with_advantages(model, context, gradients, engines):
     samples = [rollout([9, 8, 7], 1.0), rollout([9, 3], 0.0), rollout([4], 0.0)]
     with torch.no_grad():
         for sample in samples:
@@ -72,7 +143,7 @@ def test_the_first_gradient_is_reinforce_with_advantages(model, tokenizer, conte
             mask_BT = torch.tensor([[0.0] * 3 + [1.0] * len(sample.token_ids)])
             sample.logprobs[:] = answer_logprobs(answer_logits(model, ids_BT, mask_BT), ids_BT, mask_BT, 0.8)[0, 3:].tolist()
     settings, state = stage(prompts=1), start(model)
-    rl._minibatch(state, settings, context, samples, rewards(samples, settings), 1.0)
+    rl._minibatch(state, settings, context, engines(state), samples, rewards(samples, settings), 1.0)
     loss = torch.zeros(())
     for sample, advantage in zip(samples, group_advantages(rewards(samples, settings))[0], strict=True):
         logits_BTV = model(torch.tensor([sample.prompt_ids + sample.token_ids])) / 0.8
@@ -85,20 +156,20 @@ def test_the_first_gradient_is_reinforce_with_advantages(model, tokenizer, conte
 
 
 @pytest.mark.parametrize("cells", [1, 12, 100_000])
-def test_the_gradient_does_not_depend_on_the_micro_batches(model, context, gradients, monkeypatch, cells):
+def test_the_gradient_does_not_depend_on_the_micro_batches(model, context, gradients, engines, monkeypatch, cells):
     samples = [rollout(range(9, 9 + length), float(length % 2)) for length in (1, 5, 2, 4, 3, 7)]
     settings, state = stage(kl_coef=0.1), start(model)
     with torch.no_grad():
         model.lm_head.weight.mul_(1.5)  # away from the reference
     for size in (8192, cells):
         monkeypatch.setattr(rl, "MICRO_BATCH_CELLS", size)
-        metrics, mismatch = rl._minibatch(state, settings, context, samples, rewards(samples, settings), 1.0)
+        metrics, gaps = rl._minibatch(state, settings, context, engines(state), samples, rewards(samples, settings), 1.0)
     first, second = gradients
     assert first.keys() == second.keys()
     for name in first:
         torch.testing.assert_close(second[name], first[name], rtol=1e-4, atol=1e-6)
     assert metrics["kl"] > 0
-    assert mismatch > 0
+    assert gaps["mismatch"] > 0
 
 
 def test_micro_batches_hold_every_row_once_within_their_size(monkeypatch):
@@ -122,11 +193,11 @@ def test_a_group_that_no_verifier_judged_gives_no_signal():
     assert torch.equal(group_advantages(rewards(samples, stage(prompts=1))), torch.zeros(1, 3))
 
 
-def test_groups_without_signal_are_counted_and_change_nothing(model, tokenizer, context, monkeypatch):
+def test_groups_without_signal_are_counted_and_change_nothing(model, context, engines, monkeypatch):
     monkeypatch.setattr(rollouts, "grade", lambda *_: Reward(1.0, 1.0, 0.3))
     state = start(model)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    metrics = rl_step(state, stage(language_weight=0.1), make("countdown", numbers=[2], high=9), tokenizer, context)
+    metrics = rl_step(state, stage(language_weight=0.1), COUNTDOWN, engines(state), context)
     assert metrics["no_signal"] == 1.0
     assert metrics["reward"] == pytest.approx(2.03)
     assert state.step == 1
@@ -134,31 +205,32 @@ def test_groups_without_signal_are_counted_and_change_nothing(model, tokenizer, 
     assert not any(state.optimizer.state_of(parameter) for parameter in model.parameters())
 
 
-def test_mini_batches_are_several_updates_of_one_step_at_one_learning_rate(model, tokenizer, context, parity, monkeypatch):
+def test_mini_batches_are_several_updates_of_one_step_at_one_learning_rate(model, context, parity, engines, monkeypatch):
     scales = []
     monkeypatch.setattr(rl, "apply_update", lambda state, loss, scale, *_: scales.append(scale) or 0.0)
     monkeypatch.setattr(rl, "has_signal", lambda rewards_PG: torch.ones(len(rewards_PG), dtype=torch.bool))
     state = start(model)
     state.step = 9
-    rl_step(state, stage(prompts=4, minibatches=2, steps=1000), make("countdown", numbers=[2], high=9), tokenizer, context)
+    rl_step(state, stage(prompts=4, minibatches=2, steps=1000), COUNTDOWN, engines(state), context)
     assert scales == [pytest.approx(10 / 50)] * 2
     assert state.step == 10
 
 
-def test_the_reference_follows_the_policy_every_so_many_steps(model, tokenizer, context, parity):
+def test_the_reference_follows_the_policy_every_so_many_steps_in_its_own_memory(model, context, parity, engines):
     state, settings = start(model), stage(reference_every=2, kl_coef=0.1)
-    task = make("countdown", numbers=[2], high=9)
-    first = state.reference
+    running, before = engines(state), model.lm_head.weight.clone()
+    where = {name: parameter.data_ptr() for name, parameter in state.reference.named_parameters()}
     for _ in range(2):
-        rl_step(state, settings, task, tokenizer, context)
-    assert state.reference is first
-    policy = model.lm_head.weight.clone()
-    rl_step(state, settings, task, tokenizer, context)
-    assert state.reference is not first
-    assert torch.equal(state.reference.lm_head.weight, policy)
+        rl_step(state, settings, COUNTDOWN, running, context)
+    assert torch.equal(state.reference.lm_head.weight, before)
+    policy = {name: parameter.clone() for name, parameter in model.state_dict().items()}
+    rl_step(state, settings, COUNTDOWN, running, context)
+    assert all(torch.equal(tensor, policy[name]) for name, tensor in state.reference.state_dict().items())
+    assert {name: parameter.data_ptr() for name, parameter in state.reference.named_parameters()} == where
 
 
-def test_a_sampler_that_disagrees_with_the_trainer_stops_the_run(model, tokenizer, context, parity, monkeypatch):
+@pytest.mark.parametrize("runner", ["best", "modules"])
+def test_a_sampler_that_disagrees_with_the_trainer_stops_the_run(model, context, parity, engines, monkeypatch, runner):
     sample = rl.sample_rollouts
 
     def wrong(*arguments):
@@ -168,29 +240,39 @@ def test_a_sampler_that_disagrees_with_the_trainer_stops_the_run(model, tokenize
         return found
 
     monkeypatch.setattr(rl, "sample_rollouts", wrong)
+    state = start(model)
     with pytest.raises(UserError, match=r"disagree .* by 0\.5 nats"):
-        rl_step(start(model), stage(prompts=4), make("countdown", numbers=[2], high=9), tokenizer, context)
+        rl_step(state, stage(prompts=4), COUNTDOWN, engines(state, runner), context)
 
 
-def test_a_step_is_a_pure_function_of_weights_seed_and_step(config, tokenizer, context, parity):
-    from spoutnik.model.init import initialise
-    from spoutnik.model.transformer import CausalLM
+@needs_kernels
+def test_modules_that_compute_something_else_stop_the_run_though_only_their_derivative_is_used(
+    model, context, parity, engines, monkeypatch
+):
+    monkeypatch.setattr(rl, "answer_logits", lambda *arguments: 1.3 * answer_logits(*arguments))
+    state = start(model)
+    with pytest.raises(UserError, match="disagree"):
+        rl_step(state, stage(prompts=4), COUNTDOWN, engines(state), context)
 
+
+def test_a_step_is_a_pure_function_of_weights_seed_and_step_not_of_what_the_engines_did_before(config, context, parity, engines):
     found = []
-    for _ in range(2):
+    for fresh in (False, True):
         model = CausalLM(config)
         initialise(model, seed=1)
         state = start(model)
-        for _ in range(2):
-            rl_step(state, stage(), make("countdown", numbers=[2], high=9), tokenizer, context)
+        running = engines(state)
+        for _ in range(3):
+            rl_step(state, stage(minibatches=2, kl_coef=0.1), COUNTDOWN, engines(state) if fresh else running, context)
         found.append({name: parameter.detach() for name, parameter in model.named_parameters()})
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
-def test_thinking_of_the_first_and_last_step_is_kept_for_the_report(model, tokenizer, context, parity):
+def test_thinking_of_the_first_and_last_step_is_kept_for_the_report(model, context, parity, engines):
     state, settings = start(model), stage(steps=3)
+    running = engines(state)
     for _ in range(3):
-        rl_step(state, settings, make("countdown", numbers=[2], high=9), tokenizer, context)
+        rl_step(state, settings, COUNTDOWN, running, context)
     samples = [(event["when"], event["step"]) for event in read(context.record.path) if event["event"] == "sample"]
     assert samples == [("early", 1)] * 2 + [("late", 3)] * 2
     assert context.ledger.costs().tokens > 0

@@ -5,7 +5,7 @@ import pytest
 from spoutnik.engine.request import Completion
 from spoutnik.tasks import make
 from spoutnik.tasks.base import Problem
-from spoutnik.train.rollouts import judge, rollout_metrics, sample_rollouts
+from spoutnik.train.rollouts import judge, rollout_engine, rollout_metrics, sample_rollouts
 
 PROBLEM = Problem(
     "countdown",
@@ -69,22 +69,22 @@ def test_metrics_are_means_and_faithfulness_a_share_of_written_sums():
 def test_samples_come_group_by_group_and_depend_on_nothing_but_weights_and_seed(model, tokenizer):
     task = make("countdown", numbers=[2], high=9)
     problems = [task.problem("train", 0, index) for index in range(2)]
-    first = sample_rollouts(model, tokenizer, task, problems, 3, 1.0, 5, seed=1)
+    engine = rollout_engine(model, tokenizer, 6)
+    first = sample_rollouts(engine, task, problems, 3, 1.0, 5, seed=1)
     assert [each.problem for each in first] == [problems[0]] * 3 + [problems[1]] * 3
     assert len({tuple(each.token_ids) for each in first}) > 1
     assert all(len(each.logprobs) == len(each.token_ids) <= 5 for each in first)
-    again = sample_rollouts(model, tokenizer, task, problems, 3, 1.0, 5, seed=1, max_batch=2)
+    assert sample_rollouts(engine, task, problems, 3, 1.0, 5, seed=1) == first, "an engine that has worked before"
+    again = sample_rollouts(rollout_engine(model, tokenizer, 2), task, problems, 3, 1.0, 5, seed=1)
     assert [each.token_ids for each in again] == [each.token_ids for each in first]
-    assert [each.token_ids for each in sample_rollouts(model, tokenizer, task, problems, 3, 1.0, 5, seed=2)] != [
-        each.token_ids for each in first
-    ]
+    other = sample_rollouts(engine, task, problems, 3, 1.0, 5, seed=2)
+    assert [each.token_ids for each in other] != [each.token_ids for each in first]
 
 
 @pytest.mark.parametrize("count", [1, 4])
 def test_the_same_problem_gives_the_same_samples_whatever_else_is_asked(model, tokenizer, count):
     task = make("countdown", numbers=[2], high=9)
     problems = [task.problem("train", 0, index) for index in range(count)]
-    alone = sample_rollouts(model, tokenizer, task, problems[:1], 2, 1.0, 4, seed=3)
-    assert [each.token_ids for each in sample_rollouts(model, tokenizer, task, problems, 2, 1.0, 4, seed=3)][:2] == [
-        each.token_ids for each in alone
-    ]
+    alone = sample_rollouts(rollout_engine(model, tokenizer, 2), task, problems[:1], 2, 1.0, 4, seed=3)
+    among = sample_rollouts(rollout_engine(model, tokenizer, 2 * count), task, problems, 2, 1.0, 4, seed=3)
+    assert [each.token_ids for each in among][:2] == [each.token_ids for each in alone]

@@ -3,8 +3,10 @@
 import torch
 from tiny_models import tiny_model
 
+from spoutnik.engine.generator import Engine
+from spoutnik.engine.scoring import Given
 from spoutnik.train.examples import collate
-from spoutnik.train.scoring import answer_logits, answer_logprobs
+from spoutnik.train.scoring import answer_logits, answer_logprobs, engine_logprobs, spread, with_values
 
 
 def test_answers_are_scored_as_the_whole_model_would_at_the_temperature():
@@ -33,3 +35,43 @@ def test_padding_changes_no_gradient():
         grads.append({name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None})
     for name in grads[0]:
         torch.testing.assert_close(grads[1][name], grads[0][name], rtol=1e-4, atol=1e-5)
+
+
+def test_an_engine_scores_the_same_places(tokenizer, model):
+    answers = [Given([1, 2, 3, 4, 5], 2), Given([9, 8], 2), Given([6, 7, 8], 1)]
+    ids_BT, mask_BT = collate([[*one.token_ids] for one in answers], [one.prompt_tokens for one in answers])
+    found_BT = engine_logprobs(Engine(model, tokenizer, 4), answers, mask_BT, temperature=0.7)
+    with torch.no_grad():
+        expected_BT = answer_logprobs(answer_logits(model, ids_BT, mask_BT), ids_BT, mask_BT, temperature=0.7)
+    torch.testing.assert_close(found_BT, expected_BT)
+
+
+def test_numbers_are_spread_over_the_masked_places_row_by_row():
+    mask_BT = torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    assert spread([[1.0, 2.0], [], [3.0]], mask_BT).tolist() == [[0.0, 1.0, 2.0], [0.0, 0.0, 0.0], [0.0, 0.0, 3.0]]
+
+
+def test_the_value_is_one_computations_and_the_derivative_the_others():
+    """Derived numerically, the value changes as the derivative says: two computations of one function."""
+
+    def shifted(logits_NV):
+        peak_N1 = logits_NV.amax(-1, keepdim=True).detach()
+        return (logits_NV - peak_N1 - (logits_NV - peak_N1).exp().sum(-1, keepdim=True).log())[:, 3]
+
+    logits_NV = (torch.randn(4, 9, generator=torch.Generator().manual_seed(1)).double() * 3).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: with_values(x.log_softmax(-1)[:, 3], shifted(x).detach()), logits_NV)
+    wrong = torch.autograd.gradcheck(
+        lambda x: with_values(x.log_softmax(-1)[:, 3], 2 * shifted(x).detach()), logits_NV, raise_exception=False
+    )
+    assert not wrong, "the check can fail"
+
+
+def test_values_are_taken_to_the_bit_and_the_gradient_goes_to_what_is_derived():
+    generator = torch.Generator().manual_seed(2)
+    derived = torch.randn(1000, generator=generator).requires_grad_()
+    values = derived.detach() * (1 + 1e-6 * torch.randn(1000, generator=generator))
+    weights = torch.randn(1000, generator=generator)
+    found = with_values(derived, values)
+    assert torch.equal(found, values)
+    (found * weights).sum().backward()
+    assert torch.equal(derived.grad, weights)

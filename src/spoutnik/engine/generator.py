@@ -14,6 +14,7 @@ from spoutnik.engine.request import Completion, Event, Request
 from spoutnik.engine.runner import Runner, choose_runner
 from spoutnik.engine.scheduler import Scheduler
 from spoutnik.engine.scheduler import Sequence as Running
+from spoutnik.engine.scoring import Given, check_given
 from spoutnik.errors import UserError
 from spoutnik.model.transformer import CausalLM
 from spoutnik.text.tokenizer import Tokenizer
@@ -106,6 +107,39 @@ class Engine:
             if self.busy:
                 self.reset()
             self.model.train(training)
+
+    def score(self, given: Sequence[Given], temperature: float = 1.0) -> list[list[float]]:
+        """Natural logarithm of the probability of each sequence's tokens after its prompt, at `temperature` (at 1 when it is 0).
+
+        Where `exact`, these are to the bit what a `Completion` of the same tokens holds, whatever is scored together, running or cached.
+        Sequences that begin with the same prompt share its pages. Nothing to score gives an empty list; a sequence beyond the context,
+        unknown tokens, and logits that are not finite raise UserError.
+        """
+        check_given(given, temperature, self._scheduler.max_length, self.model.config.vocab_size)
+        if not self.busy:
+            self.runner.wake()
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.inference_mode():
+                return self.runner.score(given, temperature)
+        finally:
+            self.model.train(training)
+
+    @property
+    def exact(self) -> bool:
+        """Whether `score` agrees with what was sampled to the bit, rather than up to rounding; so with the kernels."""
+        return self.runner.exact
+
+    def refresh(self) -> None:
+        """Reads the model's weights again, into the same memory. Needs an idle engine.
+
+        Whoever changes weights in place calls it: without, the next request finds out by itself, but looks at a sample of the values only
+        where torch does not count the change (fused optimisers, `.data`).
+        """
+        if self.busy:
+            raise RuntimeError("refresh() needs an idle engine: what runs began under the old weights")
+        self.runner.refresh()
 
     def reset(self) -> None:
         """Forgets every request and gives the memory back that they held."""

@@ -11,6 +11,7 @@ from spoutnik.engine.kernels.program import unsupported
 from spoutnik.engine.kernels.runner import KernelRunner
 from spoutnik.engine.scheduler import Drawn
 from spoutnik.engine.scheduler import Sequence as Running
+from spoutnik.engine.scoring import Given
 from spoutnik.engine.store import Store
 from spoutnik.engine.torch_runner import TorchRunner
 from spoutnik.errors import UserError
@@ -25,9 +26,19 @@ class Runner(Protocol):
 
     most_tokens: int
     """What the memory holds of one sequence."""
+    exact: bool
+    """Whether `score` gives the log-probabilities that `step` reported of the same tokens to the bit, not only up to rounding."""
 
     def wake(self) -> None:
         """Work begins after idleness: the model's weights may have changed."""
+        ...
+
+    def refresh(self) -> None:
+        """The model's weights have changed; nothing runs."""
+        ...
+
+    def score(self, given: Sequence[Given], temperature: float) -> list[list[float]]:
+        """Log-probabilities of each sequence's tokens after its prompt, each given all before it."""
         ...
 
     def admits(self, sequence: Running) -> bool:

@@ -8,6 +8,7 @@ from spoutnik.engine.cache import SlotCache
 from spoutnik.engine.sampler import SamplingParameters, sample
 from spoutnik.engine.scheduler import Drawn, prefill_groups
 from spoutnik.engine.scheduler import Sequence as Running
+from spoutnik.engine.scoring import Given, score_with_modules
 from spoutnik.model.transformer import CausalLM
 
 PREFILL_TOKENS = 4096  # most token cells of one prefill call, which bounds its memory; longer prompts are cached piece by piece
@@ -15,6 +16,8 @@ PREFILL_TOKENS = 4096  # most token cells of one prefill call, which bounds its 
 
 class TorchRunner:
     """A cache row per running sequence. An idle runner holds no cache: weights, dtype and device of the model may change between calls."""
+
+    exact = False
 
     def __init__(self, model: CausalLM, max_batch: int, max_length: int):
         self.model = model
@@ -24,6 +27,13 @@ class TorchRunner:
 
     def wake(self) -> None:
         """The modules are read as they are."""
+
+    def refresh(self) -> None:
+        """The modules are read as they are."""
+
+    def score(self, given: Sequence[Given], temperature: float) -> list[list[float]]:
+        """Log-probabilities by one pass without a cache."""
+        return score_with_modules(self.model, given, temperature)
 
     def admits(self, sequence: Running) -> bool:
         """Every row that the scheduler has may be used."""

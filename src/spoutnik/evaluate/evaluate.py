@@ -8,15 +8,14 @@ from typing import Any
 import torch
 
 from spoutnik.checkpoint.load import open_model
+from spoutnik.engine.generator import Engine
 from spoutnik.errors import UserError
 from spoutnik.evaluate.statistics import wilson
 from spoutnik.model.flops import forward_flops
-from spoutnik.model.transformer import CausalLM
 from spoutnik.recipe.schema import EvalStage, TaskSpec
 from spoutnik.run.context import StageContext
 from spoutnik.run.stage import run_stage
 from spoutnik.tasks import make
-from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.rollouts import Rollout, sample_rollouts
 
 MAX_BATCH = 128
@@ -35,11 +34,19 @@ class EvalState:
 def run_eval(stage: EvalStage, context: StageContext) -> None:
     """Evaluates every model on every task; results go to the record and to eval.json in the stage's folder."""
     pairs = [(model, task) for model in stage.models for task in stage.tasks]
+    opened: dict[str, Engine] = {}
+
+    def engine_of(name: str) -> Engine:
+        """The model's engine for all its tasks, which stand next to each other; one model at a time is in memory."""
+        if name not in opened:
+            opened.clear()
+            opened[name] = Engine(*open_model(context.resolve(name), DTYPES[stage.dtype]), max_batch=MAX_BATCH)
+        return opened[name]
 
     def advance(state: EvalState) -> dict[str, object]:
         name, spec = pairs[state.step]
-        model, tokenizer = open_model(context.resolve(name), DTYPES[stage.dtype])
-        rollouts = answer(model, tokenizer, spec, stage.samples_per_problem, stage.temperature, stage.max_new_tokens, seed=context.seed)
+        engine = engine_of(name)
+        rollouts = answer(engine, spec, stage.samples_per_problem, stage.temperature, stage.max_new_tokens, seed=context.seed)
         state.step += 1
         result = {"model": name, "task": label(spec), "split": spec.split, **summary(rollouts, stage.samples_per_problem)}
         state.results.append(result)
@@ -50,22 +57,21 @@ def run_eval(stage: EvalStage, context: StageContext) -> None:
                 correct=bool(rollout.reward.accuracy),
             )  # fmt: skip
         cells = sum(len(rollout.prompt_ids) + len(rollout.token_ids) for rollout in rollouts)
-        context.ledger.add(sum(len(rollout.token_ids) for rollout in rollouts), forward_flops(model.config, cells, cells // len(rollouts)))
+        tokens = sum(len(rollout.token_ids) for rollout in rollouts)
+        context.ledger.add(tokens, forward_flops(engine.model.config, cells, cells // len(rollouts)))
         return {"accuracy": result["accuracy"]}
 
     state = run_stage(context, len(pairs), EvalState, advance, _save, _load)
     (context.directory / "eval.json").write_text(json.dumps(state.results, indent=2) + "\n", encoding="utf-8")
 
 
-def answer(
-    model: CausalLM, tokenizer: Tokenizer, spec: TaskSpec, samples: int, temperature: float, max_new_tokens: int, seed: int
-) -> list[Rollout]:
+def answer(engine: Engine, spec: TaskSpec, samples: int, temperature: float, max_new_tokens: int, seed: int) -> list[Rollout]:
     """A model's graded answers to `spec.problems` problems. Problems are drawn with seed 0, so that every run sees the same ones."""
     task = make(spec.name, **spec.options)
     if not spec.problems:
         raise UserError(f"The evaluation on {spec.name!r} does not say how many problems; set `problems`.")
     problems = [task.problem(spec.split, 0, index) for index in range(spec.problems)]
-    return sample_rollouts(model, tokenizer, task, problems, samples, temperature, max_new_tokens, seed, MAX_BATCH)
+    return sample_rollouts(engine, task, problems, samples, temperature, max_new_tokens, seed)
 
 
 def summary(rollouts: list[Rollout], samples: int = 1) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import torch
 
 from spoutnik.checkpoint.hf import save_checkpoint
 from spoutnik.checkpoint.load import open_model
+from spoutnik.engine.generator import Engine
 from spoutnik.errors import UserError
 from spoutnik.model.flops import forward_flops, training_flops
 from spoutnik.model.transformer import CausalLM
@@ -16,12 +17,11 @@ from spoutnik.run.stage import run_stage
 from spoutnik.tasks import make
 from spoutnik.tasks.base import Task
 from spoutnik.text.chatml import CHATML_THINKING
-from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.algorithms import objective, on_policy_distillation
 from spoutnik.train.examples import collate
 from spoutnik.train.losses import reverse_kl
 from spoutnik.train.optim import Optimizer
-from spoutnik.train.rollouts import rollout_metrics, sample_rollouts
+from spoutnik.train.rollouts import rollout_engine, rollout_metrics, sample_rollouts
 from spoutnik.train.schedule import factor
 from spoutnik.train.scoring import answer_logits, answer_logprobs
 from spoutnik.train.sft import imitate_samples
@@ -60,6 +60,7 @@ def _run_on_policy(stage: DistillStage, context: StageContext) -> None:
             f"{teacher.config.vocab_size}: their embeddings are padded differently; use mode = 'samples'."
         )
     teacher.requires_grad_(False)
+    engine = rollout_engine(student, tokenizer, stage.prompts or 1)
 
     def start() -> TrainState:
         return TrainState(student, Optimizer(student, stage.learning_rate, stage.weight_decay))
@@ -68,22 +69,26 @@ def _run_on_policy(stage: DistillStage, context: StageContext) -> None:
         return load_state(start(), folder)
 
     def advance(state: TrainState) -> dict[str, object]:
-        return on_policy_step(state, teacher, stage, task, tokenizer, context)
+        return on_policy_step(state, teacher, stage, task, engine, context)
 
     state = run_stage(context, stage.steps, start, advance, save_state, load)
     save_checkpoint(state.model, tokenizer, context.checkpoint_dir, lineage=context.lineage)
 
 
 def on_policy_step(
-    state: TrainState, teacher: CausalLM, stage: DistillStage, task: Task, tokenizer: Tokenizer, context: StageContext
+    state: TrainState, teacher: CausalLM, stage: DistillStage, task: Task, engine: Engine, context: StageContext
 ) -> dict[str, object]:
-    """The student answers `prompts` fresh problems once each; every token it wrote is pulled towards the teacher's distribution."""
+    """The student answers `prompts` fresh problems once each; every token it wrote is pulled towards the teacher's distribution.
+
+    `engine` is the student's.
+    """
     split = stage.task.split if stage.task else "train"
     prompts, longest, temperature = stage.prompts or 0, stage.max_new_tokens or 0, stage.temperature or 1.0
     began, step, model = time.perf_counter(), state.step, state.model
     problems = [task.problem(split, context.seed, step * prompts + place) for place in range(prompts)]
     seed = stream_seed(context.seed, step)
-    rollouts = sample_rollouts(model, tokenizer, task, problems, 1, temperature, longest, seed)
+    engine.refresh()
+    rollouts = sample_rollouts(engine, task, problems, 1, temperature, longest, seed)
     ids_BT, mask_BT = collate([[*r.prompt_ids, *r.token_ids] for r in rollouts], [len(r.prompt_ids) for r in rollouts])
     with torch.no_grad():
         teacher_NV = answer_logits(teacher, ids_BT, mask_BT)

@@ -14,7 +14,7 @@ from spoutnik.run.context import StageContext
 from spoutnik.run.stage import run_stage
 from spoutnik.tasks import make
 from spoutnik.tasks.base import Task
-from spoutnik.train.rollouts import Rollout, rollout_metrics, sample_rollouts
+from spoutnik.train.rollouts import Rollout, rollout_engine, rollout_metrics, sample_rollouts
 from spoutnik.train.state import stream_seed
 
 CHUNK = 128
@@ -32,13 +32,14 @@ def run_sample(stage: SampleStage, context: StageContext) -> None:
     """Writes samples.jsonl (`prompt`, `completion` and what is known of it), at most one sample a problem unless `keep` is all."""
     model, tokenizer = open_model(context.resolve(stage.from_))
     task = make(stage.task.name, **stage.task.options)
+    engine = rollout_engine(model, tokenizer, CHUNK * stage.samples_per_problem)
 
     def advance(state: SampleState) -> dict[str, object]:
         first = state.step * CHUNK
         indices = range(first, min(first + CHUNK, stage.problems))
         problems = [task.problem(stage.task.split, context.seed, index) for index in indices]
         rollouts = sample_rollouts(
-            model, tokenizer, task, problems, stage.samples_per_problem, stage.temperature, stage.max_new_tokens,
+            engine, task, problems, stage.samples_per_problem, stage.temperature, stage.max_new_tokens,
             stream_seed(context.seed, state.step),
         )  # fmt: skip
         for place in range(len(problems)):

@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from spoutnik.checkpoint.hf import save_checkpoint
 from spoutnik.checkpoint.load import open_model
+from spoutnik.engine.generator import Engine
+from spoutnik.engine.scoring import Given
 from spoutnik.errors import UserError
 from spoutnik.model.flops import forward_flops, training_flops
 from spoutnik.model.transformer import CausalLM
@@ -23,9 +26,9 @@ from spoutnik.train.algorithms import Streams, grpo, has_signal, objective
 from spoutnik.train.examples import collate
 from spoutnik.train.losses import k3_kl
 from spoutnik.train.optim import Optimizer
-from spoutnik.train.rollouts import Rollout, rollout_metrics, sample_rollouts
+from spoutnik.train.rollouts import Rollout, rollout_engine, rollout_metrics, sample_rollouts
 from spoutnik.train.schedule import wsd
-from spoutnik.train.scoring import answer_logits, answer_logprobs
+from spoutnik.train.scoring import answer_logits, answer_logprobs, engine_logprobs, spread, with_values
 from spoutnik.train.state import TrainState, load_state, save_state, stream_seed
 from spoutnik.train.update import apply_update
 
@@ -36,19 +39,28 @@ MISMATCH_LIMIT = 0.01
 """Nats a token. Float32 rounding is below 1e-5, but rounding may now and then send a token to another expert."""
 
 
+@dataclass(frozen=True)
+class Engines:
+    """Of the policy, and of the reference where the kernels score it. Both live as long as the stage and follow the weights in place."""
+
+    policy: Engine
+    reference: Engine | None
+
+
 def run_rl(stage: RLStage, context: StageContext) -> None:
     """Trains the model `from` by GRPO on a task and writes it as a Hugging Face directory."""
     task = make(stage.task.name, **stage.task.options)
     model, tokenizer = open_model(context.resolve(stage.from_))
+    reference = frozen_copy(model) if stage.kl_coef else None
+    engines = make_engines(model, reference, tokenizer, stage.prompts * stage.group)
 
     def start() -> TrainState:
-        reference = frozen_copy(model) if stage.kl_coef else None
         return TrainState(model, Optimizer(model, stage.learning_rate, stage.weight_decay), reference=reference)
 
     def load(folder: Path) -> TrainState:
         return load_state(start(), folder)
 
-    state = run_stage(context, stage.steps, start, lambda state: rl_step(state, stage, task, tokenizer, context), save_state, load)
+    state = run_stage(context, stage.steps, start, lambda state: rl_step(state, stage, task, engines, context), save_state, load)
     save_checkpoint(state.model, tokenizer, context.checkpoint_dir, lineage=context.lineage)
 
 
@@ -57,36 +69,48 @@ def frozen_copy(model: CausalLM) -> CausalLM:
     return copy.deepcopy(model).requires_grad_(False)
 
 
-def rl_step(state: TrainState, stage: RLStage, task: Task, tokenizer: Tokenizer, context: StageContext) -> dict[str, object]:
+def make_engines(model: CausalLM, reference: CausalLM | None, tokenizer: Tokenizer, answers: int) -> Engines:
+    """Engines for steps of so many answers. Where the policy's are not exact the modules say what the reference thinks, too."""
+    policy = rollout_engine(model, tokenizer, answers)
+    return Engines(policy, rollout_engine(reference, tokenizer, answers) if reference is not None and policy.exact else None)
+
+
+def rl_step(state: TrainState, stage: RLStage, task: Task, engines: Engines, context: StageContext) -> dict[str, object]:
     """Rollouts for `prompts` fresh problems, then one optimiser step for each of `minibatches`; returns the metrics of the record."""
     began, step = time.perf_counter(), state.step
     if state.reference is not None and step and step % stage.reference_every == 0:
-        state.reference = frozen_copy(state.model)
+        state.reference.load_state_dict(state.model.state_dict())
+    for engine in (engines.policy, engines.reference):
+        if engine is not None:
+            engine.refresh()
     problems = [task.problem(stage.task.split, context.seed, step * stage.prompts + place) for place in range(stage.prompts)]
     rollouts = sample_rollouts(
-        state.model, tokenizer, task, problems, stage.group, stage.temperature, stage.max_new_tokens, stream_seed(context.seed, step)
+        engines.policy, task, problems, stage.group, stage.temperature, stage.max_new_tokens, stream_seed(context.seed, step)
     )
     rollout_s = time.perf_counter() - began
     rewards_PG = rewards(rollouts, stage)
     informative = has_signal(rewards_PG).nonzero().flatten().tolist()
-    sums, mismatch = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "grad_norm": 0.0}, None
+    sums = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "grad_norm": 0.0}
+    gaps: dict[str, float] | None = None
     size, scale = stage.prompts // stage.minibatches, wsd(step, stage.steps, WARMUP, 0.0)
     for first in range(0, stage.prompts, size):
         groups = [index for index in informative if first <= index < first + size]
         if groups:
             chosen = [rollout for g in groups for rollout in rollouts[g * stage.group : (g + 1) * stage.group]]
-            metrics, gap = _minibatch(state, stage, context, chosen, rewards_PG[groups], scale)
+            if gaps is not None:
+                engines.policy.refresh()  # the mini-batch before has moved the policy
+            metrics, found = _minibatch(state, stage, context, engines, chosen, rewards_PG[groups], scale)
             sums = {name: sums[name] + value / stage.minibatches for name, value in metrics.items()}
-            mismatch = gap if mismatch is None else mismatch  # later mini-batches differ from the sampler because the policy has moved
-    if mismatch is not None:
-        check_mismatch(mismatch)
+            gaps = found if gaps is None else gaps  # later ones differ from the sampler because the policy has moved
+    gaps = gaps or {"mismatch": 0.0, "forward_gap": 0.0}
+    check_mismatch(max(gaps.values()))
     state.step += 1
-    _account(context, state, stage, rollouts, informative)
+    _account(context, state, stage, rollouts, informative, engines.policy.exact)
     _show(context, step, stage, rollouts)
     seconds = time.perf_counter() - began
     return {
         "reward": float(rewards_PG.mean()), **rollout_metrics(rollouts), "no_signal": 1 - len(informative) / stage.prompts, **sums,
-        "mismatch": mismatch or 0.0, "learning_rate": stage.learning_rate * scale, "rollout_s": rollout_s,
+        **gaps, "learning_rate": stage.learning_rate * scale, "rollout_s": rollout_s,
         "tokens_per_s": sum(len(rollout.token_ids) for rollout in rollouts) / seconds,
     }  # fmt: skip
 
@@ -107,7 +131,10 @@ def rewards(rollouts: Sequence[Rollout], stage: RLStage) -> Tensor:
 
 
 def check_mismatch(mismatch: float) -> None:
-    """Raises UserError if the trainer's log-probabilities of the sampled tokens are not the sampler's, on the very same weights."""
+    """Raises UserError if the trainer's log-probabilities of the sampled tokens are not the sampler's, on the very same weights.
+
+    Both gaps are held to it: one of the modules' values, though only their derivative is used, for a wrong value has a wrong derivative.
+    """
     if mismatch > MISMATCH_LIMIT:
         raise UserError(
             f"Sampler and trainer disagree on the log-probability of a sampled token by {mismatch:.2g} nats on average (at most "
@@ -116,33 +143,47 @@ def check_mismatch(mismatch: float) -> None:
 
 
 def _minibatch(
-    state: TrainState, stage: RLStage, context: StageContext, rollouts: Sequence[Rollout], rewards_PG: Tensor, scale: float
-) -> tuple[dict[str, float], float]:
-    """One optimiser step on whole groups; returns metrics, and the mean distance to the sampler's log-probabilities before the step."""
-    ids_BT, mask_BT = collate([[*r.prompt_ids, *r.token_ids] for r in rollouts], [len(r.prompt_ids) for r in rollouts])
-    sampler_BT = torch.zeros_like(mask_BT).masked_scatter(mask_BT > 0, torch.tensor([x for r in rollouts for x in r.logprobs]))
+    state: TrainState, stage: RLStage, context: StageContext, engines: Engines, rollouts: Sequence[Rollout], rewards_PG: Tensor,
+    scale: float,
+) -> tuple[dict[str, float], dict[str, float]]:  # fmt: skip
+    """One optimiser step on whole groups; returns metrics, and mean distances to the sampler's log-probabilities before the step.
+
+    Of these, `mismatch` is that of the values that the loss is made of, and `forward_gap` that of the modules, which are derived.
+    """
+    answers = [Given([*r.prompt_ids, *r.token_ids], len(r.prompt_ids)) for r in rollouts]
+    ids_BT, mask_BT = collate([[*one.token_ids] for one in answers], [one.prompt_tokens for one in answers])
+    fixed = {"ids": ids_BT, "mask": mask_BT, "sampler": spread([r.logprobs for r in rollouts], mask_BT)}
+    if engines.policy.exact:
+        fixed["policy"] = engine_logprobs(engines.policy, answers, mask_BT, stage.temperature)
+    if engines.reference is not None:
+        fixed["reference"] = engine_logprobs(engines.reference, answers, mask_BT, stage.temperature)
+        engines.reference.reset()  # none of these texts comes again
     streams, tokens = grpo(rewards_PG, mask_BT, stage.kl_coef), float(mask_BT.sum())
-    sums = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "mismatch": 0.0}
-    for rows in _micro_batches([len(r.prompt_ids) + len(r.token_ids) for r in rollouts]):
-        longest = max(len(rollouts[row].prompt_ids) + len(rollouts[row].token_ids) for row in rows)
-        part = _micro_loss(
-            state, stage, _rows(streams, rows, longest), ids_BT[rows, :longest], mask_BT[rows, :longest], sampler_BT[rows, :longest], tokens
-        )
+    sums = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "mismatch": 0.0, "forward_gap": 0.0}
+    for rows in _micro_batches([len(one.token_ids) for one in answers]):
+        longest = max(len(answers[row].token_ids) for row in rows)
+        part = _micro_loss(state, stage, _rows(streams, rows, longest), {k: v[rows, :longest] for k, v in fixed.items()}, tokens)
         sums = {name: sums[name] + value for name, value in part.items()}
-    mismatch = sums.pop("mismatch")
+    gaps = {name: sums.pop(name) for name in ("mismatch", "forward_gap")}
     norm = apply_update(state, sums["loss"], scale, stage.grad_clip, stage.max_bad_steps, context, {"ids": ids_BT, "mask": mask_BT})
-    return {**sums, "grad_norm": norm}, mismatch
+    return {**sums, "grad_norm": norm}, gaps
 
 
-def _micro_loss(
-    state: TrainState, stage: RLStage, streams: Streams, ids_BT: Tensor, mask_BT: Tensor, sampler_BT: Tensor, tokens: float
-) -> dict[str, float]:
-    """Adds the gradient of some rows; `tokens` is the count of the whole mini-batch. Returns this part's share of the metrics."""
-    logprobs_BT = answer_logprobs(answer_logits(state.model, ids_BT, mask_BT), ids_BT, mask_BT, stage.temperature)
+def _micro_loss(state: TrainState, stage: RLStage, streams: Streams, fixed: dict[str, Tensor], tokens: float) -> dict[str, float]:
+    """Adds the gradient of some rows; `tokens` is the count of the whole mini-batch. Returns this part's share of the metrics.
+
+    `fixed`, [B, T] each: ids, mask, the sampler's log-probabilities, and the policy's and the reference's where kernels computed them.
+    """
+    ids_BT, mask_BT, sampler_BT = fixed["ids"], fixed["mask"], fixed["sampler"]
+    derived_BT = logprobs_BT = answer_logprobs(answer_logits(state.model, ids_BT, mask_BT), ids_BT, mask_BT, stage.temperature)
+    if "policy" in fixed:
+        logprobs_BT = with_values(derived_BT, fixed["policy"])
     divergence_BT = None
     if state.reference is not None:
-        with torch.no_grad():
-            reference_BT = answer_logprobs(answer_logits(state.reference, ids_BT, mask_BT), ids_BT, mask_BT, stage.temperature)
+        reference_BT = fixed.get("reference")
+        if reference_BT is None:
+            with torch.no_grad():
+                reference_BT = answer_logprobs(answer_logits(state.reference, ids_BT, mask_BT), ids_BT, mask_BT, stage.temperature)
         divergence_BT = k3_kl(logprobs_BT, reference_BT)
     loss = objective(streams, logprobs_BT, sampler_BT, divergence_BT, stage.clip, tokens)
     loss.backward()
@@ -154,6 +195,7 @@ def _micro_loss(
             "kl": float((divergence_BT * mask_BT).sum()) / tokens if divergence_BT is not None else 0.0,
             "clip_fraction": float((clipped * mask_BT).sum()) / tokens,
             "mismatch": float(gap_BT.abs().sum()) / tokens,
+            "forward_gap": float(((derived_BT - sampler_BT) * mask_BT).abs().sum()) / tokens,
         }
 
 
@@ -172,16 +214,18 @@ def _micro_batches(lengths: Sequence[int]) -> list[list[int]]:
     return batches
 
 
-def _account(context: StageContext, state: TrainState, stage: RLStage, rollouts: Sequence[Rollout], informative: Sequence[int]) -> None:
-    """Tokens sampled, and FLOPs of sampling, training on informative groups, and the reference's forward."""
+def _account(
+    context: StageContext, state: TrainState, stage: RLStage, rollouts: Sequence[Rollout], informative: Sequence[int], scored: bool
+) -> None:
+    """Tokens sampled, and FLOPs of sampling, of training on informative groups, and of scoring these by the reference and the kernels."""
     config = state.model.config
     lengths = [len(rollout.prompt_ids) + len(rollout.token_ids) for rollout in rollouts]
     trained = sum(sum(lengths[g * stage.group : (g + 1) * stage.group]) for g in informative)
     mean = sum(lengths) // len(lengths)
-    reference = forward_flops(config, trained, mean) if state.reference is not None else 0.0
+    scoring = ((state.reference is not None) + scored) * forward_flops(config, trained, mean)
     context.ledger.add(
         sum(len(r.token_ids) for r in rollouts),
-        forward_flops(config, sum(lengths), mean) + training_flops(config, trained, mean) + reference,
+        forward_flops(config, sum(lengths), mean) + training_flops(config, trained, mean) + scoring,
     )
 
 

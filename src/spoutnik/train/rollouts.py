@@ -1,4 +1,4 @@
-"""Rollouts: a policy's answers to a step's problems, graded. Made by the engine with the very modules that are trained."""
+"""Rollouts: a policy's answers to problems, graded. One engine makes all of a stage's and follows the weights in place."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,11 +35,16 @@ class Rollout:
     supported: bool
 
 
+def rollout_engine(model: CausalLM, tokenizer: Tokenizer, answers: int) -> Engine:
+    """The engine of a stage that asks for so many answers at a time. Whoever changes the weights calls its `refresh`."""
+    return Engine(model, tokenizer, max_batch=min(MAX_BATCH, answers))
+
+
 def sample_rollouts(
-    model: CausalLM, tokenizer: Tokenizer, task: Task, problems: Sequence[Problem], group: int, temperature: float, max_new_tokens: int,
-    seed: int, max_batch: int = MAX_BATCH,
-) -> list[Rollout]:  # fmt: skip
+    engine: Engine, task: Task, problems: Sequence[Problem], group: int, temperature: float, max_new_tokens: int, seed: int
+) -> list[Rollout]:
     """`group` answers to each problem, problem by problem. Equal arguments and weights give equal answers."""
+    tokenizer = engine.tokenizer
     prompts = [tokenizer.render([{"role": "user", "content": problem.prompt}]) for problem in problems]
     encoded = [tokenizer.encode(prompt) for prompt in prompts]
     requests = [
@@ -47,7 +52,7 @@ def sample_rollouts(
         for place, ids in enumerate(encoded)
         for sample in range(group)
     ]
-    completions = Engine(model, tokenizer, max_batch=min(max_batch, len(requests))).generate(requests)
+    completions = engine.generate(requests)
     return [
         judge(task, problems[index // group], prompts[index // group], encoded[index // group], completion)
         for index, completion in enumerate(completions)

@@ -1,8 +1,13 @@
 """What a model says of given tokens: the one place where training computes log-probabilities of answers."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from spoutnik.engine.generator import Engine
+from spoutnik.engine.scoring import Given
 from spoutnik.model.transformer import CausalLM
 
 
@@ -19,3 +24,36 @@ def answer_logprobs(logits_NV: Tensor, ids_BT: Tensor, mask_BT: Tensor, temperat
     scaled_NV = logits_NV if temperature == 1.0 else logits_NV / temperature
     logprobs_N = -torch.nn.functional.cross_entropy(scaled_NV, ids_BT[chosen], reduction="none")
     return logprobs_N.new_zeros(ids_BT.shape).masked_scatter(chosen, logprobs_N)
+
+
+def engine_logprobs(engine: Engine, answers: Sequence[Given], mask_BT: Tensor, temperature: float) -> Tensor:
+    """The same [B, T] by the engine's kernels; a row of `mask_BT` is a sequence, of which it marks the scored tokens."""
+    return spread(engine.score(answers, temperature), mask_BT)
+
+
+def spread(logprobs: Sequence[Sequence[float]], mask_BT: Tensor) -> Tensor:
+    """One list a row, of its masked places from left to right, as float32 [B, T], zero elsewhere."""
+    values_N = torch.tensor([value for row in logprobs for value in row], dtype=torch.float32)
+    return torch.zeros_like(mask_BT).masked_scatter(mask_BT > 0, values_N)
+
+
+def with_values(logprobs: Tensor, values: Tensor) -> Tensor:
+    """`values`, with the derivative of `logprobs`: two computations of one function, of which only the second can be derived.
+
+    The kernels that sampled say what a log-probability is, the modules how it changes. The ratio of the policy gradient then compares one
+    function at two sets of weights: before the first update it is exactly 1 and the divergence from an equal reference exactly 0; later
+    both hold what updates have moved and nothing else. With values of the modules they would also hold the distance between the two
+    computations, on which the exponential and the clip act. That distance is left in the derivative alone, which is one of the modules'
+    function: it is as good as the two agree, so their gap is logged and limited at every step.
+    """
+    return _Values.apply(logprobs, values)
+
+
+class _Values(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, logprobs: Tensor, values: Tensor) -> Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None

@@ -13,10 +13,12 @@ from spoutnik.engine.kernels.build import PAGE
 from spoutnik.engine.kernels.fingerprint import fingerprint
 from spoutnik.engine.kernels.native import DRAW, Chunk, NativeEngine, layout
 from spoutnik.engine.kernels.program import cache_shape, write_program
+from spoutnik.engine.kernels.scoring import Scoring
 from spoutnik.engine.prompts import Piece, Prompts
 from spoutnik.engine.sampler import MASK64, uniforms
 from spoutnik.engine.scheduler import Drawn
 from spoutnik.engine.scheduler import Sequence as Running
+from spoutnik.engine.scoring import Given
 from spoutnik.engine.shelf import Shelf
 from spoutnik.engine.store import Store
 from spoutnik.errors import UserError
@@ -26,6 +28,8 @@ STEP_ROWS = 512
 """Most tokens of one call."""
 CHUNK_ROWS = 32
 """Most queries of one sequence that attend together; more chunks keep all threads busy."""
+SCORED_ROWS = 64
+"""Least room for rows of one call whose logits are wanted, so that a small batch scores given tokens in reasonable steps."""
 CACHE_BYTES = 2 << 30
 SAMPLED = 64
 """Values of each tensor that are compared to see whether the weights changed."""
@@ -52,11 +56,13 @@ class KernelRunner:
     is more). With a `store`, pages of prompts are also kept on disk.
     """
 
+    exact = True
+
     def __init__(
         self, model: CausalLM, precision: str, max_batch: int, max_length: int, cache_bytes: int | None = None, store: Store | None = None
     ):
         self._model, self._engine, self._store = model, NativeEngine(), store
-        self._program = write_program(model, self._engine, precision, max(STEP_ROWS, max_batch), max_batch, max_length)
+        self._program = write_program(model, self._engine, precision, max(STEP_ROWS, max_batch), max(SCORED_ROWS, max_batch), max_length)
         self._versions, self._values = self._look()
         shape = (precision != "float32", model.config.num_hidden_layers, *cache_shape(model))
         page_bytes, of_one = self._engine.page_bytes(*shape), -(-max_length // PAGE)
@@ -72,10 +78,18 @@ class KernelRunner:
         """Follows the model's weights where they changed since the last work; what was cached under the old ones is forgotten."""
         versions, values = self._look()
         if versions != self._versions or not torch.equal(values, self._values):
-            self._program.refresh()
-            self.blocks.forget()
-            self._versions, self._values = versions, values
-            self._open_shelf()
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Packs the model's weights again, into the same memory; what was cached under the old ones is forgotten."""
+        self._program.refresh()
+        self.blocks.forget()
+        self._versions, self._values = self._look()
+        self._open_shelf()
+
+    def score(self, given: Sequence[Given], temperature: float) -> list[list[float]]:
+        """Log-probabilities by the operations that `step` runs, so the same bits; also while sequences run."""
+        return Scoring(self._engine, self.blocks, temperature, CHUNK_ROWS).run(given)
 
     def admits(self, sequence: Running) -> bool:
         """Takes all the pages that the sequence may ever need, or says no."""

@@ -1,0 +1,133 @@
+"""Scores given tokens on the C++ engine: the operations that sample, with the token given instead of drawn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from spoutnik.engine.blocks import Blocks, Table
+from spoutnik.engine.kernels.build import PAGE
+from spoutnik.engine.kernels.native import DRAW, Chunk, NativeEngine
+from spoutnik.engine.scoring import Given, not_finite
+from spoutnik.errors import UserError
+
+
+@dataclass(frozen=True)
+class _Neighbour:
+    """The sequence planned before, whose pages are still held."""
+
+    table: Table
+    prompt: Sequence[int]
+    """Its tokens before the first whose logits are wanted."""
+    step: int
+    """The step that fills the prompt's pages, or one before it."""
+
+
+class Scoring:
+    """One call's work, collected until a step is full.
+
+    Rows of a prompt that are found in the cache are not computed again, nor those of its last, partial page where the sequence before has
+    the same prompt.
+    """
+
+    def __init__(self, engine: NativeEngine, blocks: Blocks, temperature: float, chunk_rows: int):
+        self._engine, self._blocks, self._temperature = engine, blocks, temperature
+        self._chunk_rows = min(chunk_rows, engine.most_rows, engine.most_picked)
+        self._held: list[Table] = []
+        self._neighbour: _Neighbour | None = None
+        self._steps = 0
+        self._clear()
+
+    def run(self, given: Sequence[Given]) -> list[list[float]]:
+        """Log-probabilities of each sequence's tokens after its prompt.
+
+        Logits with NaN or infinity, and a cache that others fill, raise UserError.
+        """
+        found: list[list[float]] = [[] for _ in given]
+        try:
+            for one, logprobs in zip(given, found, strict=True):
+                if one.prompt_tokens < len(one.token_ids):
+                    self._plan(one, logprobs)
+            self._step()
+        except BaseException:
+            self._blocks.forget()  # pages are findable before they are filled
+            for table in self._held:  # they may hold NaN, and 0 times NaN is not 0 to who gets them next
+                for page in table.pages[table.cached // PAGE :]:
+                    memory = self._engine.page(page)
+                    memory[:] = bytes(len(memory))
+            raise
+        finally:
+            self._release()
+        return found
+
+    def _plan(self, one: Given, logprobs: list[float]) -> None:
+        """Puts a sequence's rows into steps, which append to `logprobs`."""
+        fed, first_picked = one.token_ids[:-1], one.prompt_tokens - 1
+        table = self._acquire(fed[:first_picked], len(fed))
+        for start in range(self._known(table, fed[:first_picked]), len(fed), self._chunk_rows):
+            tokens = fed[start : start + self._chunk_rows]
+            picked = range(max(first_picked - start, 0), len(tokens))
+            if self._rows + len(tokens) > self._engine.most_rows or len(self._picked) + len(picked) > self._engine.most_picked:
+                self._step()
+            self._picked += [self._rows + row for row in picked]
+            self._targets += [one.token_ids[start + row + 1] for row in picked]
+            self._wanted += [logprobs] * len(picked)
+            self._chunks.append(Chunk(tokens, start, table.pages[: self._blocks.needed(start + len(tokens))]))
+            self._rows += len(tokens)
+        self._neighbour = _Neighbour(table, fed[:first_picked], self._steps)
+        self._blocks.remember(table, fed)
+        self._blocks.write(table, len(fed))  # or will before anyone reads it
+
+    def _acquire(self, prompt: Sequence[int], tokens: int) -> Table:
+        table = self._blocks.acquire(prompt, tokens)
+        if table is None:
+            self._step()
+            self._release()
+            table = self._blocks.acquire(prompt, tokens)
+        if table is None:
+            raise UserError(
+                f"The cache has room for {self._blocks.available * PAGE} tokens beside the requests that run, but a sequence to be scored "
+                f"needs {tokens}; score it when fewer run."
+            )
+        self._held.append(table)
+        return table
+
+    def _known(self, table: Table, prompt: Sequence[int]) -> int:
+        """How many of the prompt's first tokens the table's pages hold, after what the neighbour has was copied."""
+        neighbour, partial = self._neighbour, len(prompt) // PAGE
+        if neighbour is None or neighbour.prompt != prompt or table.written < partial * PAGE or table.written == len(prompt):
+            return table.written
+        if neighbour.step == self._steps:
+            self._step()
+        self._engine.page(table.pages[partial])[:] = self._engine.page(neighbour.table.pages[partial])
+        return len(prompt)
+
+    def _step(self) -> None:
+        """Computes what was collected. The keys of all its rows are in place before any row attends, so a row may read those of others."""
+        if self._chunks:
+            draws = np.zeros(len(self._picked), DRAW)
+            draws["top_p"], draws["temperature"], draws["forced"] = 1.0, self._temperature, self._targets
+            drawn, _ = self._engine.step(self._chunks, self._picked, draws)
+            if (drawn["token"] < 0).any():
+                raise not_finite()
+            for logprobs, logprob in zip(self._wanted, drawn["logprob"].tolist(), strict=True):
+                logprobs.append(logprob)
+        self._steps += 1
+        self._clear()
+        self._release(keep=2)
+
+    def _clear(self) -> None:
+        self._chunks: list[Chunk] = []
+        self._picked: list[int] = []
+        self._targets: list[int] = []
+        self._wanted: list[list[float]] = []
+        self._rows = 0
+
+    def _release(self, keep: int = 0) -> None:
+        """Gives pages back, but for those of the last sequences: the one that is planned, and its neighbour."""
+        done = self._held[: len(self._held) - keep] if len(self._held) > keep else []
+        for table in done:
+            self._blocks.release(table)
+        self._held = self._held[len(done) :]
+        if not self._held:
+            self._neighbour = None
