@@ -16,7 +16,7 @@ from torch import Tensor
 
 from spoutnik.checkpoint.assemble import parameters_of
 from spoutnik.checkpoint.gguf_dequant import QuantType
-from spoutnik.checkpoint.gguf_layout import divide, permute, turned_heads
+from spoutnik.checkpoint.gguf_layout import KEYS, VALUES, divide, permute, turned_heads
 from spoutnik.checkpoint.gguf_model import SIGMOID, SOFTMAX
 from spoutnik.checkpoint.gguf_quant import F16, F32, FORMATS, Q8_0, FileType
 from spoutnik.checkpoint.gguf_rope import ROPE_FACTORS, factors, scaling_fields
@@ -29,15 +29,17 @@ from spoutnik.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
-FILE_TYPES: dict[FileType, int] = {"f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7}
+FILE_TYPES: dict[FileType, int] = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7}
 """The number by which `general.file_type` names what most of a file's weights are in."""
+ALWAYS_FLOAT32 = ("ffn_gate_inp.weight", KEYS, VALUES)
+"""The router chooses, so its rounding errors are jumps; on processors with AMX llama.cpp (b11434) aborts if the other two are smaller."""
 
 
 def save_gguf(model: CausalLM, tokenizer: Tokenizer, path: str | Path, file_type: FileType = "f16", name: str | None = None) -> None:
     """Writes model and tokenizer into one file; one already there stays whole until the new one is on disk.
 
-    Matrices are stored in `file_type`, except the router's and everything that is no matrix (float32), rows that are no multiple of 32
-    numbers (f16), and in the 4-bit types the matrix that makes the logits (q8_0). `name` is what programs show, else the file's. Raises
+    Matrices are stored in `file_type`, except those in ALWAYS_FLOAT32, rows that are no multiple of 32 numbers (f16), and in the 4-bit
+    types the matrix that makes the logits (q8_0); what is no matrix stays float32. `name` is what programs show, else the file's. Raises
     UserError for a tokenizer that is no byte-level BPE, a context extension that the format cannot say, weights beyond half precision's
     range, and a disk that is full or not writable.
     """
@@ -102,7 +104,7 @@ def _fields(config: ModelConfig, architecture: str) -> dict[str, Any]:
 
 def _latent_fields(config: ModelConfig) -> dict[str, Any]:
     """ggml runs latent attention as one key-value head that is as wide as latent and rotary part together."""
-    experts = config.n_routed_experts
+    experts = config.n_routed_experts if config.first_k_dense_replace < config.num_hidden_layers else 0
     fields: dict[str, Any] = {
         "attention.head_count_kv": 1,
         "attention.q_lora_rank": config.q_lora_rank or 0,
@@ -143,7 +145,7 @@ def _outgoing(model: CausalLM, file_type: FileType) -> Iterator[Outgoing]:
 
 def _kind(name: str, shape: tuple[int, ...], file_type: FileType, tied: bool) -> QuantType:
     """What a tensor is stored in; see `save_gguf`."""
-    if len(shape) == 1 or ".ffn_gate_inp." in name:
+    if len(shape) == 1 or name.endswith(ALWAYS_FLOAT32):
         return F32
     makes_logits = name == ("token_embd.weight" if tied else "output.weight")
     kind = Q8_0 if makes_logits and file_type in ("q4_0", "q4_1") else FORMATS[file_type]

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from spoutnik.checkpoint.gguf_dequant import CHUNK, TYPES, Bytes, Floats, QuantType, Records
 from spoutnik.errors import UserError
 
-FileType = Literal["f16", "q8_0", "q4_1", "q4_0"]
+FileType = Literal["f32", "f16", "q8_0", "q4_1", "q4_0"]
 F32, F16, Q4_0, Q4_1, Q8_0 = (TYPES[number] for number in (0, 1, 2, 3, 8))
-FORMATS: dict[FileType, QuantType] = {"f16": F16, "q8_0": Q8_0, "q4_1": Q4_1, "q4_0": Q4_0}
+FORMATS: dict[FileType, QuantType] = {"f32": F32, "f16": F16, "q8_0": Q8_0, "q4_1": Q4_1, "q4_0": Q4_0}
 
 
 def quantise(name: str, values: NDArray[np.float32], kind: QuantType) -> Bytes:
-    """The bytes of tensor `name` (float32, any shape, rows of whole blocks) in `kind`, one of F32 and FORMATS.
+    """The bytes of tensor `name` (float32, any shape, rows of whole blocks) in `kind`, one of FORMATS.
 
     Raises UserError if a number, or a block's scale, is beyond what half precision holds.
     """
@@ -27,7 +27,7 @@ def quantise(name: str, values: NDArray[np.float32], kind: QuantType) -> Bytes:
         for start in range(0, len(rows), CHUNK):
             _FILL[kind.name](rows[start : start + CHUNK], records[start : start + CHUNK])
     for field in ("x", "d", "m"):
-        if field in kind.record.fields and not np.isfinite(records[field]).all():
+        if field in (kind.record.names or ()) and not np.isfinite(records[field]).all():
             raise UserError(f"{name} does not fit {kind.name.lower()}, whose numbers or scales end at 65504; choose another type.")
     return records.view(np.uint8)
 

@@ -17,7 +17,7 @@ TYPE_HELP = "What weights are stored in; the rest of the file, such as norms, st
 def export(
     model: Annotated[str, typer.Argument(help=MODEL_HELP)],
     out: Annotated[Path, typer.Option("--gguf", help="The file to write.")],
-    file_type: Annotated[Literal["f16", "q8_0", "q4_1", "q4_0"], typer.Option("--type", help=TYPE_HELP)] = "f16",
+    file_type: Annotated[Literal["f32", "f16", "q8_0", "q4_1", "q4_0"], typer.Option("--type", help=TYPE_HELP)] = "f16",
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
@@ -33,7 +33,7 @@ def export(
 
 
 def write(
-    model: str, out: Path, file_type: Literal["f16", "q8_0", "q4_1", "q4_0"], force: bool
+    model: str, out: Path, file_type: Literal["f32", "f16", "q8_0", "q4_1", "q4_0"], force: bool
 ) -> "tuple[Path, CausalLM, Tokenizer]":
     """Opens a model and writes it; returns where it was found, and what was. Refuses to replace a file unless told to."""
     from spoutnik.checkpoint.find import find

@@ -64,9 +64,7 @@ def own_passages(model: CausalLM, tokenizer: Tokenizer, seed: int = 0) -> list[P
         begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.encode("\n")[0]
         prompts = [[begin]] * len(QUESTIONS)
     room = model.config.max_position_embeddings
-    requests = [
-        Request(ids, LENGTH, TEMPERATURE, seed=derive_seed(seed, index)) for index, ids in enumerate(prompts) if len(ids) < room
-    ]
+    requests = [Request(ids, LENGTH, TEMPERATURE, seed=derive_seed(seed, index)) for index, ids in enumerate(prompts) if len(ids) < room]
     completions = Engine(model, tokenizer, len(requests), room).generate(requests)
     return [
         Passage([*request.prompt_ids, *completion.token_ids], len(request.prompt_ids))

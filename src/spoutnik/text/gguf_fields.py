@@ -8,16 +8,17 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from tokenizers.pre_tokenizers import PreTokenizer
-
 from spoutnik.errors import UserError
-from spoutnik.text.gguf_tokenizer import CONTROL, NORMAL, PRE_TOKENIZERS, UNUSED, USER_DEFINED
+from spoutnik.text.gguf_tokenizer import CONTROL, NORMAL, PRE_TOKENIZERS, UNUSED, USER_DEFINED, from_gguf_fields
 from spoutnik.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
-SAMPLE = "The 1st of May, 2024: isn't x_1 = -12345.678 (99%)?\n\n  def f(a):\n\treturn a+1  # naïve 猫の手 “quoted”…  \r\nHELLO World's end!!\n"
-"""What cuts are compared on where no known pre-tokenizer is the tokenizer's own."""
+SAMPLE = (
+    "The 1st of May, 2024: isn't x_1 = -12345.678 (99%)?\n\n  def f(a):\n\treturn a+1  # naïve 猫の手 “quoted”…  \r\nHELLO World's end!!\n"
+    "Cafe\u0301 ½²٣٤ — Слово, слово!  {'key': [1, 22, 333]}\n\n\n   x"
+)
+"""What tokens are compared on where no known pre-tokenizer is the tokenizer's own."""
 ONE_DIGIT, THREE_DIGITS = r"\p{N}{1,1}", r"\p{N}{1,3}"
 DIGITS = range(ord("0"), ord("9") + 1)
 UNPRINTABLE = [*range(0x21), *range(0x7F, 0xA1), 0xAD]
@@ -45,7 +46,6 @@ def to_gguf_fields(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
     begins = tokenizer.bos_token_id is not None and tokenizer.encode("a", add_special_tokens=True)[0] == tokenizer.bos_token_id
     fields: dict[str, Any] = {
         "ggml.model": "gpt2",
-        "ggml.pre": _name(tokenizer, content, cuts, merges),
         "ggml.tokens": tokens,
         "ggml.token_type": types,
         "ggml.merges": merges,
@@ -57,7 +57,8 @@ def to_gguf_fields(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
         "ggml.add_bos_token": begins,
         "chat_template": tokenizer.chat_template,
     }
-    return {f"tokenizer.{key}": value for key, value in fields.items() if value is not None}
+    written = {f"tokenizer.{key}": value for key, value in fields.items() if value is not None}
+    return {**written, "tokenizer.ggml.pre": _exact_name(content, cuts, merges) or _nearest_name(tokenizer, written)}
 
 
 def _cuts(pre_tokenizer: dict[str, Any] | None) -> list[tuple[Any, ...]]:
@@ -75,36 +76,44 @@ def _cuts(pre_tokenizer: dict[str, Any] | None) -> list[tuple[Any, ...]]:
     return [(json.dumps(pre_tokenizer, sort_keys=True),)]
 
 
-def _name(tokenizer: Tokenizer, content: dict[str, Any], cuts: list[tuple[Any, ...]], merges: list[str]) -> str:
-    """The name of the pre-tokenizer that gives every text the same ids, else of the one that cuts the sample most alike.
+def _exact_name(content: dict[str, Any], cuts: list[tuple[Any, ...]], merges: list[str]) -> str | None:
+    """The name of the pre-tokenizer that gives every text the same ids, if there is one.
 
     Composing characters (Unicode NFC) does not count: llama.cpp never does it, whatever the name.
     """
-    known = {name: make() for name, make in PRE_TOKENIZERS.items()}
-    whole_words, normalizer = bool(content["model"].get("ignore_merges")), content["normalizer"]
+    whole_words, composes = bool(content["model"].get("ignore_merges")), content["normalizer"]
     accepted = [cuts] if _joins_numerals(merges) else [cuts, [_in_groups_of_three(cut) for cut in cuts]]
-    for name, other in known.items():
-        same = _cuts(json.loads(other.__getstate__())) in accepted and whole_words == (name == "llama-bpe")
-        if same and normalizer in (None, {"type": "NFC"}):
+    for name, make in PRE_TOKENIZERS.items():
+        same = _cuts(json.loads(make().__getstate__())) in accepted and whole_words == (name == "llama-bpe")
+        if same and composes in (None, {"type": "NFC"}):
             return name
-    own = _places(tokenizer.backend.pre_tokenizer)
-    alike = {name: len(own & _places(other)) / len(own | _places(other)) for name, other in known.items()}
+    return None
+
+
+def _nearest_name(tokenizer: Tokenizer, fields: dict[str, Any]) -> str:
+    """The name with which SAMPLE gets the most of its tokens; where that does not decide, most of its cuts."""
+    own, alike = _sample(tokenizer), dict[str, list[float]]()
+    for name in PRE_TOKENIZERS:
+        other = _sample(from_gguf_fields({**fields, "tokenizer.ggml.pre": name}))
+        alike[name] = [len(mine & its) / len(mine | its) for mine, its in zip(own, other, strict=True)]
     nearest = max(alike, key=alike.__getitem__)
     logger.warning(
-        "llama.cpp knows no pre-tokenizer that cuts text as this tokenizer does: the file names the nearest, %s (%.0f %% of the cuts in a "
-        "sample are the same). There a text may get other token ids than here; ids that are given as numbers are exact.",
-        nearest, 100 * alike[nearest],
+        "llama.cpp knows no pre-tokenizer that cuts text as this tokenizer does: the file names the nearest, %s, which makes %.0f %% of a "
+        "sample's tokens the same. There a text may get other token ids than here; ids that are given as numbers are exact.",
+        nearest, 100 * alike[nearest][0],
     )  # fmt: skip
     return nearest
 
 
+def _sample(tokenizer: Tokenizer) -> tuple[set[Any], set[Any]]:
+    """SAMPLE's tokens with their places, and where it was cut before any merge."""
+    backend = tokenizer.backend
+    encoded = backend.encode(SAMPLE, add_special_tokens=False)
+    return set(zip(encoded.ids, encoded.offsets, strict=True)), {end for _, (_, end) in backend.pre_tokenizer.pre_tokenize_str(SAMPLE)}
+
+
 def _in_groups_of_three(cut: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(THREE_DIGITS if part == ONE_DIGIT else part for part in cut)
-
-
-def _places(pre_tokenizer: PreTokenizer) -> set[int]:
-    """Where the sample is cut."""
-    return {end for _, (_, end) in pre_tokenizer.pre_tokenize_str(SAMPLE)}
 
 
 def _joins_numerals(merges: Iterable[str]) -> bool:
