@@ -10,7 +10,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spoutnik.checkpoint.gguf_model import load_gguf, our_name, unpermute
+from spoutnik.checkpoint.gguf_layout import our_name, unpermute
+from spoutnik.checkpoint.gguf_model import load_gguf
 from spoutnik.checkpoint.hf import save_checkpoint
 from spoutnik.checkpoint.load import open_model
 from spoutnik.errors import UserError

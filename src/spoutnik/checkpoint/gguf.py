@@ -21,6 +21,7 @@ SCALARS: dict[int, np.dtype[Any]] = {
     6: np.dtype("<f4"), 7: np.dtype("?"), 10: np.dtype("<u8"), 11: np.dtype("<i8"), 12: np.dtype("<f8"),
 }  # fmt: skip
 STRING, ARRAY = 8, 9
+LARGEST = float(np.finfo(np.float32).max)
 LEAST_PAIR, LEAST_TENSOR = 8 + 4 + 1, 8 + 4 + 8 + 4 + 8
 """Bytes of the shortest possible metadata pair and tensor description: what a declared count needs at least."""
 
@@ -62,6 +63,31 @@ class GGUF:
         tensor = self.tensors[name]
         raw = np.frombuffer(self._bytes, np.uint8, tensor.nbytes, tensor.start)
         return tensor.type.dequantise(raw).reshape(tensor.shape)
+
+
+class Fields:
+    """The metadata of one architecture in a file, with their types checked: `x` is the key `architecture.x`."""
+
+    def __init__(self, file: GGUF, architecture: str):
+        self.file, self.architecture = file, architecture
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value as it is, or the default where the file has none."""
+        return self.file.metadata.get(f"{self.architecture}.{name}", default)
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        """A whole number. Raises UserError for anything else, and where there is neither value nor default."""
+        value = self.get(name, default)
+        if type(value) is not int:
+            raise UserError(f"{self.file.path} gives {self.architecture}.{name} as {value!r}, expected a whole number; convert it again")
+        return value
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """A number. Files keep single precision: it becomes the shortest decimal number that this precision stands for."""
+        value = self.get(name, default)
+        if type(value) not in (int, float) or not abs(value) <= LARGEST:
+            raise UserError(f"{self.file.path} gives {self.architecture}.{name} as {value!r}, expected a number; convert it again")
+        return float(str(np.float32(value)))
 
 
 class _Cursor:

@@ -29,7 +29,8 @@ def open_gguf(path: Path, dtype: torch.dtype = torch.float32) -> tuple[CausalLM,
     config, parameters = read_gguf(file, dtype)
     tokenizer = from_gguf_fields(file.metadata)
     check_tokenizer(tokenizer, config)
-    model = skeleton(config, len(file.tensors))
+    matrices = sum(tensor.shape[0] if len(tensor.shape) == 3 else 1 for tensor in file.tensors.values())  # a layer's experts are one tensor
+    model = skeleton(config, matrices)
     expected = {name: tuple(tensor.shape) for name, tensor in parameters_of(model).items()}
     found = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
     for name in sorted(expected.keys() | found.keys()):

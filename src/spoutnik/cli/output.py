@@ -21,6 +21,11 @@ def table(rows: list[list[str]]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
+def megabytes(count: int) -> str:
+    """A number of bytes as people read it."""
+    return f"{count / 1e6:,.1f} MB"
+
+
 def task_options(pairs: list[str], option: str = "--option", example: str = "numbers=[2,3]") -> dict[str, Any]:
     """["numbers=[2,3]", "operators=+-"] -> {"numbers": [2, 3], "operators": "+-"}: a value is JSON where it can be, else text.
 

@@ -39,8 +39,8 @@ PRE_TOKENIZERS: dict[str, Callable[[], PreTokenizer]] = {
 COMPOSED = ("qwen2", "deepseek-r1-qwen")
 """These models' own tokenizers compose characters (Unicode NFC) first."""
 
-CONTROL, USER_DEFINED = 3, 4
-"""Token types: a control token vanishes from decoded text, a user-defined one is text that is never cut."""
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+"""Token types: a control token vanishes from decoded text, a user-defined one is text that is never cut, an unused one is none at all."""
 
 
 def from_gguf_fields(metadata: Mapping[str, Any]) -> Tokenizer:
@@ -59,7 +59,10 @@ def from_gguf_fields(metadata: Mapping[str, Any]) -> Tokenizer:
     tokens, types = _strings(metadata, "tokens"), metadata.get("tokenizer.ggml.token_type")
     if not isinstance(types, list) or len(types) != len(tokens):
         raise UserError("The GGUF's tokenizer.ggml.token_type does not have one entry per token; convert the model again")
-    backend = tokenizers.Tokenizer(_bpe(tokens, _strings(metadata, "merges"), pre))
+    if len(set(tokens)) != len(tokens):
+        raise UserError("The GGUF's vocabulary holds a token twice; convert the model again")
+    vocabulary = {token: index for index, (token, type_) in enumerate(zip(tokens, types, strict=True)) if type_ != UNUSED}
+    backend = tokenizers.Tokenizer(_bpe(vocabulary, _strings(metadata, "merges"), pre))
     backend.normalizer = normalizers.NFC() if pre in COMPOSED else None
     backend.pre_tokenizer = PRE_TOKENIZERS[pre]()
     backend.decoder = decoders.ByteLevel()
@@ -73,21 +76,18 @@ def from_gguf_fields(metadata: Mapping[str, Any]) -> Tokenizer:
     bos = _token(metadata, tokens, "bos")
     if bos and metadata.get("tokenizer.ggml.add_bos_token", pre == "llama-bpe"):
         backend.post_processor = processors.TemplateProcessing(single=[bos, "$A"], special_tokens=[(bos, tokens.index(bos))])
-    template, end_of_turn = metadata.get("tokenizer.chat_template"), metadata.get("tokenizer.ggml.eot_token_id")
+    template, ends = metadata.get("tokenizer.chat_template"), [metadata.get(f"tokenizer.ggml.{end}_token_id") for end in ("eot", "eom")]
     return Tokenizer(
         backend,
         bos_token=bos,
         eos_token=_token(metadata, tokens, "eos"),
         pad_token=_token(metadata, tokens, "padding"),
         chat_template=template if isinstance(template, str) else None,
-        more_eos_ids=[end_of_turn] if isinstance(end_of_turn, int) else (),
+        more_eos_ids=[end for end in ends if isinstance(end, int)],
     )
 
 
-def _bpe(tokens: list[str], merges: list[str], pre: str) -> models.BPE:
-    vocabulary = {token: index for index, token in enumerate(tokens)}
-    if len(vocabulary) != len(tokens):
-        raise UserError("The GGUF's vocabulary holds a token twice; convert the model again")
+def _bpe(vocabulary: dict[str, int], merges: list[str], pre: str) -> models.BPE:
     pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
     try:
         return models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=pre == "llama-bpe")
