@@ -197,7 +197,7 @@ def test_old_files_with_one_matrix_for_keys_and_values_are_the_same_model(tokeni
             add(key, old.get(short, value), *([] if isinstance(value, list) else [gguf.GGUFValueType[kinds[type(value)]]]))
     for name in file.tensors:
         if "attn_k_b" not in name and "attn_v_b" not in name:
-            writer.add_tensor(name, file.read(name))
+            writer.add_tensor(name, file.read(name).numpy())
     for layer in range(3):
         weight = rounded(model)[f"model.layers.{layer}.self_attn.kv_b_proj.weight"]
         writer.add_tensor(f"blk.{layer}.attn_kv_b.weight", weight.numpy())

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 from spoutnik.checkpoint.gguf_dequant import TYPES, QuantType
 from spoutnik.errors import UserError
@@ -47,7 +48,8 @@ class GGUF:
         if self.path.stat().st_size < 24:
             raise UserError(f"{self.path} is too short to be a GGUF file; copy it again")
         with self.path.open("rb") as stream:
-            self._bytes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            # Nobody writes to it; but torch takes only memory that may be written to.
+            self._bytes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
         cursor = _Cursor(self.path, self._bytes)
         tensor_count, pair_count = _counts(cursor)
         self.metadata: dict[str, Any] = {}
@@ -58,11 +60,11 @@ class GGUF:
             self.metadata[key] = cursor.value(key)
         self.tensors = _descriptions(cursor, tensor_count, _alignment(cursor, self.metadata))
 
-    def read(self, name: str) -> NDArray[np.float32]:
-        """The tensor `name` as float32, in its shape."""
+    def read(self, name: str, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The tensor `name` in `dtype` (its numbers are computed in float32), in its shape."""
         tensor = self.tensors[name]
         raw = np.frombuffer(self._bytes, np.uint8, tensor.nbytes, tensor.start)
-        return tensor.type.dequantise(raw).reshape(tensor.shape)
+        return tensor.type.dequantise(raw, dtype).view(tensor.shape)
 
 
 class Fields:

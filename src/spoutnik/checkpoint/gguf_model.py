@@ -37,7 +37,7 @@ def read_gguf(file: GGUF, dtype: torch.dtype) -> tuple[ModelConfig, dict[str, Te
         ours = our_name(name)
         if ours is None:
             raise UserError(f"{file.path} holds the tensor {name}, which no {config.model_type} model has; Spoutnik cannot run this model")
-        tensor = torch.from_numpy(file.read(name)).to(torch.float32 if ours.endswith(ROUTER_BIAS) else dtype)
+        tensor = file.read(name, torch.float32 if ours.endswith(ROUTER_BIAS) else dtype)
         heads = turned_heads(name, config)
         parts.setdefault(ours, {})[name] = unpermute(tensor, heads) if heads else tensor
     return config, {ours: unite(ours, parts.pop(ours)) for ours in list(parts)}

@@ -8,15 +8,18 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spoutnik.checkpoint.gguf_dequant import CHUNK, TYPES, Bytes, Floats, QuantType, Records
+from spoutnik.checkpoint.gguf_dequant import TYPES, Bytes, QuantType, Records
 from spoutnik.errors import UserError
 
+Floats = NDArray[np.float32]
+CHUNK = 1 << 15
+"""Blocks packed at a time, so that the intermediate arrays stay small whatever the tensor's size."""
 FileType = Literal["f32", "f16", "q8_0", "q4_1", "q4_0"]
 F32, F16, Q4_0, Q4_1, Q8_0 = (TYPES[number] for number in (0, 1, 2, 3, 8))
 FORMATS: dict[FileType, QuantType] = {"f32": F32, "f16": F16, "q8_0": Q8_0, "q4_1": Q4_1, "q4_0": Q4_0}
 
 
-def quantise(name: str, values: NDArray[np.float32], kind: QuantType) -> Bytes:
+def quantise(name: str, values: Floats, kind: QuantType) -> Bytes:
     """The bytes of tensor `name` (float32, any shape, rows of whole blocks) in `kind`, one of FORMATS.
 
     Raises UserError if a number, or a block's scale, is beyond what half precision holds.

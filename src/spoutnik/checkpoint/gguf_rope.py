@@ -72,7 +72,7 @@ def read_scaling(file: GGUF, field: Fields, config: ModelConfig) -> dict[str, An
     Raises UserError for an extension that is none of KNOWN, or factors that are not Llama 3's.
     """
     if ROPE_FACTORS in file.tensors:
-        return _llama3(torch.from_numpy(file.read(ROPE_FACTORS)), config, file)
+        return _llama3(file.read(ROPE_FACTORS), config, file)
     kind, factor = field.get("rope.scaling.type", "linear"), field.number("rope.scaling.factor", 1.0)
     if kind == "none" or (kind == "linear" and factor == 1):
         return None

@@ -22,7 +22,8 @@ class Decoder(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        # Given its weights, torch draws none for it: on the device "meta" drawing would import torch's compiler, most of a second's work.
+        self.embed_tokens = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.hidden_size), freeze=False)
         main = config.num_hidden_layers
         self.layers = nn.ModuleList(
             [DecoderLayer(config, layer) for layer in range(main)]
