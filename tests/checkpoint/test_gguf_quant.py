@@ -10,8 +10,8 @@ from spoutnik.errors import UserError
 
 gguf = pytest.importorskip("gguf")
 
-VALUES = st.floats(-1000, 1000, width=32, allow_subnormal=False) | st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5])
-BLOCKS = arrays.arrays(np.float32, (3, 32), elements=VALUES)
+NUMBERS = st.floats(-1000, 1000, width=32, allow_subnormal=False) | st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5])
+BLOCKS = arrays.arrays(np.float32, (3, 32), elements=NUMBERS)
 
 
 @pytest.mark.parametrize("kind", FORMATS.values(), ids=FORMATS)

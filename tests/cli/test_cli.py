@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src"
-COMMANDS = ("launch", "pretrain", "sft", "rl", "distill", "eval", "run", "chat", "report", "tasks", "models", "doctor")
+COMMANDS = (
+    "launch", "pretrain", "sft", "rl", "distill", "eval", "run", "chat", "export", "quantize", "report", "tasks", "models", "doctor",
+)  # fmt: skip
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCE)}
-COMMANDS = ("launch", "pretrain", "sft", "rl", "distill", "eval", "chat", "export", "quantize", "report", "tasks", "models", "doctor")
 
 
 def spoutnik(*arguments, cwd=None, **environment):

@@ -79,9 +79,12 @@ class EngineMachine(RuleBasedStateMachine):
             request = Request(POPULAR[name], new, seed=seed, owner=owner)
             try:
                 self.requests[self.engine.add(request)] = request
-                self.shown.append((owner, tuple(POPULAR[name])))
             except QueueFullError as error:
-                assert error.waiting == len(self.engine._scheduler.waiting) >= 5
+                waiting = error.waiting
+            else:
+                self.shown.append((owner, tuple(POPULAR[name])))
+                continue
+            assert waiting == len(self.engine._scheduler.waiting) >= 5
 
     @precondition(lambda self: self.requests)
     @rule(data=st.data())
