@@ -19,15 +19,17 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.model.flops import forward_flops, parameters
 
 BITS = {
-    "float32": (32, 32, 32), "bfloat16": (16, 16, 16), "int8": (8.5, 8.5, 16), "int4": (5, 8.5, 16),
+    "float32": (32, 32, 32), "bfloat16": (16, 16, 16), "int8": (8, 8, 16), "int4": (5, 8, 16),
     "BF16": (16, 16, 16), "Q8_0": (8.5, 8.5, 16), "Q4_1": (5, 8.5, 16),
 }  # fmt: skip
-"""Bits a number takes in each format, scales included: a weight, one of the head, one of the cache."""
+"""Bits a number takes in each format, scales of groups included: a weight, one of the head, one of the cache."""
+PRODUCTS = {"int8": 2, "int4": 2}
+"""Byte products for one of a weight, where it is not one: these weights of ours meet activations of two bytes."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """What one decoding step, or one prefill, takes at least."""
+    """What one decoding step, or one prefill, takes at least. `operations` are the model's, whatever products they are made of."""
 
     bytes: float
     operations: float
@@ -63,7 +65,7 @@ def limit(config: ModelConfig, file_format: str, job: Job, measured: dict[str, A
     matrices = _matrices(config, tokens)
     read = (matrices * weight_bits + head * head_bits + cached * cache_bits) / 8
     peak = measured[_unit(file_format, measured)]
-    return Limit(read, operations, read / measured["read"], operations / peak)
+    return Limit(read, operations, read / measured["read"], operations * PRODUCTS.get(file_format, 1) / peak)
 
 
 def _unit(file_format: str, measured: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from contestants.ours import START_PROMPT
 from contestants.worker import WARM_UP
 
 TYPES = ("BF16", "Q8_0", "Q4_1")
+ASSERTION = "GGML_ASSERT"
 
 
 class LlamaCpp:
@@ -68,6 +69,6 @@ def convert(programs: Path, source: Path, file_type: str) -> Path:
 
 
 def _complaint(result: subprocess.CompletedProcess[str]) -> str:
-    """The line that says why; an assertion is followed by a trace of calls."""
+    """The line that says why, from where an assertion begins if it is one: a trace of calls follows that."""
     lines = result.stderr.strip().splitlines() or [f"exit status {result.returncode}"]
-    return next((line for line in lines if "ASSERT" in line), lines[-1]).strip()[-200:]
+    return next((line[line.index(ASSERTION) :] for line in lines if ASSERTION in line), lines[-1])[:200]
