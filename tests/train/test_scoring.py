@@ -1,12 +1,13 @@
 """Log-probabilities of answers."""
 
+import pytest
 import torch
 from tiny_models import tiny_model
 
-from spoutnik.engine.generator import Engine
-from spoutnik.engine.scoring import Given
+from spoutnik.tasks import make
 from spoutnik.train.examples import collate
-from spoutnik.train.scoring import answer_logits, answer_logprobs, engine_logprobs, spread, with_values
+from spoutnik.train.rollouts import rollout_engine, sample_rollouts
+from spoutnik.train.scoring import answer_logits, answer_logprobs, engine_logprobs, rescored, spread, with_values
 
 
 def test_answers_are_scored_as_the_whole_model_would_at_the_temperature():
@@ -37,13 +38,18 @@ def test_padding_changes_no_gradient():
         torch.testing.assert_close(grads[1][name], grads[0][name], rtol=1e-4, atol=1e-5)
 
 
-def test_an_engine_scores_the_same_places(tokenizer, model):
-    answers = [Given([1, 2, 3, 4, 5], 2), Given([9, 8], 2), Given([6, 7, 8], 1)]
-    ids_BT, mask_BT = collate([[*one.token_ids] for one in answers], [one.prompt_tokens for one in answers])
-    found_BT = engine_logprobs(Engine(model, tokenizer, 4), answers, mask_BT, temperature=0.7)
+def test_an_engine_scores_the_same_places_and_its_own_samples_to_the_bit(tokenizer, model):
+    task = make("countdown", numbers=[2], high=9)
+    engine = rollout_engine(model, tokenizer, 6)
+    rollouts = sample_rollouts(engine, task, [task.problem("train", 0, index) for index in range(2)], 3, 0.7, 9, seed=1)
+    ids_BT, mask_BT = collate([[*r.prompt_ids, *r.token_ids] for r in rollouts], [len(r.prompt_ids) for r in rollouts])
+    found_BT = engine_logprobs(engine, rollouts, mask_BT, 0.7)
     with torch.no_grad():
-        expected_BT = answer_logprobs(answer_logits(model, ids_BT, mask_BT), ids_BT, mask_BT, temperature=0.7)
+        expected_BT = answer_logprobs(answer_logits(model, ids_BT, mask_BT), ids_BT, mask_BT, 0.7)
     torch.testing.assert_close(found_BT, expected_BT)
+    assert (rescored(engine, rollouts, 0.7) == 0.0) == engine.exact
+    rollouts[4].logprobs[2] += 0.5
+    assert rescored(engine, rollouts[3:], 0.7) == pytest.approx(0.5 / sum(len(r.token_ids) for r in rollouts[3:]), rel=1e-4)
 
 
 def test_numbers_are_spread_over_the_masked_places_row_by_row():

@@ -12,7 +12,6 @@ from torch import Tensor
 from spoutnik.checkpoint.hf import save_checkpoint
 from spoutnik.checkpoint.load import open_model
 from spoutnik.engine.generator import Engine
-from spoutnik.engine.scoring import Given
 from spoutnik.errors import UserError
 from spoutnik.model.flops import forward_flops, training_flops
 from spoutnik.model.transformer import CausalLM
@@ -28,7 +27,7 @@ from spoutnik.train.losses import k3_kl
 from spoutnik.train.optim import Optimizer
 from spoutnik.train.rollouts import Rollout, rollout_engine, rollout_metrics, sample_rollouts
 from spoutnik.train.schedule import wsd
-from spoutnik.train.scoring import answer_logits, answer_logprobs, engine_logprobs, spread, with_values
+from spoutnik.train.scoring import answer_logits, answer_logprobs, engine_logprobs, rescored, spread, with_values
 from spoutnik.train.state import TrainState, load_state, save_state, stream_seed
 from spoutnik.train.update import apply_update
 
@@ -88,29 +87,32 @@ def rl_step(state: TrainState, stage: RLStage, task: Task, engines: Engines, con
         engines.policy, task, problems, stage.group, stage.temperature, stage.max_new_tokens, stream_seed(context.seed, step)
     )
     rollout_s = time.perf_counter() - began
+    mismatch = rescored(engines.policy, rollouts[step % stage.group :: stage.group], stage.temperature) if engines.policy.exact else None
     rewards_PG = rewards(rollouts, stage)
     informative = has_signal(rewards_PG).nonzero().flatten().tolist()
-    sums = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "grad_norm": 0.0}
-    gaps: dict[str, float] | None = None
+    sums, forward_gap = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "grad_norm": 0.0}, None
     size, scale = stage.prompts // stage.minibatches, wsd(step, stage.steps, WARMUP, 0.0)
     for first in range(0, stage.prompts, size):
         groups = [index for index in informative if first <= index < first + size]
         if groups:
             chosen = [rollout for g in groups for rollout in rollouts[g * stage.group : (g + 1) * stage.group]]
-            if gaps is not None:
-                engines.policy.refresh()  # the mini-batch before has moved the policy
-            metrics, found = _minibatch(state, stage, context, engines, chosen, rewards_PG[groups], scale)
+            moved = forward_gap is not None  # by the mini-batch before
+            if moved:
+                engines.policy.refresh()
+            metrics, gap = _minibatch(state, stage, context, engines, chosen, rewards_PG[groups], scale, moved)
             sums = {name: sums[name] + value / stage.minibatches for name, value in metrics.items()}
-            gaps = found if gaps is None else gaps  # later ones differ from the sampler because the policy has moved
-    gaps = gaps or {"mismatch": 0.0, "forward_gap": 0.0}
-    check_mismatch(max(gaps.values()))
+            forward_gap = forward_gap if moved else gap
+    forward_gap = forward_gap or 0.0
+    mismatch = forward_gap if mismatch is None else mismatch
+    check_mismatch(max(mismatch, forward_gap))  # also where only the modules' derivative is used: of a wrong value it is wrong, too
     state.step += 1
-    _account(context, state, stage, rollouts, informative, engines.policy.exact)
+    scored = 1 / stage.group + 1 - 1 / stage.minibatches if engines.policy.exact else 0.0
+    _account(context, state, stage, rollouts, informative, scored)
     _show(context, step, stage, rollouts)
     seconds = time.perf_counter() - began
     return {
         "reward": float(rewards_PG.mean()), **rollout_metrics(rollouts), "no_signal": 1 - len(informative) / stage.prompts, **sums,
-        **gaps, "learning_rate": stage.learning_rate * scale, "rollout_s": rollout_s,
+        "mismatch": mismatch, "forward_gap": forward_gap, "learning_rate": stage.learning_rate * scale, "rollout_s": rollout_s,
         "tokens_per_s": sum(len(rollout.token_ids) for rollout in rollouts) / seconds,
     }  # fmt: skip
 
@@ -131,10 +133,7 @@ def rewards(rollouts: Sequence[Rollout], stage: RLStage) -> Tensor:
 
 
 def check_mismatch(mismatch: float) -> None:
-    """Raises UserError if the trainer's log-probabilities of the sampled tokens are not the sampler's, on the very same weights.
-
-    Both gaps are held to it: one of the modules' values, though only their derivative is used, for a wrong value has a wrong derivative.
-    """
+    """Raises UserError if the trainer's log-probabilities of the sampled tokens are not the sampler's, on the very same weights."""
     if mismatch > MISMATCH_LIMIT:
         raise UserError(
             f"Sampler and trainer disagree on the log-probability of a sampled token by {mismatch:.2g} nats on average (at most "
@@ -144,29 +143,28 @@ def check_mismatch(mismatch: float) -> None:
 
 def _minibatch(
     state: TrainState, stage: RLStage, context: StageContext, engines: Engines, rollouts: Sequence[Rollout], rewards_PG: Tensor,
-    scale: float,
-) -> tuple[dict[str, float], dict[str, float]]:  # fmt: skip
-    """One optimiser step on whole groups; returns metrics, and mean distances to the sampler's log-probabilities before the step.
+    scale: float, moved: bool,
+) -> tuple[dict[str, float], float]:  # fmt: skip
+    """One optimiser step on whole groups; `moved` says that the policy is not any more what it was when it sampled.
 
-    Of these, `mismatch` is that of the values that the loss is made of, and `forward_gap` that of the modules, which are derived.
+    Returns metrics, and the mean distance of the modules' log-probabilities before the step to the sampler's.
     """
-    answers = [Given([*r.prompt_ids, *r.token_ids], len(r.prompt_ids)) for r in rollouts]
-    ids_BT, mask_BT = collate([[*one.token_ids] for one in answers], [one.prompt_tokens for one in answers])
+    ids_BT, mask_BT = collate([[*r.prompt_ids, *r.token_ids] for r in rollouts], [len(r.prompt_ids) for r in rollouts])
     fixed = {"ids": ids_BT, "mask": mask_BT, "sampler": spread([r.logprobs for r in rollouts], mask_BT)}
     if engines.policy.exact:
-        fixed["policy"] = engine_logprobs(engines.policy, answers, mask_BT, stage.temperature)
+        fixed["policy"] = engine_logprobs(engines.policy, rollouts, mask_BT, stage.temperature) if moved else fixed["sampler"]
     if engines.reference is not None:
-        fixed["reference"] = engine_logprobs(engines.reference, answers, mask_BT, stage.temperature)
+        fixed["reference"] = engine_logprobs(engines.reference, rollouts, mask_BT, stage.temperature)
         engines.reference.reset()  # none of these texts comes again
     streams, tokens = grpo(rewards_PG, mask_BT, stage.kl_coef), float(mask_BT.sum())
-    sums = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "mismatch": 0.0, "forward_gap": 0.0}
-    for rows in _micro_batches([len(one.token_ids) for one in answers]):
-        longest = max(len(answers[row].token_ids) for row in rows)
+    sums = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "forward_gap": 0.0}
+    for rows in _micro_batches([len(r.prompt_ids) + len(r.token_ids) for r in rollouts]):
+        longest = max(len(rollouts[row].prompt_ids) + len(rollouts[row].token_ids) for row in rows)
         part = _micro_loss(state, stage, _rows(streams, rows, longest), {k: v[rows, :longest] for k, v in fixed.items()}, tokens)
         sums = {name: sums[name] + value for name, value in part.items()}
-    gaps = {name: sums.pop(name) for name in ("mismatch", "forward_gap")}
+    forward_gap = sums.pop("forward_gap")
     norm = apply_update(state, sums["loss"], scale, stage.grad_clip, stage.max_bad_steps, context, {"ids": ids_BT, "mask": mask_BT})
-    return {**sums, "grad_norm": norm}, gaps
+    return {**sums, "grad_norm": norm}, forward_gap
 
 
 def _micro_loss(state: TrainState, stage: RLStage, streams: Streams, fixed: dict[str, Tensor], tokens: float) -> dict[str, float]:
@@ -188,13 +186,11 @@ def _micro_loss(state: TrainState, stage: RLStage, streams: Streams, fixed: dict
     loss = objective(streams, logprobs_BT, sampler_BT, divergence_BT, stage.clip, tokens)
     loss.backward()
     with torch.no_grad():
-        gap_BT = (logprobs_BT - sampler_BT) * mask_BT
-        clipped = (gap_BT.exp() - 1).abs() > stage.clip
+        clipped = ((logprobs_BT - sampler_BT).exp() - 1).abs() > stage.clip
         return {
             "loss": loss.item(),
             "kl": float((divergence_BT * mask_BT).sum()) / tokens if divergence_BT is not None else 0.0,
             "clip_fraction": float((clipped * mask_BT).sum()) / tokens,
-            "mismatch": float(gap_BT.abs().sum()) / tokens,
             "forward_gap": float(((derived_BT - sampler_BT) * mask_BT).abs().sum()) / tokens,
         }
 
@@ -215,9 +211,12 @@ def _micro_batches(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def _account(
-    context: StageContext, state: TrainState, stage: RLStage, rollouts: Sequence[Rollout], informative: Sequence[int], scored: bool
+    context: StageContext, state: TrainState, stage: RLStage, rollouts: Sequence[Rollout], informative: Sequence[int], scored: float
 ) -> None:
-    """Tokens sampled, and FLOPs of sampling, of training on informative groups, and of scoring these by the reference and the kernels."""
+    """Tokens sampled, and FLOPs of sampling, of training on informative groups, and of the reference's and the policy's scores.
+
+    `scored` is the share of the tokens that the policy's engine scored.
+    """
     config = state.model.config
     lengths = [len(rollout.prompt_ids) + len(rollout.token_ids) for rollout in rollouts]
     trained = sum(sum(lengths[g * stage.group : (g + 1) * stage.group]) for g in informative)

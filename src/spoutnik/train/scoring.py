@@ -9,6 +9,7 @@ from torch import Tensor
 from spoutnik.engine.generator import Engine
 from spoutnik.engine.scoring import Given
 from spoutnik.model.transformer import CausalLM
+from spoutnik.train.rollouts import Rollout
 
 
 def answer_logits(model: CausalLM, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
@@ -26,9 +27,16 @@ def answer_logprobs(logits_NV: Tensor, ids_BT: Tensor, mask_BT: Tensor, temperat
     return logprobs_N.new_zeros(ids_BT.shape).masked_scatter(chosen, logprobs_N)
 
 
-def engine_logprobs(engine: Engine, answers: Sequence[Given], mask_BT: Tensor, temperature: float) -> Tensor:
-    """The same [B, T] by the engine's kernels; a row of `mask_BT` is a sequence, of which it marks the scored tokens."""
-    return spread(engine.score(answers, temperature), mask_BT)
+def engine_logprobs(engine: Engine, rollouts: Sequence[Rollout], mask_BT: Tensor, temperature: float) -> Tensor:
+    """The same [B, T] of rollouts' answers by the engine; a row of `mask_BT` is a rollout, prompt and answer."""
+    return spread(_scores(engine, rollouts, temperature), mask_BT)
+
+
+def rescored(engine: Engine, rollouts: Sequence[Rollout], temperature: float) -> float:
+    """Mean distance of what the engine says of the tokens, now given, to what their sampler said; 0 if it is exact and sampled them."""
+    scores = _scores(engine, rollouts, temperature)
+    gaps = [abs(a - b) for found, rollout in zip(scores, rollouts, strict=True) for a, b in zip(found, rollout.logprobs, strict=True)]
+    return sum(gaps) / len(gaps)
 
 
 def spread(logprobs: Sequence[Sequence[float]], mask_BT: Tensor) -> Tensor:
@@ -47,6 +55,10 @@ def with_values(logprobs: Tensor, values: Tensor) -> Tensor:
     function: it is as good as the two agree, so their gap is logged and limited at every step.
     """
     return _Values.apply(logprobs, values)
+
+
+def _scores(engine: Engine, rollouts: Sequence[Rollout], temperature: float) -> list[list[float]]:
+    return engine.score([Given([*r.prompt_ids, *r.token_ids], len(r.prompt_ids)) for r in rollouts], temperature)
 
 
 class _Values(torch.autograd.Function):

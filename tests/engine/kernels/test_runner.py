@@ -1,6 +1,7 @@
 """The kernel runner computes what is new, shares what is known, follows the weights, and never runs out of pages."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,6 +147,44 @@ def test_a_fused_optimiser_does_not_go_unnoticed():
     after = running.generate([Request(PROMPT, 4, temperature=0)])
     assert after[0].logprobs != before[0].logprobs
     assert after == Engine(running.model, TOKENIZER, 4).generate([Request(PROMPT, 4, temperature=0)])
+
+
+def test_a_refresh_sees_every_value_also_where_torch_counts_no_change():
+    running, request = engine(), Request(PROMPT, 4, temperature=0)
+    before = running.generate([request])
+    running.model.lm_head.weight.data.view(-1)[1] += 3.0
+    assert running.generate([request]) == before, "a single value that is not among those looked at: the reason for refresh()"
+    running.refresh()
+    after = running.generate([request])
+    assert after[0].logprobs != before[0].logprobs
+    assert after == Engine(running.model, TOKENIZER, 4).generate([request])
+
+
+def test_weights_are_not_refreshed_under_requests_that_run():
+    running = engine()
+    running.add(Request(PROMPT, 4))
+    with pytest.raises(RuntimeError, match="idle engine"):
+        running.refresh()
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak of a process's memory")
+def test_a_refresh_takes_no_memory_but_that_of_a_matrix_at_a_time():
+    model = tiny_model("llama", hidden_size=256, intermediate_size=1024, num_hidden_layers=16, vocab_size=TOKENIZER.vocab_size)
+    randomise(model)
+    running = Engine(model, TOKENIZER, 4, 128, KernelRunner(model, "float32", 4, 128))
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    assert weights > 60e6
+    for _ in range(2):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        before = _memory("VmRSS")
+        running.refresh()
+        assert _memory("VmHWM") - before < weights / 4
+
+
+def _memory(name):
+    """Bytes, as the system counts them."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def test_requests_wait_for_pages_and_all_end():
