@@ -16,6 +16,7 @@ hour; rows can be measured in several calls, each of which replaces its own.
 """
 
 import argparse
+import fcntl
 import json
 import signal
 import sys
@@ -70,6 +71,11 @@ def main() -> None:
     name = Path(options.model).name
     folder = options.peers / "models" / name
     folder.mkdir(parents=True, exist_ok=True)
+    running = (options.peers / "running").open("w")
+    try:
+        fcntl.flock(running, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two at once would spoil each other's figures, and share the models' files
+    except OSError:
+        sys.exit(f"Another comparison is running with {options.peers}; wait for its end.")
     gguf_fault = None
     try:
         weights.prepare(options.model, folder)

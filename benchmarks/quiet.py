@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
-TRIES = 4
+TRIES = 3
 SHARE = 0.06
 """Of one core: what others may use beside a measurement."""
 LONGEST_WAIT_S = 20.0
