@@ -151,13 +151,14 @@ def test_a_fused_optimiser_does_not_go_unnoticed():
 
 def test_a_refresh_sees_every_value_also_where_torch_counts_no_change():
     running, request = engine(), Request(PROMPT, 4, temperature=0)
-    before = running.generate([request])
+    (before,) = running.generate([request])
     running.model.lm_head.weight.data.view(-1)[1] += 3.0
-    assert running.generate([request]) == before, "a single value that is not among those looked at: the reason for refresh()"
+    (unseen,) = running.generate([request])
+    assert unseen.logprobs == before.logprobs, "a single value that is not among those looked at: the reason for refresh()"
     running.refresh()
-    after = running.generate([request])
-    assert after[0].logprobs != before[0].logprobs
-    assert after == Engine(running.model, TOKENIZER, 4).generate([request])
+    (after,) = running.generate([request])
+    assert after.logprobs != before.logprobs
+    assert [after] == Engine(running.model, TOKENIZER, 4).generate([request])
 
 
 def test_weights_are_not_refreshed_under_requests_that_run():
@@ -173,7 +174,7 @@ def test_a_refresh_takes_no_memory_but_that_of_a_matrix_at_a_time():
     randomise(model)
     running = Engine(model, TOKENIZER, 4, 128, KernelRunner(model, "float32", 4, 128))
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    assert weights > 60e6
+    assert weights > 50e6
     for _ in range(2):
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         before = _memory("VmRSS")
