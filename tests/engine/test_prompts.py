@@ -1,4 +1,4 @@
-"""Whatever comes, is cancelled or ends: a sequence's pages hold exactly its tokens before it reads them, and no page is lost or held twice."""
+"""Whatever comes, is cancelled or ends: pages hold exactly a sequence's tokens before it reads them, and none is lost or held twice."""
 
 from collections import Counter
 
@@ -34,7 +34,9 @@ class PromptsMachine(RuleBasedStateMachine):
         for _ in range(times):
             self.add(prompt, [], new, owner)
 
-    @rule(prompt=st.sampled_from(POPULAR), tail=st.lists(st.integers(1, 2), max_size=6), new=st.integers(1, 20), owner=st.sampled_from("ab"))
+    @rule(
+        prompt=st.sampled_from(POPULAR), tail=st.lists(st.integers(1, 2), max_size=6), new=st.integers(1, 20), owner=st.sampled_from("ab")
+    )
     def add(self, prompt, tail, new, owner):
         prompt = prompt + tail
         try:
