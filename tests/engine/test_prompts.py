@@ -1,4 +1,4 @@
-"""Whatever comes, is cancelled or ends: a sequence's pages hold its tokens before it reads them, and no page is lost or held twice."""
+"""Whatever comes, is cancelled or ends: pages hold exactly a sequence's tokens before it reads them, and none is lost or held twice."""
 
 from collections import Counter
 

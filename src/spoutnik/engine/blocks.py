@@ -96,6 +96,10 @@ class Blocks:
         self._promised.difference_update(table.pages[table.written // self.page_size : tokens // self.page_size])
         table.written = max(table.written, tokens)
 
+    def unwrite(self, table: Table) -> None:
+        """What was said to be written may not be: the table is of no use any more, and who shares its pages writes them again."""
+        self._promised.update(table.pages)
+
     def catch_up(self, table: Table) -> None:
         """Notes in `table.written` which of its shared pages others have written by now."""
         size = self.page_size

@@ -26,6 +26,8 @@ class Given:
 
     token_ids: Sequence[int]
     prompt_tokens: int
+    owner: str = ""
+    """Whose cache is used, as in `Request`."""
 
 
 def check_given(given: Sequence[Given], temperature: float, max_length: int, vocab_size: int) -> None:

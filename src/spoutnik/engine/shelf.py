@@ -1,6 +1,7 @@
 """One model's prompts in a store: how their pages are named there, and what a page's file says it is."""
 
 import struct
+import time
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ class Prefix:
     """A keyed hash: the name itself does not lie on the disk."""
     tokens: bytes
     """int32"""
+    used_ns: int
+    """When it was asked for, in nanoseconds of the clock that files have."""
 
 
 class Shelf:
@@ -37,16 +40,21 @@ class Shelf:
         for start in range(0, len(written), size):
             name.update(written[start : start + size])
             names.append(name.hexdigest())
-        return Prefix(names, hidden, written)
+        return Prefix(names, hidden, written, time.time_ns())
 
     def read(self, prefix: Prefix, index: int, into: memoryview) -> bool:
         """Fills `into` with a page of a prompt; False if it is not there. `Store.read` says what is checked."""
-        return self._store.read(prefix.names[index], self._header(prefix, index), into, index)
+        return self._store.read(prefix.names[index], self._header(prefix, index), into, _moment(prefix, index))
 
     def keep(self, prefix: Prefix, index: int, copy: Callable[[], bytes | None]) -> None:
         """Has a page written; see `Store.keep`."""
-        self._store.keep(prefix.names[index], self._header(prefix, index), copy, index)
+        self._store.keep(prefix.names[index], self._header(prefix, index), copy, _moment(prefix, index))
 
     def _header(self, prefix: Prefix, index: int) -> bytes:
         tokens = prefix.tokens[: (index + 1) * len(prefix.tokens) // len(prefix.names)]
         return self._about + prefix.owner + struct.pack("<Q", len(tokens)) + tokens
+
+
+def _moment(prefix: Prefix, index: int) -> int:
+    """A microsecond less for each page before: the end of a prompt is forgotten before its beginning."""
+    return prefix.used_ns - 1000 * index

@@ -69,10 +69,10 @@ class Store:
         """A keyed hash, different for each purpose (at most 16 letters)."""
         return blake2b(content, digest_size=MAC_BYTES, key=self._key, person=purpose.encode())
 
-    def read(self, name: str, header: bytes, into: memoryview, depth: int = 0) -> bool:
-        """Fills `into` with the page under `name` if it is there, whole, and has this header; marks it as used just now.
+    def read(self, name: str, header: bytes, into: memoryview, used_ns: int) -> bool:
+        """Fills `into` with the page under `name` if it is there, whole, and has this header; marks it as used at that time.
 
-        Of pages that are used at the same time, those of greater `depth` go first. If False, `into` is as it was, or zero.
+        If False, `into` is as it was, or zero.
         """
         path = self._path(name)
         try:
@@ -82,7 +82,7 @@ class Store:
                 fault = None if old else self._fault(file, status.st_size, header, into)
                 if not old and fault is None:
                     with contextlib.suppress(OSError):
-                        os.utime(file.fileno(), ns=(_moment(depth),) * 2)
+                        os.utime(file.fileno(), ns=(used_ns, used_ns))
                     return True
         except FileNotFoundError:
             return False
@@ -95,10 +95,10 @@ class Store:
             logger.warning("A damaged page of the cache on disk was removed unused: %s.", fault)
         return False
 
-    def keep(self, name: str, header: bytes, copy: Callable[[], bytes | None], depth: int = 0) -> None:
+    def keep(self, name: str, header: bytes, copy: Callable[[], bytes | None], used_ns: int) -> None:
         """Has a page written soon, or marked as used if it is there. Another thread calls `copy` for its bytes, None if they are gone."""
         if not self._stopped:
-            self._jobs.put(_Job(name, header, copy, _moment(depth)))
+            self._jobs.put(_Job(name, header, copy, used_ns))
 
     def flush(self) -> None:
         """Waits until all that was to be kept is written."""
@@ -229,11 +229,6 @@ def _read_key(path: Path) -> bytes:
         with contextlib.suppress(FileExistsError):
             os.link(aside, path)  # fails if another process was first
         aside.unlink()
-
-
-def _moment(depth: int) -> int:
-    """Now, in nanoseconds, a microsecond less for each page before: the end of a prompt is forgotten before its beginning."""
-    return time.time_ns() - 1000 * depth
 
 
 def _give_way() -> None:

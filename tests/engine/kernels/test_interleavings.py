@@ -18,7 +18,9 @@ from spoutnik.engine.kernels.build import PAGE
 from spoutnik.engine.kernels.runner import KernelRunner
 from spoutnik.engine.request import Request
 from spoutnik.engine.scheduler import QueueFullError
+from spoutnik.engine.scoring import Given
 from spoutnik.engine.store import Store
+from spoutnik.errors import UserError
 from spoutnik.text.tokenizer import train_bpe
 
 TOKENIZER = train_bpe(["the cat sat on the mat and the dog ran, 1 2 3 four five. " * 20], vocab_size=280)
@@ -79,18 +81,25 @@ class EngineMachine(RuleBasedStateMachine):
             request = Request(POPULAR[name], new, seed=seed, owner=owner)
             try:
                 self.requests[self.engine.add(request)] = request
-            except QueueFullError as error:
-                waiting = error.waiting
-            else:
                 self.shown.append((owner, tuple(POPULAR[name])))
-                continue
-            assert waiting == len(self.engine._scheduler.waiting) >= 5
+            except QueueFullError:
+                return
 
     @precondition(lambda self: self.requests)
     @rule(data=st.data())
     def cancel(self, data):
         assert self.engine.cancel(data.draw(st.sampled_from(sorted(self.requests))))
         self.step()
+
+    @rule(name=st.sampled_from(list(POPULAR)), owner=st.sampled_from("ab"))
+    def score(self, name, owner):
+        prompt = POPULAR[name]
+        known = expected(self.family, self.precision, tuple(prompt), 3, 0)
+        try:
+            assert self.engine.score([Given([*prompt, *known.token_ids], len(prompt), owner)]) == [known.logprobs]
+        except UserError:
+            assert self.engine.busy, "room only lacks where others have it"
+        self.shown.append((owner, (*prompt, *known.token_ids)))
 
     @rule(times=st.integers(1, 5))
     def steps(self, times):

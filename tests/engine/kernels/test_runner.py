@@ -13,6 +13,7 @@ from spoutnik.engine.kernels.build import PAGE
 from spoutnik.engine.kernels.native import NativeEngine
 from spoutnik.engine.kernels.runner import STEP_ROWS, KernelRunner
 from spoutnik.engine.request import Request
+from spoutnik.engine.scoring import Given
 from spoutnik.engine.store import Store
 from spoutnik.errors import UserError
 from spoutnik.text.tokenizer import train_bpe
@@ -231,6 +232,33 @@ def test_a_failure_leaves_nothing_that_is_trusted(fed):
     running.generate([Request(PROMPT, 4)])
     assert fed == [75, 75, 1, 1, 1]
     assert running.runner.blocks.available == running.runner.blocks.pages
+
+
+def test_pages_that_an_interrupted_scoring_had_taken_over_are_computed_by_who_shares_them(monkeypatch):
+    prompt = LONG[: STEP_ROWS + 400]
+    request = Request([*prompt, 5], 3, seed=2)
+    (alone,) = engine(length=2048).generate([request])
+    running = engine(length=2048)
+    first, second = running.add(Request(prompt, 3)), running.add(request)
+    running.step()
+
+    def interrupt(self, *rest):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(NativeEngine, "run", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            running.score([Given(prompt, len(prompt) - 1)])
+    running.cancel(first)
+    assert drawn([run(running)[second]]) == [alone]
+
+
+def test_scoring_uses_no_page_of_another_owner(fed):
+    running = engine()
+    running.score([Given(PROMPT, 70, "mine"), Given(PROMPT, 70, "theirs")])
+    assert fed == [148]
+    running.score([Given(PROMPT, 70, "mine")])
+    assert fed == [148, 74 - 2 * PAGE]
 
 
 def test_once_the_weights_are_mended_no_nan_is_left_in_any_page():

@@ -12,13 +12,14 @@ from spoutnik.model.transformer import CausalLM
 
 
 def fingerprint(model: CausalLM, program: Program) -> bytes:
-    """32 bytes, different wherever a page may differ in a bit: every weight, the program, its tables and precision, the kernels' build.
+    """32 bytes, different wherever a page may differ in a bit: all weights, the program, its tables and precision, the build, tiles.
 
     Reads all weights once, on torch's number of threads: about a second a gigabyte and thread.
     """
     tensors = {tensor.data_ptr(): tensor for tensor in [*model.parameters(), *model.buffers(), *(kept for kept, _ in program.vectors)]}
     digest = blake2b(digest_size=32)
-    digest.update(f"{build.fingerprint(build.compiler() or '')} {torch.__version__} {program.precision} {model.config}\n".encode())
+    kernels = f"{build.fingerprint(build.compiler() or '')} {build.library().spoutnik_tiles()} {torch.__version__}"
+    digest.update(f"{kernels} {program.precision} {model.config}\n".encode())
     for operation in program.operations:
         digest.update(bytes(operation))
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:

@@ -17,6 +17,7 @@ class _Neighbour:
     """The sequence planned before, whose pages are still held."""
 
     table: Table
+    owner: str
     prompt: Sequence[int]
     """Its tokens before the first whose logits are wanted."""
     step: int
@@ -51,8 +52,9 @@ class Scoring:
             self._step()
         except BaseException:
             self._blocks.forget()  # pages are findable before they are filled
-            for table in self._held:  # they may hold NaN, and 0 times NaN is not 0 to who gets them next
-                for page in table.pages[table.cached // PAGE :]:
+            for table in self._held:
+                self._blocks.unwrite(table)
+                for page in table.pages[table.cached // PAGE :]:  # it may hold NaN, and 0 times NaN is not 0 to who gets it next
                     memory = self._engine.page(page)
                     memory[:] = bytes(len(memory))
             raise
@@ -63,8 +65,8 @@ class Scoring:
     def _plan(self, one: Given, logprobs: list[float]) -> None:
         """Puts a sequence's rows into steps, which append to `logprobs`."""
         fed, first_picked = one.token_ids[:-1], one.prompt_tokens - 1
-        table = self._acquire(fed[:first_picked], len(fed))
-        for start in range(self._known(table, fed[:first_picked]), len(fed), self._chunk_rows):
+        table = self._acquire(one.owner, fed[:first_picked], len(fed))
+        for start in range(self._known(table, one.owner, fed[:first_picked]), len(fed), self._chunk_rows):
             tokens = fed[start : start + self._chunk_rows]
             picked = range(max(first_picked - start, 0), len(tokens))
             if self._rows + len(tokens) > self._engine.most_rows or len(self._picked) + len(picked) > self._engine.most_picked:
@@ -74,16 +76,16 @@ class Scoring:
             self._wanted += [logprobs] * len(picked)
             self._chunks.append(Chunk(tokens, start, table.pages[: self._blocks.needed(start + len(tokens))]))
             self._rows += len(tokens)
-        self._neighbour = _Neighbour(table, fed[:first_picked], self._steps)
+        self._neighbour = _Neighbour(table, one.owner, fed[:first_picked], self._steps)
         self._blocks.remember(table, fed)
         self._blocks.write(table, len(fed))  # or will before anyone reads it
 
-    def _acquire(self, prompt: Sequence[int], tokens: int) -> Table:
-        table = self._blocks.acquire(prompt, tokens)
+    def _acquire(self, owner: str, prompt: Sequence[int], tokens: int) -> Table:
+        table = self._blocks.acquire(prompt, tokens, owner)
         if table is None:
             self._step()
             self._release()
-            table = self._blocks.acquire(prompt, tokens)
+            table = self._blocks.acquire(prompt, tokens, owner)
         if table is None:
             raise UserError(
                 f"The cache has room for {self._blocks.available * PAGE} tokens beside the requests that run, but a sequence to be scored "
@@ -92,10 +94,11 @@ class Scoring:
         self._held.append(table)
         return table
 
-    def _known(self, table: Table, prompt: Sequence[int]) -> int:
+    def _known(self, table: Table, owner: str, prompt: Sequence[int]) -> int:
         """How many of the prompt's first tokens the table's pages hold, after what the neighbour has was copied."""
         neighbour, partial = self._neighbour, len(prompt) // PAGE
-        if neighbour is None or neighbour.prompt != prompt or table.written < partial * PAGE or table.written == len(prompt):
+        alike = neighbour is not None and neighbour.owner == owner and neighbour.prompt == prompt
+        if neighbour is None or not alike or table.written < partial * PAGE or table.written == len(prompt):
             return table.written
         if neighbour.step == self._steps:
             self._step()
