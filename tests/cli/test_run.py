@@ -119,7 +119,8 @@ def test_raw_continues_the_text_to_the_character(model):
 def test_ctrl_c_ends_an_answer_with_what_is_there_and_130(endless):
     """Its first line arrives while the model writes on: the answer is streamed."""
     command = [*RUN, str(endless), "go\n", "--raw", "--max-new-tokens", "1000000"]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}  # or readline takes more
+    with subprocess.Popen(command, env=ENVIRONMENT, **pipes) as process:
         assert process.stdout.readline().decode() == ENDLESS
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=60)
