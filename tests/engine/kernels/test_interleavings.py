@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from tiny_models import randomise, tiny_model
 
 from spoutnik.engine import prompts
