@@ -264,6 +264,7 @@ def test_a_context_extension_that_the_format_cannot_say_is_refused(
 
 
 def test_what_llama_cpp_computes_otherwise_is_said(tokenizer: Tokenizer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 16}
     assert [differences(tiny_config(name)) for name in ("deepseek-v3", "deepseek-v2-lite", "llama", "smollm2", "qwen2")] == [[]] * 5
     for name, changes, text in (
         ("mistral", {}, "last 5 only"),
@@ -272,6 +273,7 @@ def test_what_llama_cpp_computes_otherwise_is_said(tokenizer: Tokenizer, tmp_pat
         ("deepseek-v3", {"num_hidden_layers": 27}, "27 layers"),
         ("deepseek-v3", {"n_shared_experts": 0}, "shared"),
         ("qwen2", {"head_dim": 10}, "4 heads of 10"),
+        ("llama", {"rope_scaling": yarn}, "16 and 1"),
     ):
         (found,) = differences(tiny_config(name, **changes))
         assert text in found

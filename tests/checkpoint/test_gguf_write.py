@@ -71,6 +71,12 @@ def test_a_file_stays_whole_until_the_new_one_is(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["x.gguf"]
 
 
+def test_a_place_that_cannot_be_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UserError, match="choose another place"):
+        write_gguf(tmp_path / "file" / "x.gguf", {}, [])
+
+
 def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     """The system refuses files above 1,000 bytes, as it would for want of room."""
     code = (

@@ -3,6 +3,7 @@
 import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -52,7 +53,8 @@ def write_gguf(path: str | Path, metadata: Mapping[str, Any], tensors: Sequence[
     except OSError as error:
         raise UserError(f"The model cannot be written to {path} ({error}); make room or choose another place, and write again.") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink()
 
 
 def _write(stream: BinaryIO, metadata: Mapping[str, Any], tensors: Sequence[Outgoing]) -> None:

@@ -47,7 +47,7 @@ def write(
     if out.exists() and not force:
         raise UserError(f"{out} exists already; give another name, or --force to replace it.")
     loaded, tokenizer = open_model(source)
-    save_gguf(loaded, tokenizer, out, file_type, name=source.stem if source.is_file() else source.resolve().name)
+    save_gguf(loaded, tokenizer, out, file_type, name=Path(model).name.removesuffix(".gguf") or None)
     return source, loaded, tokenizer
 
 
