@@ -10,7 +10,8 @@ from spoutnik.errors import UserError
 
 gguf = pytest.importorskip("gguf")
 
-NUMBERS = st.floats(-1000, 1000, width=32, allow_subnormal=False) | st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5])
+# Not so small that one over a block's scale is infinite, where the reference casts what is no number.
+NUMBERS = st.floats(2**-90, 1000, width=32) | st.floats(-1000, -(2**-90), width=32) | st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5])
 BLOCKS = arrays.arrays(np.float32, (3, 32), elements=NUMBERS)
 
 
