@@ -23,6 +23,8 @@ NO_TORCH = [
     "spoutnik.cli.main",
     "spoutnik.engine.scheduler",
     "spoutnik.engine.request",
+    "spoutnik.engine.prompts",
+    "spoutnik.engine.shelf",
     "spoutnik.tasks",
 ]
 

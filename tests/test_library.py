@@ -1,5 +1,6 @@
 """The names of the first example are a promise to users."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ from tiny_models import randomise, tiny_model
 
 import spoutnik
 from spoutnik.checkpoint.hf import save_checkpoint
+from spoutnik.engine.kernels.build import compiler
 from spoutnik.errors import UserError
 from spoutnik.text.reasoning import split, starts_thinking
 from spoutnik.text.tokenizer import train_bpe
@@ -129,3 +131,29 @@ def test_an_unknown_dtype_or_name_is_refused():
         spoutnik.load("no-such-model-anywhere")
     with pytest.raises(AttributeError, match="nonsense"):
         _ = spoutnik.nonsense
+
+
+@pytest.mark.skipif(compiler() is None, reason="no C++ compiler here")
+def test_a_later_process_reads_a_prompt_from_the_cache_folder(directory, tmp_path):
+    code = """if True:
+        import sys, spoutnik
+        model = spoutnik.load(sys.argv[1], cache_dir=sys.argv[2])
+        (one,) = model.generate(["the cat sat on the mat " * 8], max_new_tokens=4)
+        print(one.cached_tokens, one.token_ids, one.logprobs)"""
+    command = [sys.executable, "-c", code, str(directory), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    first, second = (subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout for _ in range(2))
+    assert first.startswith("0 [")
+    assert second == "32 " + first.removeprefix("0 ")
+
+
+def test_where_the_kernels_cannot_run_nothing_is_cached_and_that_is_said(directory, tmp_path, caplog):
+    model = spoutnik.load(directory, dtype="float16", cache_dir=tmp_path)
+    model.generate(["the cat"], max_new_tokens=2)
+    assert "Nothing is cached" in caplog.text
+
+
+def test_a_cache_folder_that_cannot_be_is_refused(directory, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="give a folder that you may write to"):
+        spoutnik.load(directory, cache_dir=tmp_path / "file")

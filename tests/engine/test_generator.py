@@ -15,6 +15,7 @@ from spoutnik.engine.kernels import runner as kernel_runner
 from spoutnik.engine.kernels.build import compiler
 from spoutnik.engine.kernels.runner import KernelRunner
 from spoutnik.engine.request import Request
+from spoutnik.engine.scheduler import QueueFullError
 from spoutnik.engine.torch_runner import TorchRunner
 from spoutnik.errors import UserError
 from spoutnik.text.tokenizer import train_bpe
@@ -51,13 +52,13 @@ def model(family):
     return made
 
 
-def engine(family="llama-3", max_batch=8, max_length=None):
+def engine(family="llama-3", max_batch=8, max_length=None, max_queue=None):
     length = min(max_length or CONTEXT, CONTEXT)
     if RUNNER[-1] == "torch":
         runner = TorchRunner(model(family), max_batch, length)
     else:
         runner = KernelRunner(model(family), "float32", max_batch, length)
-    return Engine(model(family), TOKENIZER, max_batch, max_length, runner)
+    return Engine(model(family), TOKENIZER, max_batch, max_length, runner, max_queue)
 
 
 def full_logprobs(family, prompt_ids, token_ids, temperature):
@@ -185,6 +186,47 @@ def test_cancelling_frees_the_row_within_one_step_and_disturbs_nobody(family):
     assert completions[ids[0]].token_ids == expected[0].token_ids[:2]
     assert completions[ids[3]].token_ids == []
     assert [completions[id].token_ids for id in ids[1:3]] == [completion.token_ids for completion in expected[1:3]]
+
+
+def test_a_full_line_refuses_and_takes_again_when_a_place_is_free():
+    running = engine(max_batch=1, max_queue=1)
+    first, second = running.add(Request(words(), 3)), running.add(Request(words(), 3))
+    with pytest.raises(QueueFullError, match="2 waiting"):
+        running.add(Request(words(), 3))
+    running.cancel(second)
+    third = running.add(Request(words(), 3))
+    running.step()
+    with pytest.raises(QueueFullError, match="1 waiting"):
+        running.add(Request(words(), 3))
+    ended = []
+    while running.busy:
+        ended += [event.request_id for event in running.step() if event.completion]
+    assert ended == [first, third]
+    assert running.generate([Request(words(), 3)])
+
+
+def test_owners_of_the_same_prompt_get_the_same_tokens():
+    requests = [Request(words(), 5, seed=1, owner=owner) for owner in ("", "mine", "theirs")]
+    completions = engine().generate(requests)
+    assert len({tuple(completion.token_ids) for completion in completions}) == 1
+    assert [completion.cached_tokens for completion in completions] == [0, 0, 0]
+
+
+def test_a_step_that_fails_leaves_an_idle_engine(monkeypatch):
+    running = engine()
+    running.add(Request(words(), 5))
+    running.step()
+
+    def fail(sequences):
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(running.runner, "step", fail)
+        with pytest.raises(MemoryError):
+            running.step()
+    assert not running.busy
+    request = Request(words(), 4, seed=1)
+    assert running.generate([request]) == engine().generate([request])
 
 
 def test_streamed_text_joins_to_the_whole():

@@ -1,5 +1,6 @@
 """Whatever comes, is cancelled or ends: pages hold exactly a sequence's tokens before it reads them, and none is lost or held twice."""
 
+import threading
 from collections import Counter
 
 from hypothesis import settings
@@ -10,6 +11,8 @@ from spoutnik.engine.blocks import Blocks
 from spoutnik.engine.prompts import Prompts
 from spoutnik.engine.request import Request
 from spoutnik.engine.scheduler import Scheduler
+from spoutnik.engine.shelf import Shelf
+from spoutnik.engine.store import Store
 from spoutnik.errors import UserError
 
 SIZE, PAGES, CONTEXT, BATCH = 4, 9, 24, 4
@@ -160,3 +163,33 @@ def test_the_first_in_line_is_never_passed_by_however_much_it_needs():
             prompts.release(sequence)
     assert large in running
     assert not set(before) <= set(running)
+
+
+def test_a_page_that_changes_hands_before_it_is_written_to_disk_is_not_written(tmp_path):
+    memory = [bytearray([255] * SIZE) for _ in range(2)]
+    prompts = Prompts(Blocks(2, SIZE), lambda page: memoryview(memory[page]))
+    scheduler, store, go_on = Scheduler(1, 8), Store(tmp_path), threading.Event()
+    prompts.shelf = Shelf(store, b"m" * 32, SIZE, SIZE)
+
+    def run(prompt):
+        scheduler.add(Request(prompt, 1))
+        (sequence,) = scheduler.admit(prompts.admit)
+        pieces = prompts.plan(9)
+        for place in range(pieces[0].start, len(prompt)):
+            memory[prompts.tables[sequence.id].pages[place // SIZE]][place % SIZE] = prompt[place]
+        prompts.finish(pieces)
+        sequence.append(0, 0.0)
+        sequence.finish_reason = "stop"
+        scheduler.sweep()
+        prompts.release(sequence)
+
+    blocker = Shelf(store, b"x" * 32, SIZE, SIZE)
+    blocker.keep(blocker.prefix("", [0] * SIZE), 0, lambda: go_on.wait() and None)
+    run([1, 2, 3, 4, 5])
+    run([6, 7, 8, 9, 6, 7, 8])
+    go_on.set()
+    store.close()
+    read = bytearray(SIZE)
+    assert not prompts.shelf.read(prompts.shelf.prefix("", [1, 2, 3, 4]), 0, memoryview(read))
+    assert prompts.shelf.read(prompts.shelf.prefix("", [6, 7, 8, 9]), 0, memoryview(read))
+    assert list(read) == [6, 7, 8, 9]

@@ -30,6 +30,17 @@ def test_a_prompt_that_several_requests_share_is_computed_once(model, monkeypatc
     assert len(prefilled) == 2, "the later ones find the prompt in a row that still runs"
 
 
+def test_a_prompt_is_computed_once_for_each_owner(model, monkeypatch):
+    prefilled = []
+    prefill = TorchRunner._prefill_together
+    monkeypatch.setattr(
+        TorchRunner, "_prefill_together", lambda self, prompts, rows, length: (prefilled.extend(rows), prefill(self, prompts, rows, length))
+    )
+    requests = [Request(PROMPT, 5, seed=seed, owner=owner) for seed, owner in enumerate(["mine", "theirs", "mine", "theirs"])]
+    Engine(model, TOKENIZER, 4, None, TorchRunner(model, 4, 96)).generate(requests)
+    assert prefilled == [0, 1]
+
+
 def test_an_idle_runner_holds_no_cache(model):
     runner = TorchRunner(model, 4, 96)
     running = Engine(model, TOKENIZER, 4, None, runner)

@@ -89,7 +89,8 @@ class Engine:
     def generate(self, requests: Sequence[Request], progress: Callable[[int, int], None] | None = None) -> list[Completion]:
         """Runs requests to their end and returns completions in the same order. `progress(ended, tokens)` is called after each step.
 
-        Needs an engine with nothing else under way, and leaves it so however it ends.
+        Needs an engine with nothing else under way, and leaves it so however it ends. All requests join the line at once, so a bound on
+        the line is one on their number.
         """
         if self.busy:
             raise RuntimeError("generate() needs an idle engine; finish or cancel the requests that were added before")

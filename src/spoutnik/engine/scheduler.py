@@ -25,7 +25,7 @@ class QueueFullError(UserError):
     def __init__(self, waiting: int, retry_after: float | None):
         self.waiting, self.retry_after = waiting, retry_after
         when = "soon" if retry_after is None else f"in about {max(1, round(retry_after))} s"
-        super().__init__(f"{waiting} requests wait already, which is all that may; try again {when}.")
+        super().__init__(f"The line is full ({waiting} waiting); try again {when}.")
 
 
 @dataclass(eq=False, slots=True)
