@@ -21,6 +21,7 @@ HEALTH = {
     "kl": "KL to the reference",
     "entropy": "entropy",
     "mismatch": "mean gap of log-probs, sampler to trainer",
+    "forward_gap": "mean gap of log-probs, sampler to torch modules",
     "learning_rate": "learning rate",
     "tokens_per_s": "tokens per second",
 }

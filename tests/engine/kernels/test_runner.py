@@ -162,6 +162,23 @@ def test_a_refresh_sees_every_value_also_where_torch_counts_no_change():
     assert [after] == Engine(running.model, TOKENIZER, 4).generate([request])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_put_in_by_assignment_are_followed_and_those_taken_out_left_alone(dtype):
+    model = tiny_model("llama-3", vocab_size=TOKENIZER.vocab_size).to(dtype)
+    other = tiny_model("llama-3", seed=1, vocab_size=TOKENIZER.vocab_size).to(dtype)
+    request, running, ours = Request(PROMPT, 4, temperature=0), Engine(model, TOKENIZER, 4), list(model.parameters())
+    before = running.generate([request])
+    taken_out = [parameter.data for parameter in ours]
+    copies = [tensor.clone() for tensor in taken_out]
+    for parameter, new in zip(ours, other.parameters(), strict=True):
+        parameter.data = new.data
+    assert drawn(running.generate([request])) == Engine(other, TOKENIZER, 4).generate([request])
+    assert all(torch.equal(tensor, copy) for tensor, copy in zip(taken_out, copies, strict=True))
+    for parameter, old in zip(ours, taken_out, strict=True):
+        parameter.data = old
+    assert drawn(running.generate([request])) == before
+
+
 def test_weights_are_not_refreshed_under_requests_that_run():
     running = engine()
     running.add(Request(PROMPT, 4))

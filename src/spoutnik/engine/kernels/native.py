@@ -122,10 +122,18 @@ class NativeEngine:
         matrix, bias = _floats(matrix), None if bias is None else _floats(bias)
         self._library.spoutnik_pack(self._handle, weight, _pointer(matrix), _pointer(bias))
 
-    def constant(self, values: Tensor) -> int:
-        """Shows the engine a contiguous tensor, float32 (or a bfloat16 table), which it reads in place; returns its number."""
-        self._kept.append(values)
-        return int(self._library.spoutnik_constant(self._handle, _pointer(values)))
+    def constant(self, values: Tensor, number: int | None = None) -> int:
+        """Shows the engine a contiguous tensor, float32 (or a bfloat16 table), which it reads in place; returns its number.
+
+        With a number, that constant is read from here from now on.
+        """
+        if number is None:
+            number = len(self._kept)
+            self._kept.append(values)
+        else:
+            self._kept[number] = values
+        self._library.spoutnik_constant(self._handle, ctypes.c_int32(number), _pointer(values))
+        return number
 
     def router(self, router: Router) -> int:
         """Adds a router and returns its number."""

@@ -37,13 +37,13 @@ class Program:
     vectors: list[tuple[Tensor, Callable[[], Tensor]]] = field(default_factory=list)
 
     def refresh(self) -> None:
-        """Reads the model's weights again, into the same memory."""
+        """Reads the model's weights again, into the same memory; what is read in place is looked for where it is now."""
         for weight, source in self.matrices:
             self.engine.pack(weight, *source())
-        for kept, read in self.vectors:
-            now = read()
-            if now.data_ptr() != kept.data_ptr():
-                kept.copy_(now)
+        for number, (_, read) in enumerate(self.vectors):
+            now = read().detach().contiguous()
+            self.vectors[number] = now, read
+            self.engine.constant(now, number)
 
     def weight(self, source: Callable[[], Matrix], precision: str | None = None) -> int:
         """Packs a matrix [outputs, inputs] and perhaps a bias; returns the weight's number."""

@@ -297,9 +297,9 @@ int32_t spoutnik_weight(Engine* engine, int32_t format, int32_t outputs, int32_t
   return engine->add_weight((Format)format, outputs, inputs);
 }
 void spoutnik_pack(Engine* engine, int32_t weight, const float* source, const float* bias) { engine->pack(weight, source, bias); }
-int32_t spoutnik_constant(Engine* engine, const float* values) {
-  engine->constants.push_back(values);
-  return (int32_t)engine->constants.size() - 1;
+void spoutnik_constant(Engine* engine, int32_t number, const float* values) {
+  if (number == (int32_t)engine->constants.size()) engine->constants.push_back(values);
+  else engine->constants[number] = values;
 }
 int32_t spoutnik_router(Engine* engine, const Router* router) {
   engine->routers.push_back(*router);
