@@ -80,8 +80,9 @@ void choose(const Router& router, const float* logits, const float* bias, int* e
 
 Layout layout_of(const Operation& o) { return Layout(o.kind == PACK ? o.heads : 1, o.width); }
 
-// Whether a thread touches nothing but its own share of the rows.
-bool by_rows(const Operation& o) { return o.kind != LINEAR && o.kind != ATTEND && o.kind != ROUTE && o.kind != SPREAD; }
+// Rows a thread from which on threads share a product's rows, not its panels: each reads all weights, but they need not wait for each
+// other nor fetch what another has just written.
+constexpr int MANY_ROWS = 128, ROWS_TOGETHER = 32;
 
 }  // namespace
 
@@ -92,9 +93,11 @@ void Engine::set_buffers(const int32_t* widths, const int32_t* spaces, int count
   buffers_.clear();
   for (int i = 0; i < count; i++) {
     const long rows = spaces[i] == TOKENS ? most_rows : spaces[i] == PICKED ? most_picked : slots;
-    buffers_.push_back({std::vector<float>(rows * widths[i] + LANES), widths[i]});
+    buffers_.push_back({(float*)buffer_arena_.take((rows * widths[i] + LANES) * sizeof(float)), widths[i]});
   }
   packed_.reserve(std::max({(long)most_rows, (long)most_picked, slots}), packed_width);
+  own_ = std::vector<Activations>(team_.size);
+  for (Activations& own : own_) own.reserve(most_rows >= team_.size * MANY_ROWS ? most_rows / team_.size + ROWS_TOGETHER : 0, packed_width);
   scratch_.assign(team_.size, {}), mass_.assign(team_.size, {});
   positions_.resize(most_rows), chunk_of_.resize(most_rows);
   expert_of_.resize(slots), slot_of_.resize(slots), share_.resize(slots);
@@ -150,9 +153,9 @@ void Engine::step(const Batch& batch) {
     for (auto first = program.begin(), end = first; first != program.end() && (first->space != PICKED || batch_.picked); first = end) {
       end = first + 1;
       if (id == 0) next_.store(0, std::memory_order_relaxed);  // read only after the operation's own first barrier
-      if (by_rows(*first)) {
-        while (end != program.end() && by_rows(*end) && end->space == first->space) end++;
-        perform_rows(&*first, &*first + (end - first), id);
+      if (apart(*first)) {
+        while (end != program.end() && apart(*end) && end->space == first->space) end++;
+        perform_apart(&*first, &*first + (end - first), id);
       } else {
         perform(*first, id);
       }
@@ -167,24 +170,41 @@ void Engine::step(const Batch& batch) {
   });
 }
 
+bool Engine::many_rows(Space space) const { return space == TOKENS && batch_.rows >= team_.size * MANY_ROWS; }
+
+// Whether a thread touches nothing but its own share of the rows.
+bool Engine::apart(const Operation& o) const {
+  return o.kind == LINEAR ? many_rows(o.space) : o.kind != ATTEND && o.kind != ROUTE && o.kind != SPREAD;
+}
+
 void Engine::perform(const Operation& o, int id) {
   switch (o.kind) {
     case LINEAR: return linear(o, id);
     case ATTEND: return attention(o, id);
     case ROUTE: return route(o, id);
-    default: return perform_rows(&o, &o + 1, id);
+    default: return perform_apart(&o, &o + 1, id);
   }
 }
 
-// Row by row through all of these operations, so that what one writes is still near when the next reads it.
-void Engine::perform_rows(const Operation* first, const Operation* end, int id) {
-  for (const Operation* o = first; o < end && id == 0; o++)
-    if (o->kind == PACK || o->kind == SPREAD) packed_.layout = layout_of(*o);  // read after the barrier
-  for (auto [r, last] = team_.share(id, rows_of(first->space)); r < last; r++)
-    for (const Operation* o = first; o < end; o++) perform_row(*o, r);
+// The thread's rows through all of these operations: row by row, so that what one writes is still near when the next reads it, but for
+// products.
+void Engine::perform_apart(const Operation* first, const Operation* end, int id) {
+  const bool many = many_rows(first->space);
+  const auto [begin, last] = team_.share(id, rows_of(first->space), many ? ROWS_TOGETHER : 1);
+  for (const Operation* until; first < end; first = until) {
+    until = first + 1;
+    if (first->kind == LINEAR) {
+      linear_rows(*first, begin, last - begin, id);
+      continue;
+    }
+    while (until < end && until->kind != LINEAR) until++;
+    for (int r = begin; r < last; r++)
+      for (const Operation* o = first; o < until; o++) perform_row(*o, r, many ? own_[id] : packed_, many ? r - begin : r);
+  }
 }
 
-void Engine::perform_row(const Operation& o, int r) {
+// `place` is the row's in `packed`.
+void Engine::perform_row(const Operation& o, int r, Activations& packed, int place) {
   const float* constant = o.constant >= 0 ? constants[o.constant] : nullptr;
   const float* from = o.from >= 0 ? row(o.from, r) + o.from_offset : nullptr;
   float* to = o.to >= 0 ? row(o.to, r) + o.to_offset : nullptr;
@@ -195,7 +215,7 @@ void Engine::perform_row(const Operation& o, int r) {
       break;
     case NORM: norm(from, o.width, constant, o.number, to); break;
     case PACK:
-      for (int h = 0; h < o.heads; h++) pack_row(packed_, layout_of(o), (Format)o.flag, r, h, from + h * o.from_stride, o.width);
+      for (int h = 0; h < o.heads; h++) pack_row(packed, layout_of(o), (Format)o.flag, place, h, from + h * o.from_stride, o.width);
       break;
     case ROTATE:
       for (int h = 0; h < o.heads; h++)
@@ -221,15 +241,22 @@ void Engine::perform_row(const Operation& o, int r) {
   }
 }
 
+Target Engine::target(const Operation& o, long first, int head) {
+  return {row(o.to, first) + o.to_offset + head * o.to_stride, buffers_[o.to].width, (Ending)o.flag};
+}
+
+// That of the activations before the product: a segment for each head; an expert's rows have one.
+Layout Engine::layout_for(const Operation& o) const { return Layout(o.space == SLOTS ? 1 : o.heads, weights[o.weight].inputs); }
+
 // Threads share the panels; every thread takes all rows of its own, so that a weight is read from memory once.
 void Engine::linear(const Operation& o, int id) {
   const int rows = rows_of(o.space), panels = weights[o.weight].panels;
-  auto target = [&](long first, int head) { return Target{row(o.to, first) + o.to_offset + head * o.to_stride, buffers_[o.to].width, (Ending)o.flag}; };
+  const Packed packed = packed_.in(layout_for(o));
   if (o.space == SLOTS) {  // one weight an expert, over the expert's rows
     auto [first, last] = team_.share(id, panels, 2);
     for (int e = 0; e < o.heads; e++) {
       const int begin = expert_begin_[e], count = expert_begin_[e + 1] - begin;
-      if (count) multiply(weights[o.weight + e], packed_, begin, count, 0, first, last, target(begin, 0), weights[o.weight + e].panel(last));
+      if (count) multiply(weights[o.weight + e], packed, begin, count, 0, first, last, target(o, begin, 0), weights[o.weight + e].panel(last));
     }
     return;
   }
@@ -237,7 +264,16 @@ void Engine::linear(const Operation& o, int id) {
   const char* after = read_next(o, id, rows);
   for (int head = first / panels; head * panels < last; head++) {
     const int from = std::max(first - head * panels, 0), until = std::min(last - head * panels, panels);
-    multiply(weights[o.weight + head], packed_, 0, rows, head, from, until, target(0, head), after);
+    multiply(weights[o.weight + head], packed, 0, rows, head, from, until, target(o, 0, head), after);
+  }
+}
+
+// All panels for rows [first, first + rows), which the thread packed for itself.
+void Engine::linear_rows(const Operation& o, int first, int rows, int id) {
+  const Packed packed = own_[id].in(layout_for(o));
+  for (int head = 0; head < o.heads && rows; head++) {
+    const Weight& weight = weights[o.weight + head];
+    multiply(weight, packed, 0, rows, head, 0, weight.panels, target(o, first, head), weight.panel(weight.panels));
   }
 }
 

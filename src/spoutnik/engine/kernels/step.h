@@ -75,28 +75,34 @@ class Engine {
 
  private:
   struct Buffer {
-    std::vector<float> values;
+    float* values;
     int width;
   };
   void drop_cache();
   void perform(const Operation& operation, int id);
-  void perform_rows(const Operation* first, const Operation* end, int id);
-  void perform_row(const Operation& operation, int row);
+  bool many_rows(Space space) const;
+  bool apart(const Operation& operation) const;
+  void perform_apart(const Operation* first, const Operation* end, int id);
+  void perform_row(const Operation& operation, int row, Activations& packed, int place);
+  Target target(const Operation& operation, long first, int head);
+  Layout layout_for(const Operation& operation) const;
   void linear(const Operation& operation, int id);
+  void linear_rows(const Operation& operation, int first, int rows, int id);
   std::pair<int, int> panels_of(const Operation& operation, int id, int rows) const;
   const char* read_next(const Operation& operation, int id, int rows) const;
   void attention(const Operation& operation, int id);
   void route(const Operation& operation, int id);
   int rows_of(Space space) const { return space == TOKENS ? batch_.rows : space == PICKED ? batch_.picked : batch_.rows * slots_; }
-  float* row(int buffer, long row) { return buffers_[buffer].values.data() + row * buffers_[buffer].width; }
+  float* row(int buffer, long row) { return buffers_[buffer].values + row * buffers_[buffer].width; }
 
   Team team_;
-  Arena arena_;
+  Arena arena_, buffer_arena_;
   Batch batch_{};
   std::vector<Chunk> chunks_;
   std::vector<int> positions_, chunk_of_;
   std::vector<Buffer> buffers_;
   Activations packed_;
+  std::vector<Activations> own_;  // a thread's, where it multiplies its own rows
   int slots_ = 0;
   std::vector<std::vector<float>> scratch_, mass_;
   std::atomic<int> next_{0};
