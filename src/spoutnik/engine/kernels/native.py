@@ -30,6 +30,7 @@ class Kind(IntEnum):
     SPREAD = 8
     GATHER = 9
     PICK = 10
+    CARRY = 11
 
 
 class Ending(IntEnum):
@@ -71,8 +72,8 @@ class Router(ctypes.Structure):
 
 class _Batch(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_int32) for name in ("rows", "chunks", "picked")),
-        *((name, ctypes.c_void_p) for name in ("tokens", "chunk_table", "pages", "picked_rows", "draws", "drawn", "logits")),
+        *((name, ctypes.c_int32) for name in ("rows", "chunks", "picked", "first", "last")),
+        *((name, ctypes.c_void_p) for name in ("tokens", "chunk_table", "pages", "picked_rows", "draws", "drawn", "logits", "sources")),
     ]  # fmt: skip
 
 
@@ -102,6 +103,7 @@ class NativeEngine:
         self._owner = os.getpid()
         self._kept: list[Tensor] = []
         self.vocabulary = self.most_rows = self.most_picked = 0
+        self._main = range(0)
 
     def close(self) -> None:
         """Gives memory and threads back."""
@@ -141,10 +143,13 @@ class NativeEngine:
 
     def program(
         self, operations: Sequence[Operation], buffers: Sequence[tuple[int, Space]], packed_width: int, most_rows: int, most_picked: int,
-        most_tokens: int, query_heads: int, vocabulary: int,
+        most_tokens: int, query_heads: int, vocabulary: int, main: range,
     ) -> None:  # fmt: skip
-        """Sets the operations and makes their buffers, (width, rows' space) each; the last one holds the logits."""
-        self.vocabulary, self.most_rows, self.most_picked = vocabulary, most_rows, most_picked
+        """Sets the operations and makes their buffers, (width, rows' space) each. `main` are those that a step runs unless told otherwise.
+
+        The last operation of a step writes the logits.
+        """
+        self.vocabulary, self.most_rows, self.most_picked, self._main = vocabulary, most_rows, most_picked, main
         widths = np.array([width for width, _ in buffers], dtype=np.int32)
         spaces = np.array([space for _, space in buffers], dtype=np.int32)
         self._library.spoutnik_program(
@@ -180,18 +185,23 @@ class NativeEngine:
 
     def run(
         self, tokens: NDArray[np.int32], table: NDArray[np.int32], pages: NDArray[np.int32], picked: NDArray[np.int32],
-        draws: NDArray[np.void], with_logits: bool = False,
+        draws: NDArray[np.void], with_logits: bool = False, operations: range | None = None, sources: NDArray[np.int32] | None = None,
     ) -> tuple[NDArray[np.void], Tensor | None]:  # fmt: skip
-        """As `step`, with the tokens of all chunks in a row and with what `layout` makes of the chunks."""
+        """As `step`, with the tokens of all chunks in a row and with what `layout` makes of the chunks.
+
+        `sources` are the rows of the call before that CARRY takes, one for each row of this one.
+        """
         if os.getpid() != self._owner:
             raise RuntimeError("this engine was made before a fork; make a new one in this process")
         if len(tokens) > self.most_rows or len(picked) > self.most_picked:
             raise ValueError(f"a step takes {self.most_rows} rows and {self.most_picked} picks, not {len(tokens)} and {len(picked)}")
         drawn = np.empty(len(picked), DRAWN)
         logits = torch.empty(len(picked), self.vocabulary) if with_logits else None
+        operations = operations or self._main
         batch = _Batch(
-            len(tokens), len(table), len(picked), _array(tokens), _array(table), _array(pages), _array(picked), _array(draws),
-            _array(drawn), None if logits is None else logits.data_ptr(),
+            len(tokens), len(table), len(picked), operations.start, operations.stop, _array(tokens), _array(table), _array(pages),
+            _array(picked), _array(draws), _array(drawn), None if logits is None else logits.data_ptr(),
+            None if sources is None else _array(sources),
         )  # fmt: skip
         self._library.spoutnik_step(self._handle, ctypes.byref(batch))
         return drawn, logits

@@ -147,18 +147,20 @@ void Engine::step(const Batch& batch) {
     if (scratch.size() < floats + 4 * LANES) scratch.resize(floats + 4 * LANES);
   team_.run([&](int id) {
     Tiles tiles;
-    for (auto first = program.begin(), end = first; first != program.end() && (first->space != PICKED || batch_.picked); first = end) {
+    const Operation* const last_operation = program.data() + batch_.last;
+    for (const Operation *first = program.data() + batch_.first, *end = first; first != last_operation; first = end) {
+      if (first->space == PICKED && !batch_.picked) break;
       end = first + 1;
       if (id == 0) next_.store(0, std::memory_order_relaxed);  // read only after the operation's own first barrier
       if (by_rows(*first)) {
-        while (end != program.end() && by_rows(*end) && end->space == first->space) end++;
-        perform_rows(&*first, &*first + (end - first), id);
+        while (end != last_operation && by_rows(*end) && end->space == first->space) end++;
+        perform_rows(first, end, id);
       } else {
         perform(*first, id);
       }
       team_.barrier();
     }
-    const float* logits = batch_.picked ? row((int)buffers_.size() - 1, 0) : nullptr;  // a program ends with them
+    const float* logits = batch_.picked ? row(last_operation[-1].to, 0) : nullptr;
     for (auto [j, last] = team_.share(id, batch_.picked); j < last; j++) {
       const float* own = logits + (long)j * vocabulary;
       batch_.drawn[j] = draw(own, vocabulary, batch_.draws[j], mass_[id]);
@@ -217,6 +219,7 @@ void Engine::perform_row(const Operation& o, int r) {
       }
       break;
     case PICK: std::copy_n(row(o.from, batch_.picked_rows[r]) + o.from_offset, o.width, to); break;
+    case CARRY: std::copy_n(row(o.from, batch_.sources[r]) + o.from_offset, o.width, to); break;
     default: break;
   }
 }
@@ -248,7 +251,7 @@ std::pair<int, int> Engine::panels_of(const Operation& o, int id, int rows) cons
 
 // Where the thread reads weights after this operation; where the choice of experts decides, somewhere near.
 const char* Engine::read_next(const Operation& o, int id, int rows) const {
-  const Operation *next = &o + 1, *end = program.data() + program.size();
+  const Operation *next = &o + 1, *end = program.data() + batch_.last;
   while (next < end && next->kind != LINEAR) next++;
   if (next == end) next = std::find_if(program.data(), end, [](const Operation& any) { return any.kind == LINEAR; });
   const Weight& weight = weights[next->weight];
@@ -259,7 +262,7 @@ const char* Engine::read_next(const Operation& o, int id, int rows) const {
 // Threads take (chunk, key head) pairs as they come free, from the last on: a prompt's last chunk has most to read.
 void Engine::attention(const Operation& o, int id) {
   team_.barrier();
-  const Attention a{o.layer, query_heads, o.flag, o.number, row(o.from, 0) + o.from_offset, buffers_[o.from].width,
+  const Attention a{o.layer, query_heads, o.flag, o.width, o.number, row(o.from, 0) + o.from_offset, buffers_[o.from].width,
                     row(o.to, 0) + o.to_offset, buffers_[o.to].width};
   const int units = (int)chunks_.size() * cache.heads;
   for (int unit = next_.fetch_add(1), next; unit < units; unit = next) {

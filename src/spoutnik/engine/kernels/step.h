@@ -19,11 +19,12 @@ enum Kind : int32_t {
   LINEAR,    // to = packed times weight, with the ending `flag`; with heads > 1 head by head, each with the next weight and its own segment
   ROTATE,    // to = rotary embedding of from, head by head; `constant` is the table [positions, 2, width / 2]; flag: interleaved pairs
   REMEMBER,  // cache = keys in from, values in to (both are read)
-  ATTEND,    // to = attention of the queries in from; `number` is the scale, `flag` the window
+  ATTEND,    // to = attention of the queries in from; `number` is the scale, `flag` the window, `width` how many first keys are passed over
   ROUTE,     // chooses experts by the scores in from; see Router
   SPREAD,    // packed = from, one row for each expert of a token, in the experts' order, in the format `flag`
   GATHER,    // to += each token's experts' rows of from, by their weights
   PICK,      // to = the rows of from whose logits are wanted
+  CARRY,     // to = the rows of from that the batch's `sources` name, as an earlier call left them
 };
 
 enum Space : int32_t { TOKENS, PICKED, SLOTS };
@@ -46,6 +47,7 @@ struct Router {
 
 struct Batch {
   int32_t rows, chunks, picked;
+  int32_t first, last;         // the operations of the program that are run: [first, last)
   const int32_t* tokens;       // [rows]
   const int32_t* chunk_table;  // [chunks, 4]: first row, rows, position, where its pages begin in `pages`
   const int32_t* pages;
@@ -53,6 +55,7 @@ struct Batch {
   const Draw* draws;           // [picked]
   Drawn* drawn;                // [picked]
   float* logits;               // [picked, vocabulary] or null
+  const int32_t* sources;      // [rows] or null
 };
 
 class Engine {
