@@ -24,8 +24,9 @@ class Engine:
     """Generates for many requests at once. Not thread-safe.
 
     `max_batch` rows run together, each up to `max_length` tokens (default: the model's context). The model runs in eval mode and keeps
-    no gradient. `runner` is the best that the model's dtype and this machine allow unless given; see `choose_runner` for `speculate`. The model's weights may change while the
-    engine is idle: the next request follows them. At most `max_queue` requests wait for a row or for memory (None: no bound).
+    no gradient. `runner` is the best that the model's dtype and this machine allow unless given; `choose_runner` says what `speculate`
+    does. The model's weights may change while the engine is idle: the next request follows them. At most `max_queue` requests wait for a
+    row or for memory (None: no bound).
     """
 
     def __init__(

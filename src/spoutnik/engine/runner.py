@@ -48,7 +48,8 @@ class Runner(Protocol):
     def step(self, running: Sequence[Running]) -> list[Drawn]:
         """Feeds sequences what is not cached of them; returns the next tokens of those that are wholly fed.
 
-        A sequence with tokens is given one or more at every step; what is behind its end is for nobody. A prompt may take several steps, however many run beside it.
+        A sequence with tokens is given one or more at every step, perhaps beyond its end; a prompt may take several steps, however many
+        run beside it.
         """
         ...
 

@@ -5,18 +5,18 @@ from time import perf_counter
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spoutnik.engine.blocks import Blocks
 from spoutnik.engine.kernels.build import PAGE
 from spoutnik.engine.kernels.drafting import Drafting
 from spoutnik.engine.kernels.fingerprint import fingerprint
-from spoutnik.engine.kernels.native import NativeEngine
+from spoutnik.engine.kernels.native import DRAWN, Follow, NativeEngine
 from spoutnik.engine.kernels.program import cache_shape, write_program
-from spoutnik.engine.kernels.rows import CHUNK_ROWS, Rows, add_pieces, feed
+from spoutnik.engine.kernels.rows import CHUNK_ROWS, Rows, with_pieces
 from spoutnik.engine.kernels.scoring import Scoring
-from spoutnik.engine.prompts import Prompts
-from spoutnik.engine.sampler import uniforms
+from spoutnik.engine.prompts import Piece, Prompts
 from spoutnik.engine.scheduler import Drawn
 from spoutnik.engine.scheduler import Sequence as Running
 from spoutnik.engine.scoring import Given
@@ -97,38 +97,50 @@ class KernelRunner:
         A call reads what it writes, layer by layer, so that pieces of one prompt, and of prompts that share pages, may lie in one call.
         """
         began, prompts, drafting = perf_counter(), self._prompts, self.drafting
-        if self._rows is None:
-            self._rows = Rows.of([sequence for sequence in running if sequence.id not in prompts.unfinished], prompts.tables)
-        rows = self._rows
-        rows.table[:, 2] = [sequence.last_position for sequence in rows.sequences]
-        guesses = np.full(len(rows.sequences), -1) if drafting is None else drafting.begin(rows.sequences, len(running))
-        call = feed(rows, guesses)
-        first_row = len(call.tokens)
-        pieces = prompts.plan(self._engine.most_rows - first_row) if prompts.unfinished else []
-        if pieces:
-            beginners = [sequence for piece in pieces if piece.complete for sequence in (piece.sequence, *piece.company)]
-            call = add_pieces(call, pieces, beginners, len(rows.sequences), prompts.tables)
-            rows += Rows.of(beginners, prompts.tables)
-        if not len(call.tokens):
-            return []  # every prompt is still being read from disk
-        draws = rows.draws[call.drawers]
-        draws["uniform"] = uniforms(rows.seeds[call.drawers], call.positions.tolist())
-        drawn, _ = self._engine.run(call.tokens, call.table, call.pages, call.picked, draws)
-        tokens, kept = drawn["token"], np.ones(len(drawn), bool)
-        kept[call.guessed] = tokens[call.guessed - 1] == call.tokens[call.guessed]
-        if (tokens[kept] < 0).any():
+        guessing = drafting is not None and drafting.wanted(len(running))
+        rows = self._rows or self._arrange([sequence for sequence in running if sequence.id not in prompts.unfinished], 1)
+        guesses = None if drafting is None else drafting.take(rows.sequences, guessing)
+        if rows.width != (1 if guesses is None else 2):
+            rows = self._arrange(rows.sequences, 3 - rows.width)
+        rows.feed(guesses)
+        pieces = prompts.plan(self._engine.most_rows - len(rows.tokens)) if prompts.unfinished else []
+        rows, drawn, follow = self._compute(rows, pieces, guessing)
+        kept = None if follow is None else follow.kept.tolist()
+        result = _results(rows, drawn, kept)
+        if any(token < 0 for _, token, _ in result):
             raise UserError("The model's logits are not finite, so no token can be drawn; check its weights for NaN or infinity.")
-        if drafting is not None and drafting.active:
-            drafting.enter(pieces, prompts.tables, first_row)
-        prompts.finish(pieces)
-        if any(piece.complete for piece in pieces):
-            self._rows = None
         if drafting is not None:
-            if drafting.active:
-                drafting.guess(rows, call, tokens, kept)
-            drafting.note(rows.sequences, call, kept, None if pieces else perf_counter() - began)
-        sequences = [rows.sequences[place] for place in call.drawers[kept].tolist()]
-        return list(zip(sequences, tokens[kept].tolist(), drawn["logprob"][kept].tolist(), strict=True))
+            if follow is not None:
+                drafting.keep(rows.sequences, follow.drawn["token"].tolist())
+            if guesses is not None and kept is not None:
+                drafting.count(rows.sequences[: len(guesses)], kept[: len(guesses)])
+            if guessing == (guesses is not None) and not pieces:
+                drafting.chooser.note(len(running), guessing, perf_counter() - began, len(result))
+        return result
+
+    def _compute(self, rows: Rows, pieces: list[Piece], guessing: bool) -> tuple[Rows, NDArray[np.void], Follow | None]:
+        """The calls of one step. Returns the rows with those of prompts, what was drawn, and what followed from it if guessing goes on."""
+        prompts, first_row, begins, pages = self._prompts, len(rows.tokens), rows.table[:, 3], rows.pages
+        if pieces:
+            rows, begins, pages = with_pieces(rows, pieces, prompts.tables)
+        if not len(rows.tokens):
+            return rows, np.empty(0, DRAWN), None  # every prompt is still being read from disk
+        call = rows.tokens, rows.table, rows.pages, rows.picked, rows.draws
+        follow = Follow(self._program.drafts, rows.counts, begins, pages) if guessing else None
+        drawn, _ = self._engine.run(*call, follow=None if pieces else follow)
+        if pieces:
+            if self.drafting is not None and guessing:
+                self.drafting.enter(pieces, prompts.tables, first_row)
+            prompts.finish(pieces)
+            if follow is not None:  # with pages of their own for all who begin
+                self._engine.run(*call, follow=follow, drawn=drawn)
+            if any(piece.complete for piece in pieces):
+                self._rows = None
+        return rows, drawn, follow
+
+    def _arrange(self, sequences: list[Running], width: int) -> Rows:
+        self._rows = Rows.of(sequences, self._prompts.tables, width)
+        return self._rows
 
     def changed(self, running: Sequence[Running], moves: Sequence[tuple[int, int]]) -> None:
         """Rows ended or moved: pages stay where they are."""
@@ -160,3 +172,16 @@ class KernelRunner:
         versions = [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
         values = [tensor.detach().reshape(-1)[:: max(1, tensor.numel() // SAMPLED)].float() for tensor in tensors]
         return versions, torch.cat(values)
+
+
+def _results(rows: Rows, drawn: NDArray[np.void], kept: list[int] | None) -> list[Drawn]:
+    """What was drawn for each sequence; of its picks the first ones are `kept` (None: of all the only one)."""
+    tokens, logprobs = drawn["token"].tolist(), drawn["logprob"].tolist()
+    if kept is None:
+        return list(zip(rows.sequences, tokens, logprobs, strict=True))
+    result: list[Drawn] = []
+    pick = 0
+    for sequence, picks, count in zip(rows.sequences, rows.counts.tolist(), kept, strict=True):
+        result += [(sequence, tokens[place], logprobs[place]) for place in range(pick, pick + count)]
+        pick += picks
+    return result

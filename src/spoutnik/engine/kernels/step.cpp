@@ -134,6 +134,29 @@ void Engine::drop_cache() {
 }
 
 void Engine::step(const Batch& batch) {
+  run(batch);
+  if (batch.follow) follow(batch);
+}
+
+void Engine::follow(const Batch& batch) {
+  const Follow& f = *batch.follow;
+  auto& [tokens, table, picked, sources, draws] = follow_;
+  tokens.clear(), table.clear(), picked.clear(), sources.clear(), draws.clear();
+  for (int s = 0, j = 0; s < f.sequences; j += f.counts[s++]) {
+    const int row = batch.picked_rows[j];
+    f.kept[s] = f.counts[s] == 2 && batch.tokens[batch.picked_rows[j + 1]] == batch.drawn[j].token ? 2 : 1;
+    table.insert(table.end(), {(int32_t)tokens.size(), f.kept[s], positions_[row] + 1, f.begins[s]});
+    for (int k = j; k < j + f.kept[s]; k++) {
+      if (batch.drawn[k].token < 0) return;  // the caller gives up
+      tokens.push_back(batch.drawn[k].token), sources.push_back(batch.picked_rows[k]);
+    }
+    picked.push_back((int32_t)tokens.size() - 1), draws.push_back(batch.draws[j]);
+  }
+  if (f.sequences) run({(int32_t)tokens.size(), f.sequences, f.sequences, f.first, f.last, tokens.data(), table.data(), f.pages, picked.data(), draws.data(),
+       f.drawn, nullptr, sources.data(), nullptr});
+}
+
+void Engine::run(const Batch& batch) {
   batch_ = batch, chunks_.clear();
   int most = 1;
   for (int c = 0; c < batch.chunks; c++) {
@@ -142,6 +165,7 @@ void Engine::step(const Batch& batch) {
     most = std::max(most, row[1]);
     for (int i = 0; i < row[1]; i++) positions_[row[0] + i] = row[2] + i, chunk_of_[row[0] + i] = c;
   }
+  if (batch.first == batch.last) return;
   const size_t floats = scratch_floats(cache, query_heads, most, most_tokens);
   for (auto& scratch : scratch_)
     if (scratch.size() < floats + 4 * LANES) scratch.resize(floats + 4 * LANES);
@@ -163,7 +187,7 @@ void Engine::step(const Batch& batch) {
     const float* logits = batch_.picked ? row(last_operation[-1].to, 0) : nullptr;
     for (auto [j, last] = team_.share(id, batch_.picked); j < last; j++) {
       const float* own = logits + (long)j * vocabulary;
-      batch_.drawn[j] = draw(own, vocabulary, batch_.draws[j], mass_[id]);
+      batch_.drawn[j] = draw(own, vocabulary, batch_.draws[j], positions_[batch_.picked_rows[j]] + 1, mass_[id]);
       if (batch_.logits) std::copy_n(own, vocabulary, batch_.logits + (long)j * vocabulary);
     }
   });

@@ -45,6 +45,17 @@ struct Router {
   float scaling;
 };
 
+// What a call goes on with: those drawn tokens of each sequence that count are fed to operations [first, last), which draw a guess of the
+// token after them.
+struct Follow {
+  int32_t first, last, sequences, unused;
+  const int32_t* counts;  // [sequences]: picks of each, in order; two where the second one's row holds a guess of what the first one draws
+  const int32_t* begins;  // [sequences]: where its pages begin in `pages`
+  const int32_t* pages;
+  int32_t* kept;          // [sequences]: how many of its picks count
+  Drawn* drawn;           // [sequences]
+};
+
 struct Batch {
   int32_t rows, chunks, picked;
   int32_t first, last;         // the operations of the program that are run: [first, last)
@@ -56,6 +67,7 @@ struct Batch {
   Drawn* drawn;                // [picked]
   float* logits;               // [picked, vocabulary] or null
   const int32_t* sources;      // [rows] or null
+  const Follow* follow;        // or null; without operations of its own, a call goes on from what is in `drawn`
 };
 
 class Engine {
@@ -82,6 +94,8 @@ class Engine {
     int width;
   };
   void drop_cache();
+  void run(const Batch& batch);
+  void follow(const Batch& batch);
   void perform(const Operation& operation, int id);
   void perform_rows(const Operation* first, const Operation* end, int id);
   void perform_row(const Operation& operation, int row);
@@ -96,6 +110,10 @@ class Engine {
   Team team_;
   Arena arena_;
   Batch batch_{};
+  struct {
+    std::vector<int32_t> tokens, table, picked, sources;
+    std::vector<Draw> draws;
+  } follow_;
   std::vector<Chunk> chunks_;
   std::vector<int> positions_, chunk_of_;
   std::vector<Buffer> buffers_;
