@@ -165,13 +165,14 @@ class NativeEngine:
 
     def program(
         self, operations: Sequence[Operation], buffers: Sequence[tuple[int, Space]], packed_width: int, most_rows: int, most_picked: int,
-        most_tokens: int, query_heads: int, vocabulary: int, main: range,
+        most_tokens: int, query_heads: int, vocabulary: int, main: range | None = None,
     ) -> None:  # fmt: skip
-        """Sets the operations and makes their buffers, (width, rows' space) each. `main` are those that a step runs unless told otherwise.
+        """Sets the operations and makes their buffers, (width, rows' space) each. The last operation of a step writes the logits.
 
-        The last operation of a step writes the logits.
+        `main` are those that a step runs unless told otherwise (None: all).
         """
-        self.vocabulary, self.most_rows, self.most_picked, self._main = vocabulary, most_rows, most_picked, main
+        self.vocabulary, self.most_rows, self.most_picked = vocabulary, most_rows, most_picked
+        self._main = range(len(operations)) if main is None else main
         widths = np.array([width for width, _ in buffers], dtype=np.int32)
         spaces = np.array([space for _, space in buffers], dtype=np.int32)
         self._library.spoutnik_program(
