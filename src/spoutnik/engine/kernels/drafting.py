@@ -17,7 +17,7 @@ import numpy as np
 
 from spoutnik.engine.blocks import Table
 from spoutnik.engine.kernels.native import DRAW, NativeEngine, layout
-from spoutnik.engine.kernels.program import Program
+from spoutnik.engine.kernels.operations import Program
 from spoutnik.engine.kernels.rows import chunks
 from spoutnik.engine.prompts import Piece
 from spoutnik.engine.scheduler import Sequence as Running
