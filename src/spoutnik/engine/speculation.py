@@ -3,19 +3,21 @@
 from collections import deque
 from statistics import mean, median
 
-LEARN = 48
-"""Steps that are made with guesses before the first comparison, and the newest steps of either kind that count in one."""
+LEARN = 32
+"""Steps that are made with guesses before the first comparison, and newest steps of either kind whose tokens count in one."""
 PROBE = 16
-"""Steps of the other kind before they are compared."""
+"""Steps of the other kind before they are compared, and newest steps of either kind whose time counts: contexts grow meanwhile."""
 EVERY = 512
 """Steps from one comparison to the next."""
+LEAST_GAIN = 1.05
+"""Guessing must be so much faster, for what it costs beside these steps: memory, and entries of prompts."""
 
 
 class _Pace:
     """What the newest steps of one kind took and gave."""
 
     def __init__(self) -> None:
-        self._seconds: deque[float] = deque(maxlen=LEARN)
+        self._seconds: deque[float] = deque(maxlen=PROBE)
         self._tokens: deque[int] = deque(maxlen=LEARN)
 
     def add(self, seconds: float, tokens: int) -> None:
@@ -57,7 +59,7 @@ class Judge:
         if size.left:
             return
         if size.probing:
-            size.guessing = size.paces[True].seconds_a_token < size.paces[False].seconds_a_token
+            size.guessing = size.paces[True].seconds_a_token * LEAST_GAIN < size.paces[False].seconds_a_token
         else:
             size.guessing = not size.guessing
         size.probing = not size.probing

@@ -147,7 +147,7 @@ def test_a_layer_that_is_always_right_halves_the_steps_and_is_counted(temperatur
 
 def test_a_layer_that_is_always_wrong_costs_rows_and_is_counted(fed):
     (found,) = engine(model(0.0, -1.0), True).generate([Request(PROMPT, 41, temperature=0)])
-    assert (found.drafted_tokens, found.accepted_tokens) == (40, 0)
+    assert (found.drafted_tokens, found.accepted_tokens) == (39, 0)
     assert fed == [(75, False), (74, False), (75, True), *[(2, True)] * 40]
 
 
@@ -245,6 +245,20 @@ def test_what_is_not_known_is_zero_and_nothing_of_others_is_left():
         assert ((mine == theirs) | (mine == 0)).all()
         gaps += (mine != theirs).any()
     assert gaps == 2, "the pages in which guessing stopped"
+
+
+def test_at_the_end_of_its_room_a_sequence_stays_in_its_own_pages():
+    """A right guess of the token after its last would lie in the next page, which is the neighbour's."""
+    running = engine(model(0.0), True)
+    ending, beside = Request([*PROMPT, 5], 52, seed=1), Request(PROMPT[::-1], 60, seed=2)
+    first, second = running.generate([ending, beside])
+    assert first.prompt_tokens + len(first.token_ids) == 4 * PAGE
+    assert first.accepted_tokens == first.drafted_tokens == 25, "two tokens a step, but for the first and the last"
+    tokens = [*PROMPT[::-1], *second.token_ids][: 4 * PAGE]
+    fresh = engine(model(0.0), True)
+    fresh.generate([Request([*tokens, 5], 1)])
+    for mine, theirs in zip(held(running, tokens), held(fresh, tokens), strict=True):
+        assert np.array_equal(mine, theirs)
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])

@@ -81,7 +81,7 @@ class Drafting:
         )  # fmt: skip
 
     def count(self, sequences: Sequence[Running], kept: Sequence[int]) -> None:
-        """Each sequence had a guess; it was right where two draws are kept."""
+        """Each sequence had a guess, of use where there is room for two tokens, and right where two draws are kept."""
         for sequence, draws in zip(sequences, kept, strict=True):
-            sequence.drafted_tokens += 1
+            sequence.drafted_tokens += sequence.room > 1
             sequence.accepted_tokens += draws - 1

@@ -73,7 +73,7 @@ class Router(ctypes.Structure):
 class _Follow(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int32) for name in ("first", "last", "sequences", "unused")),
-        *((name, ctypes.c_void_p) for name in ("counts", "begins", "pages", "kept", "drawn")),
+        *((name, ctypes.c_void_p) for name in ("counts", "rooms", "begins", "pages", "kept", "drawn")),
     ]  # fmt: skip
 
 
@@ -94,13 +94,16 @@ DRAWN = np.dtype([("token", "i4"), ("logprob", "f4")])
 class Follow:
     """What a call goes on with after its picks are drawn; `Follow` of step.h.
 
-    `counts` says how many picks each sequence has, `begins` where its pages begin in `pages`, and `operations` what the drawn tokens that
-    count are fed to. A call with `operations` sets `kept`, how many those are of each sequence, and `drawn`, the guesses (DRAWN).
+    `counts` says how many picks each sequence has, `rooms` how many of them may count, `begins` where its pages begin in `pages`, and
+    `operations` what the drawn tokens that count are fed to. A call with `operations` sets `kept`, how many those are of each sequence,
+    and `drawn`, the guesses (DRAWN).
     """
 
-    def __init__(self, operations: range, counts: NDArray[np.int32], begins: NDArray[np.int32], pages: NDArray[np.int32]):
+    def __init__(
+        self, operations: range, counts: NDArray[np.int32], rooms: NDArray[np.int32], begins: NDArray[np.int32], pages: NDArray[np.int32]
+    ):
         self.kept, self.drawn = np.ones(len(counts), np.int32), np.empty(len(counts), DRAWN)
-        self._arrays = counts, np.ascontiguousarray(begins), pages, self.kept, self.drawn
+        self._arrays = counts, rooms, np.ascontiguousarray(begins), pages, self.kept, self.drawn
         self.native = _Follow(operations.start, operations.stop, len(counts), 0, *map(_address, self._arrays))
 
 

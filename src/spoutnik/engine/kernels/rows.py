@@ -20,7 +20,7 @@ CHUNK_ROWS = 32
 @dataclass
 class Rows:
     """All of a step that stays the same while the same sequences draw: a row for the newest token of each, and perhaps one for a guess of
-    the next. A guess always has a place in the pages, since the sequence's last token is never fed.
+    the next, which always has a place in the pages, since a sequence's last token is never fed.
     """
 
     sequences: list[Running]
@@ -28,6 +28,8 @@ class Rows:
     """Rows of a sequence; prompts may follow."""
     counts: NDArray[np.int32]
     """[sequences] picks of each, in order"""
+    rooms: NDArray[np.int32]
+    """[sequences] tokens that each may still be given"""
     tokens: NDArray[np.int32]
     table: NDArray[np.int32]
     """[chunks, 4], see `layout`"""
@@ -49,8 +51,8 @@ class Rows:
         chunks = [Chunk((0,) * width, sequence.last_position, tables[sequence.id].pages) for sequence in sequences]
         rows = width * len(sequences)
         return cls(
-            sequences, width, np.full(len(sequences), width, np.int32), np.zeros(rows, np.int32), *layout(chunks),
-            np.arange(rows, dtype=np.int32), draws.repeat(width),
+            sequences, width, np.full(len(sequences), width, np.int32), np.ones(len(sequences), np.int32), np.zeros(rows, np.int32),
+            *layout(chunks), np.arange(rows, dtype=np.int32), draws.repeat(width),
         )  # fmt: skip
 
     def feed(self, guesses: list[int] | None) -> None:
@@ -59,6 +61,7 @@ class Rows:
         self.tokens[:: self.width] = [sequence.last_token for sequence in self.sequences]
         if guesses is not None:
             self.tokens[1::2] = guesses
+            self.rooms[:] = [sequence.room for sequence in self.sequences]
 
 
 def with_pieces(rows: Rows, pieces: Sequence[Piece], tables: dict[int, Table]) -> tuple[Rows, NDArray[np.int32], NDArray[np.int32]]:
@@ -80,8 +83,9 @@ def with_pieces(rows: Rows, pieces: Sequence[Piece], tables: dict[int, Table]) -
     table[:, 3] += len(rows.pages)
     fed = np.fromiter((token for chunk in cut for token in chunk.tokens), np.int32)
     mixed = Rows(
-        rows.sequences + beginners, rows.width, np.concatenate([rows.counts, new.counts]), np.concatenate([rows.tokens, fed]),
-        np.concatenate([rows.table, table]), np.concatenate([rows.pages, pages]),
+        rows.sequences + beginners, rows.width, np.concatenate([rows.counts, new.counts]),
+        np.concatenate([rows.rooms, new.rooms]), np.concatenate([rows.tokens, fed]), np.concatenate([rows.table, table]),
+        np.concatenate([rows.pages, pages]),
         np.concatenate([rows.picked, np.array(last_rows, dtype=np.int32)]), np.concatenate([rows.draws, new.draws]),
     )  # fmt: skip
     begins = np.concatenate([rows.table[:, 3], new.table[:, 3] + len(rows.pages)])

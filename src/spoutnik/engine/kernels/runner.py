@@ -68,6 +68,7 @@ class KernelRunner:
         self._prompts = Prompts(self.blocks, self._engine.page)
         self._open_shelf()
         self._rows: Rows | None = None
+        self._follow: Follow | None = None  # what goes on from the rows
 
     def wake(self) -> None:
         """Follows the model's weights where they changed since the last work; what was cached under the old ones is forgotten."""
@@ -91,8 +92,8 @@ class KernelRunner:
         return self._prompts.admit(sequence)
 
     def step(self, running: Sequence[Running]) -> list[Drawn]:
-        """One call: a token of every sequence that has its prompt cached, perhaps with a guess of the next one behind it, and with the
-        rows that are left, prompts in the order they came. Where guessing goes on, two more calls store what it needs and guess anew.
+        """One call: the newest token of every sequence that has its prompt cached, perhaps with a guess of the next one, and with the rows
+        that are left, prompts in the order they came.
 
         A call reads what it writes, layer by layer, so that pieces of one prompt, and of prompts that share pages, may lie in one call.
         """
@@ -120,13 +121,14 @@ class KernelRunner:
 
     def _compute(self, rows: Rows, pieces: list[Piece], guessing: bool) -> tuple[Rows, NDArray[np.void], Follow | None]:
         """The calls of one step. Returns the rows with those of prompts, what was drawn, and what followed from it if guessing goes on."""
-        prompts, first_row, begins, pages = self._prompts, len(rows.tokens), rows.table[:, 3], rows.pages
+        prompts, first_row, follow = self._prompts, len(rows.tokens), self._follow
         if pieces:
             rows, begins, pages = with_pieces(rows, pieces, prompts.tables)
+            follow = Follow(self._program.drafts, rows.counts, rows.rooms, begins, pages)
         if not len(rows.tokens):
             return rows, np.empty(0, DRAWN), None  # every prompt is still being read from disk
         call = rows.tokens, rows.table, rows.pages, rows.picked, rows.draws
-        follow = Follow(self._program.drafts, rows.counts, begins, pages) if guessing else None
+        follow = follow if guessing else None
         drawn, _ = self._engine.run(*call, follow=None if pieces else follow)
         if pieces:
             if self.drafting is not None and guessing:
@@ -139,8 +141,9 @@ class KernelRunner:
         return rows, drawn, follow
 
     def _arrange(self, sequences: list[Running], width: int) -> Rows:
-        self._rows = Rows.of(sequences, self._prompts.tables, width)
-        return self._rows
+        self._rows = rows = Rows.of(sequences, self._prompts.tables, width)
+        self._follow = Follow(self._program.drafts, rows.counts, rows.rooms, rows.table[:, 3], rows.pages)
+        return rows
 
     def changed(self, running: Sequence[Running], moves: Sequence[tuple[int, int]]) -> None:
         """Rows ended or moved: pages stay where they are."""

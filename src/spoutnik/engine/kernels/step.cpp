@@ -144,7 +144,8 @@ void Engine::follow(const Batch& batch) {
   tokens.clear(), table.clear(), picked.clear(), sources.clear(), draws.clear();
   for (int s = 0, j = 0; s < f.sequences; j += f.counts[s++]) {
     const int row = batch.picked_rows[j];
-    f.kept[s] = f.counts[s] == 2 && batch.tokens[batch.picked_rows[j + 1]] == batch.drawn[j].token ? 2 : 1;
+    const bool both = f.counts[s] == 2 && f.rooms[s] > 1 && batch.tokens[batch.picked_rows[j + 1]] == batch.drawn[j].token;
+    f.kept[s] = both ? 2 : 1;
     table.insert(table.end(), {(int32_t)tokens.size(), f.kept[s], positions_[row] + 1, f.begins[s]});
     for (int k = j; k < j + f.kept[s]; k++) {
       if (batch.drawn[k].token < 0) return;  // the caller gives up

@@ -50,6 +50,7 @@ struct Router {
 struct Follow {
   int32_t first, last, sequences, unused;
   const int32_t* counts;  // [sequences]: picks of each, in order; two where the second one's row holds a guess of what the first one draws
+  const int32_t* rooms;   // [sequences]: how many of them may count
   const int32_t* begins;  // [sequences]: where its pages begin in `pages`
   const int32_t* pages;
   int32_t* kept;          // [sequences]: how many of its picks count
