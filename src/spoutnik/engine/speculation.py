@@ -52,7 +52,7 @@ class Judge:
         return self._size(sequences).guessing
 
     def note(self, sequences: int, guessed: bool, seconds: float, tokens: int) -> None:
-        """A step with or without guesses for all of its sequences took so long and gave so many tokens."""
+        """A step that guessed or did not took so long and gave so many tokens."""
         size = self._size(sequences)
         size.paces[guessed].add(seconds, tokens)
         size.left -= guessed == size.guessing

@@ -159,6 +159,18 @@ def test_while_it_does_not_pay_no_row_is_fed_and_no_layer_run_for_it(fed):
     assert running.runner.drafting.chooser.noted == [(1, False, 1)] * 8
 
 
+def test_a_layer_that_computes_nan_guesses_nothing_and_is_left():
+    made = copy.deepcopy(model(0.0))
+    with torch.no_grad():
+        made.model.layers[-1].eh_proj.weight[0, 0] = torch.nan
+    running = engine(made, True)
+    requests = [Request(PROMPT, 60, seed=1), Request(PROMPT[::-1], 60, seed=2)]
+    found = running.generate(requests)
+    assert found == engine(model(0.0)).generate(requests)
+    assert guesses(found) == (0, 0)
+    assert running.runner.drafting.chooser.noted == [(2, True, 2)] * 59, "what it costs is told"
+
+
 def test_a_batch_for_whose_guesses_there_is_no_room_goes_without():
     requests = [Request([5 + seed], 3, seed=seed) for seed in range(70)]
     found = engine(model(0.0), True, max_batch=70).generate(requests)

@@ -1,9 +1,9 @@
-"""Speculative decoding by the model's own multi-token prediction layer (DeepSeek-V3, section 2.2; the method: arXiv 2211.17192).
+"""Speculative decoding (arXiv 2211.17192) by the model's own multi-token prediction layer (DeepSeek-V3, section 2.2).
 
 A step feeds a sequence its newest token and a guess of the next one, and draws at both rows with the random numbers of their positions.
 The second draw counts if the first one is the guess; so tokens and log-probabilities are those of drawing one by one, to the bit. The
 guess is drawn from the layer's logits with the very number that its position's token will be drawn with, so both agree where the
-distributions do.
+distributions do; nothing is rejected at random.
 
 The layer's keys and values stand in the pages behind those of the model's layers: in the place of token i what follows from it and the
 hidden state before it. What is unknown is zero there: the first place after a page that was found and not computed, and what was fed while
@@ -32,7 +32,7 @@ class Chooser(Protocol):
         ...
 
     def note(self, sequences: int, guessed: bool, seconds: float, tokens: int) -> None:
-        """What such a step took and gave."""
+        """What a step without prompts took and gave."""
         ...
 
 

@@ -115,7 +115,7 @@ class KernelRunner:
                 drafting.keep(rows.sequences, follow.drawn["token"].tolist())
             if guesses is not None and kept is not None:
                 drafting.count(rows.sequences[: len(guesses)], kept[: len(guesses)])
-            if guessing == (guesses is not None) and not pieces:
+            if not pieces:
                 drafting.chooser.note(len(running), guessing, perf_counter() - began, len(result))
         return result
 

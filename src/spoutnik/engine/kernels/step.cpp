@@ -153,8 +153,9 @@ void Engine::follow(const Batch& batch) {
     }
     picked.push_back((int32_t)tokens.size() - 1), draws.push_back(batch.draws[j]);
   }
-  if (f.sequences) run({(int32_t)tokens.size(), f.sequences, f.sequences, f.first, f.last, tokens.data(), table.data(), f.pages, picked.data(), draws.data(),
-       f.drawn, nullptr, sources.data(), nullptr});
+  if (!f.sequences) return;
+  run({(int32_t)tokens.size(), f.sequences, f.sequences, f.first, f.last, tokens.data(), table.data(), f.pages, picked.data(), draws.data(), f.drawn,
+       nullptr, sources.data(), nullptr});
 }
 
 void Engine::run(const Batch& batch) {
