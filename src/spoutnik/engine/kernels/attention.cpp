@@ -29,7 +29,7 @@ template <class T> struct Work {
     scores = scratch + (long)(chunk.rows * group + TILE_ROWS) * cache.keys();
   }
   int until(int row) const { return chunk.position + row / group + 1; }
-  int from(int row) const { return a.window ? std::max(0, until(row) - a.window) : 0; }
+  int from(int row) const { return a.window ? std::max(a.passed, until(row) - a.window) : a.passed; }
   const Value<T>* keys(int page) const { return (const Value<T>*)cache.at(chunk.pages[page], a.layer, head); }
   const Value<T>* values(int page) const { return keys(page) + (long)PAGE * cache.keys(); }
   float* out(int row, int channel) const {

@@ -137,6 +137,31 @@ void Engine::drop_cache() {
 }
 
 void Engine::step(const Batch& batch) {
+  run(batch);
+  if (batch.follow) follow(batch);
+}
+
+void Engine::follow(const Batch& batch) {
+  const Follow& f = *batch.follow;
+  auto& [tokens, table, picked, sources, draws] = follow_;
+  tokens.clear(), table.clear(), picked.clear(), sources.clear(), draws.clear();
+  for (int s = 0, j = 0; s < f.sequences; j += f.counts[s++]) {
+    const int row = batch.picked_rows[j];
+    const bool both = f.counts[s] == 2 && f.rooms[s] > 1 && batch.tokens[batch.picked_rows[j + 1]] == batch.drawn[j].token;
+    f.kept[s] = both ? 2 : 1;
+    table.insert(table.end(), {(int32_t)tokens.size(), f.kept[s], positions_[row] + 1, f.begins[s]});
+    for (int k = j; k < j + f.kept[s]; k++) {
+      if (batch.drawn[k].token < 0) return;  // the caller gives up
+      tokens.push_back(batch.drawn[k].token), sources.push_back(batch.picked_rows[k]);
+    }
+    picked.push_back((int32_t)tokens.size() - 1), draws.push_back(batch.draws[j]);
+  }
+  if (!f.sequences) return;
+  run({(int32_t)tokens.size(), f.sequences, f.sequences, f.first, f.last, tokens.data(), table.data(), f.pages, picked.data(), draws.data(), f.drawn,
+       nullptr, sources.data(), nullptr});
+}
+
+void Engine::run(const Batch& batch) {
   batch_ = batch, chunks_.clear();
   int most = 1;
   for (int c = 0; c < batch.chunks; c++) {
@@ -145,26 +170,29 @@ void Engine::step(const Batch& batch) {
     most = std::max(most, row[1]);
     for (int i = 0; i < row[1]; i++) positions_[row[0] + i] = row[2] + i, chunk_of_[row[0] + i] = c;
   }
+  if (batch.first == batch.last) return;
   const size_t floats = scratch_floats(cache, query_heads, most, most_tokens);
   for (auto& scratch : scratch_)
     if (scratch.size() < floats + 4 * LANES) scratch.resize(floats + 4 * LANES);
   team_.run([&](int id) {
     Tiles tiles;
-    for (auto first = program.begin(), end = first; first != program.end() && (first->space != PICKED || batch_.picked); first = end) {
+    const Operation* const last_operation = program.data() + batch_.last;
+    for (const Operation *first = program.data() + batch_.first, *end = first; first != last_operation; first = end) {
+      if (first->space == PICKED && !batch_.picked) break;
       end = first + 1;
       if (id == 0) next_.store(0, std::memory_order_relaxed);  // read only after the operation's own first barrier
       if (apart(*first)) {
-        while (end != program.end() && apart(*end) && end->space == first->space) end++;
-        perform_apart(&*first, &*first + (end - first), id);
+        while (end != last_operation && apart(*end) && end->space == first->space) end++;
+        perform_apart(first, end, id);
       } else {
         perform(*first, id);
       }
       team_.barrier();
     }
-    const float* logits = batch_.picked ? row((int)buffers_.size() - 1, 0) : nullptr;  // a program ends with them
+    const float* logits = batch_.picked ? row(last_operation[-1].to, 0) : nullptr;
     for (auto [j, last] = team_.share(id, batch_.picked); j < last; j++) {
       const float* own = logits + (long)j * vocabulary;
-      batch_.drawn[j] = draw(own, vocabulary, batch_.draws[j], mass_[id]);
+      batch_.drawn[j] = draw(own, vocabulary, batch_.draws[j], positions_[batch_.picked_rows[j]] + 1, mass_[id]);
       if (batch_.logits) std::copy_n(own, vocabulary, batch_.logits + (long)j * vocabulary);
     }
   });
@@ -237,6 +265,7 @@ void Engine::perform_row(const Operation& o, int r, Activations& packed, int pla
       }
       break;
     case PICK: std::copy_n(row(o.from, batch_.picked_rows[r]) + o.from_offset, o.width, to); break;
+    case CARRY: std::copy_n(row(o.from, batch_.sources[r]) + o.from_offset, o.width, to); break;
     default: break;
   }
 }
@@ -284,7 +313,7 @@ std::pair<int, int> Engine::panels_of(const Operation& o, int id, int rows) cons
 
 // Where the thread reads weights after this operation; where the choice of experts decides, somewhere near.
 const char* Engine::read_next(const Operation& o, int id, int rows) const {
-  const Operation *next = &o + 1, *end = program.data() + program.size();
+  const Operation *next = &o + 1, *end = program.data() + batch_.last;
   while (next < end && next->kind != LINEAR) next++;
   if (next == end) next = std::find_if(program.data(), end, [](const Operation& any) { return any.kind == LINEAR; });
   const Weight& weight = weights[next->weight];
@@ -295,7 +324,7 @@ const char* Engine::read_next(const Operation& o, int id, int rows) const {
 // Threads take (chunk, key head) pairs as they come free, from the last on: a prompt's last chunk has most to read.
 void Engine::attention(const Operation& o, int id) {
   team_.barrier();
-  const Attention a{o.layer, query_heads, o.flag, o.number, row(o.from, 0) + o.from_offset, buffers_[o.from].width,
+  const Attention a{o.layer, query_heads, o.flag, o.width, o.number, row(o.from, 0) + o.from_offset, buffers_[o.from].width,
                     row(o.to, 0) + o.to_offset, buffers_[o.to].width};
   const int units = (int)chunks_.size() * cache.heads;
   for (int unit = next_.fetch_add(1), next; unit < units; unit = next) {

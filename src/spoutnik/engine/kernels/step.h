@@ -19,11 +19,12 @@ enum Kind : int32_t {
   LINEAR,    // to = packed times weight, with the ending `flag`; with heads > 1 head by head, each with the next weight and its own segment
   ROTATE,    // to = rotary embedding of from, head by head; `constant` is the table [positions, 2, width / 2]; flag: interleaved pairs
   REMEMBER,  // cache = keys in from, values in to (both are read)
-  ATTEND,    // to = attention of the queries in from; `number` is the scale, `flag` the window
+  ATTEND,    // to = attention of the queries in from; `number` is the scale, `flag` the window, `width` how many first keys are passed over
   ROUTE,     // chooses experts by the scores in from; see Router
   SPREAD,    // packed = from, one row for each expert of a token, in the experts' order, in the format `flag`
   GATHER,    // to += each token's experts' rows of from, by their weights
   PICK,      // to = the rows of from whose logits are wanted
+  CARRY,     // to = the rows of from that the batch's `sources` name, as an earlier call left them
 };
 
 enum Space : int32_t { TOKENS, PICKED, SLOTS };
@@ -44,8 +45,21 @@ struct Router {
   float scaling;
 };
 
+// What a call goes on with: those drawn tokens of each sequence that count are fed to operations [first, last), which draw a guess of the
+// token after them.
+struct Follow {
+  int32_t first, last, sequences, unused;
+  const int32_t* counts;  // [sequences]: picks of each, in order; two where the second one's row holds a guess of what the first one draws
+  const int32_t* rooms;   // [sequences]: how many of them may count
+  const int32_t* begins;  // [sequences]: where its pages begin in `pages`
+  const int32_t* pages;
+  int32_t* kept;          // [sequences]: how many of its picks count
+  Drawn* drawn;           // [sequences]
+};
+
 struct Batch {
   int32_t rows, chunks, picked;
+  int32_t first, last;         // the operations of the program that are run: [first, last)
   const int32_t* tokens;       // [rows]
   const int32_t* chunk_table;  // [chunks, 4]: first row, rows, position, where its pages begin in `pages`
   const int32_t* pages;
@@ -53,6 +67,8 @@ struct Batch {
   const Draw* draws;           // [picked]
   Drawn* drawn;                // [picked]
   float* logits;               // [picked, vocabulary] or null
+  const int32_t* sources;      // [rows] or null
+  const Follow* follow;        // or null; without operations of its own, a call goes on from what is in `drawn`
 };
 
 class Engine {
@@ -79,6 +95,8 @@ class Engine {
     int width;
   };
   void drop_cache();
+  void run(const Batch& batch);
+  void follow(const Batch& batch);
   void perform(const Operation& operation, int id);
   bool many_rows(Space space) const;
   bool apart(const Operation& operation) const;
@@ -98,6 +116,10 @@ class Engine {
   Team team_;
   Arena arena_, buffer_arena_;
   Batch batch_{};
+  struct {
+    std::vector<int32_t> tokens, table, picked, sources;
+    std::vector<Draw> draws;
+  } follow_;
   std::vector<Chunk> chunks_;
   std::vector<int> positions_, chunk_of_;
   std::vector<Buffer> buffers_;
