@@ -58,9 +58,15 @@ struct Activations {
   Packed in(Layout layout) const { return {memory.data, scale.data(), sum.data(), layout}; }
 };
 
-// Makes room for a weight whose format, outputs and inputs are set; then packs panels [first, last) of a matrix in rows.
+// A matrix in rows, of floats or bfloat16.
+struct Matrix {
+  const void* data;
+  bool bf16;
+};
+
+// Makes room for a weight whose format, outputs and inputs are set; then packs panels [first, last) of a matrix.
 void shape_weight(Weight& weight, Arena& arena);
-void pack_weight(Weight& weight, const float* source, int first, int last);
+void pack_weight(Weight& weight, Matrix source, int first, int last);
 
 // Writes one segment of one row: `width` floats and zeros behind them.
 void pack_row(Activations& to, const Layout& layout, Format format, long row, int segment, const float* from, int width);

@@ -146,8 +146,10 @@ class NativeEngine:
 
     def pack(self, weight: int, matrix: Tensor, bias: Tensor | None = None) -> None:
         """Puts a matrix, and a bias [outputs] or none, into a weight's memory."""
-        matrix, bias = _floats(matrix), None if bias is None else _floats(bias)
-        self._library.spoutnik_pack(self._handle, weight, _pointer(matrix), _pointer(bias))
+        in_bf16 = matrix.dtype == torch.bfloat16
+        matrix = matrix.detach().contiguous() if in_bf16 else _floats(matrix)
+        bias = None if bias is None else _floats(bias)
+        self._library.spoutnik_pack(self._handle, weight, _pointer(matrix), int(in_bf16), _pointer(bias))
 
     def constant(self, values: Tensor, number: int | None = None) -> int:
         """Shows the engine a contiguous tensor, float32 (or a bfloat16 table), which it reads in place; returns its number.

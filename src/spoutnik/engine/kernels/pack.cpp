@@ -119,10 +119,11 @@ void shape_weight(Weight& w, Arena& arena) {
   w.data = arena.take(w.panels * w.panel_bytes);
 }
 
-void pack_weight(Weight& w, const float* source, int first, int last) {
+void pack_weight(Weight& w, Matrix source, int first, int last) {
   std::vector<float> row(w.padded_inputs, 0);
   for (int n = first * LANES; n < std::min(last * LANES, w.outputs); n++) {
-    std::copy_n(source + (size_t)n * w.inputs, w.inputs, row.begin());
+    if (source.bf16) floats((const uint16_t*)source.data + (size_t)n * w.inputs, w.inputs, row.data());
+    else std::copy_n((const float*)source.data + (size_t)n * w.inputs, w.inputs, row.begin());
     char* panel = w.data + n / LANES * w.panel_bytes;
     const int lane = n % LANES;
     switch (w.format) {

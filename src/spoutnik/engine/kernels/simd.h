@@ -133,6 +133,12 @@ static inline uint16_t to_half(float v) {
   return (uint16_t)(bits | (std::signbit(v) ? 0x8000 : 0));
 }
 
+static inline void floats(const uint16_t* bf16, int count, float* to) {
+  int i = 0;
+  for (; i + LANES <= count; i += LANES) store(to + i, from_bf16(load<u16x16>(bf16 + i)));
+  for (; i < count; i++) to[i] = from_bf16(u16x16{} + bf16[i])[0];
+}
+
 // Values as they lie in weights, activations and the cache. A dot product takes `step` neighbours of each lane at once. `exponential` is of
 // x <= 0, exactly 1 at 0 and exactly 0 far below.
 struct Float32 {

@@ -9,12 +9,6 @@
 namespace spoutnik {
 namespace {
 
-void embed_bf16(const uint16_t* from, int width, float* to) {
-  int i = 0;
-  for (; i + LANES <= width; i += LANES) store(to + i, from_bf16(load<u16x16>(from + i)));
-  for (; i < width; i++) to[i] = from_bf16(u16x16{} + from[i])[0];
-}
-
 void norm(const float* from, int width, const float* weight, float epsilon, float* to) {
   f32x16 squares = {};
   int k = 0;
@@ -109,7 +103,7 @@ int Engine::add_weight(Format format, int outputs, int inputs) {
   return (int)weights.size() - 1;
 }
 
-void Engine::pack(int weight, const float* source, const float* bias) {
+void Engine::pack(int weight, Matrix source, const float* bias) {
   Weight& w = weights[weight];
   w.bias.clear();
   if (bias) w.bias.assign(bias, bias + w.outputs), w.bias.resize(w.panels * LANES, 0);
@@ -240,7 +234,7 @@ void Engine::perform_row(const Operation& o, int r, Activations& packed, int pla
   switch (o.kind) {
     case EMBED:
       if (!o.flag) std::copy_n(constant + (long)batch_.tokens[r] * o.width, o.width, to);
-      else embed_bf16((const uint16_t*)constant + (long)batch_.tokens[r] * o.width, o.width, to);
+      else floats((const uint16_t*)constant + (long)batch_.tokens[r] * o.width, o.width, to);
       break;
     case NORM: norm(from, o.width, constant, o.number, to); break;
     case PACK:
@@ -392,7 +386,9 @@ void spoutnik_free(Engine* engine) { delete engine; }
 int32_t spoutnik_weight(Engine* engine, int32_t format, int32_t outputs, int32_t inputs) {
   return engine->add_weight((Format)format, outputs, inputs);
 }
-void spoutnik_pack(Engine* engine, int32_t weight, const float* source, const float* bias) { engine->pack(weight, source, bias); }
+void spoutnik_pack(Engine* engine, int32_t weight, const void* source, int32_t bf16, const float* bias) {
+  engine->pack(weight, {source, bf16 != 0}, bias);
+}
 void spoutnik_constant(Engine* engine, int32_t number, const float* values) {
   if (number == (int32_t)engine->constants.size()) engine->constants.push_back(values);
   else engine->constants[number] = values;

@@ -86,7 +86,7 @@ class Engine {
   void set_buffers(const int32_t* widths, const int32_t* spaces, int count, int packed_width);
   bool set_cache(const Cache& shape);
   int add_weight(Format format, int outputs, int inputs);
-  void pack(int weight, const float* source, const float* bias);
+  void pack(int weight, Matrix source, const float* bias);
   void step(const Batch& batch);
 
  private:
