@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from spoutnik.engine.kernels import build
-from spoutnik.engine.kernels.program import Program
+from spoutnik.engine.kernels.operations import Program
 from spoutnik.model.transformer import CausalLM
 
 

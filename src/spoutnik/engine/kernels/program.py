@@ -4,14 +4,13 @@ Letters as in model/attention.py: N and R channels of a head without and with ro
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spoutnik.engine.kernels.build import DEPTH
-from spoutnik.engine.kernels.native import FORMATS, Ending, Kind, NativeEngine, Operation, Router, Space
+from spoutnik.engine.kernels.native import Ending, Kind, NativeEngine, Router, Space
+from spoutnik.engine.kernels.operations import Factors, Matrix, Program, Site
 from spoutnik.model.attention import GroupedQueryAttention, MultiHeadLatentAttention
 from spoutnik.model.block import DecoderLayer
 from spoutnik.model.layers import MLP, RMSNorm
@@ -19,60 +18,8 @@ from spoutnik.model.moe import MoE
 from spoutnik.model.rope import embedding_scale, frequencies, rotation
 from spoutnik.model.transformer import CausalLM
 
-Matrix = tuple[Tensor, Tensor | None]
 LANES = 16
 """Outputs of a panel."""
-
-
-@dataclass
-class Program:
-    """Operations and buffers as they are written, and where every number came from, for a refresh."""
-
-    engine: NativeEngine
-    precision: str
-    operations: list[Operation] = field(default_factory=list)
-    buffers: dict[str, tuple[int, Space]] = field(default_factory=dict)
-    packed_width: int = 0
-    matrices: list[tuple[int, Callable[[], Matrix]]] = field(default_factory=list)
-    vectors: list[tuple[Tensor, Callable[[], Tensor]]] = field(default_factory=list)
-
-    def refresh(self) -> None:
-        """Reads the model's weights again, into the same memory; what is read in place is looked for where it is now."""
-        for weight, source in self.matrices:
-            self.engine.pack(weight, *source())
-        for number, (_, read) in enumerate(self.vectors):
-            now = read().detach().contiguous()
-            self.vectors[number] = now, read
-            self.engine.constant(now, number)
-
-    def weight(self, source: Callable[[], Matrix], precision: str | None = None) -> int:
-        """Packs a matrix [outputs, inputs] and perhaps a bias; returns the weight's number."""
-        matrix, bias = source()
-        number = self.engine.weight(precision or self.precision, *matrix.shape)
-        self.engine.pack(number, matrix, bias)
-        self.matrices.append((number, source))
-        return number
-
-    def constant(self, source: Callable[[], Tensor]) -> int:
-        """Shows the engine a tensor that it reads in place; returns the constant's number."""
-        kept = source().detach().contiguous()
-        self.vectors.append((kept, source))
-        return self.engine.constant(kept)
-
-    def buffer(self, name: str, width: int, space: Space = Space.TOKENS) -> int:
-        """The number of a named buffer, at least `width` wide."""
-        known = self.buffers.get(name, (0, space))
-        self.buffers[name] = (max(known[0], width), space)
-        return list(self.buffers).index(name)
-
-    def add(self, kind: Kind, space: Space = Space.TOKENS, **fields: Any) -> None:
-        """Writes one operation down; fields not given are 0, a missing constant or buffer is -1."""
-        self.operations.append(Operation(**{"from_": -1, "to": -1, "constant": -1, "heads": 1, **fields, "kind": kind, "space": space}))
-
-    def pack(self, kind: Kind, source: int, width: int, precision: str | None = None, space: Space = Space.TOKENS, **fields: Any) -> None:
-        """PACK or SPREAD."""
-        self.packed_width = max(self.packed_width, -(-width // DEPTH) * DEPTH * fields.get("heads", 1))
-        self.add(kind, space, from_=source, width=width, flag=FORMATS[precision or self.precision], **fields)
 
 
 def write_program(model: CausalLM, engine: NativeEngine, precision: str, most_rows: int, most_picked: int, most_tokens: int) -> Program:
@@ -98,7 +45,7 @@ def write_program(model: CausalLM, engine: NativeEngine, precision: str, most_ro
             _mixture(program, layer.mlp, normed, hidden)
         else:
             program.pack(Kind.PACK, normed, config.hidden_size)
-            _feed_forward(program, layer.mlp, hidden)
+            _feed_forward(program, layer.mlp, normed, hidden)
     picked = program.buffer("picked", config.hidden_size, Space.PICKED)
     program.add(Kind.PICK, Space.PICKED, from_=hidden, to=picked, width=config.hidden_size)
     _norm(program, "picked", model.model.norm, to="picked", space=Space.PICKED)
@@ -139,8 +86,8 @@ def _norm(program: Program, source: str, norm: RMSNorm, to: str = "normed", spac
     return target
 
 
-def _linear(program: Program, to: int, matrices: list[nn.Linear], **fields: Any) -> None:
-    """One product for layers that read the same input, their outputs side by side."""
+def _linear(program: Program, source_buffer: int, to: int, matrices: list[nn.Linear], **fields: Any) -> None:
+    """One product for layers that read the same input (what was packed, from `source_buffer`), their outputs side by side."""
 
     def source() -> Matrix:
         bias = None
@@ -148,7 +95,9 @@ def _linear(program: Program, to: int, matrices: list[nn.Linear], **fields: Any)
             bias = torch.cat([torch.zeros(matrix.out_features) if matrix.bias is None else matrix.bias.float() for matrix in matrices])
         return torch.cat([matrix.weight for matrix in matrices]), bias
 
-    program.add(Kind.LINEAR, to=to, weight=program.weight(source), **fields)
+    program.add(
+        Kind.LINEAR, from_=source_buffer, to=to, weight=program.weight(source), constant=program.site(Site(matrices)), **fields
+    )  # fmt: skip
 
 
 def _grouped_attention(
@@ -158,7 +107,7 @@ def _grouped_attention(
     queries, keys = attention.q_proj.out_features // size, attention.k_proj.out_features // size
     qkv = program.buffer("qkv", (queries + 2 * keys) * size)
     program.pack(Kind.PACK, normed, attention.q_proj.in_features)
-    _linear(program, qkv, [attention.q_proj, attention.k_proj, attention.v_proj])
+    _linear(program, normed, qkv, [attention.q_proj, attention.k_proj, attention.v_proj])
     program.add(Kind.ROTATE, from_=qkv, from_stride=size, to=qkv, to_stride=size, width=size, heads=queries + keys, constant=angles)
     program.add(
         Kind.REMEMBER, from_=qkv, from_offset=queries * size, from_stride=size, to=qkv, to_offset=(queries + keys) * size, to_stride=size,
@@ -167,7 +116,7 @@ def _grouped_attention(
     attended = program.buffer("attended", queries * size)
     program.add(Kind.ATTEND, from_=qkv, to=attended, layer=layer, flag=window, number=attention.scale)
     program.pack(Kind.PACK, attended, queries * size)
-    _linear(program, hidden, [attention.o_proj], flag=Ending.ADD)
+    _linear(program, attended, hidden, [attention.o_proj], flag=Ending.ADD)
 
 
 def _latent_attention(program: Program, attention: MultiHeadLatentAttention, layer: int, normed: int, hidden: int, angles: int) -> None:
@@ -177,19 +126,19 @@ def _latent_attention(program: Program, attention: MultiHeadLatentAttention, lay
     compressed = program.buffer("compressed", latent + rope)
     query = program.buffer("query", heads * (nope + rope))
     program.pack(Kind.PACK, normed, attention.kv_a_proj_with_mqa.in_features)
-    _linear(program, compressed, [attention.kv_a_proj_with_mqa])
+    _linear(program, normed, compressed, [attention.kv_a_proj_with_mqa])
     if hasattr(attention, "q_a_proj"):
         rank = attention.q_a_proj.out_features
         low = program.buffer("low_rank_query", rank)
-        _linear(program, low, [attention.q_a_proj])
+        _linear(program, normed, low, [attention.q_a_proj])
         program.add(
             Kind.NORM, from_=low, to=low, width=rank, constant=program.constant(lambda: attention.q_a_layernorm.weight.float()),
             number=attention.q_a_layernorm.eps,
         )  # fmt: skip
         program.pack(Kind.PACK, low, rank)
-        _linear(program, query, [attention.q_b_proj])
+        _linear(program, low, query, [attention.q_b_proj])
     else:
-        _linear(program, query, [attention.q_proj])
+        _linear(program, normed, query, [attention.q_proj])
     program.add(
         Kind.NORM, from_=compressed, to=compressed, width=latent,
         constant=program.constant(lambda: attention.kv_a_layernorm.weight.float()), number=attention.kv_a_layernorm.eps,
@@ -206,20 +155,33 @@ def _latent_attention(program: Program, attention: MultiHeadLatentAttention, lay
     def rebuild_HxC() -> Tensor:
         return attention.kv_b_proj.weight.unflatten(0, (heads, nope + value))
 
+    def of_keys(head: int) -> Callable[[Tensor, Tensor], Factors]:
+        return lambda down, up: (up.unflatten(0, (heads, nope + value))[head, :nope].T, down.T)
+
+    def of_values(head: int) -> Callable[[Tensor, Tensor], Factors]:
+        return lambda down, up: (down, up.unflatten(0, (heads, nope + value))[head, nope:])
+
     program.pack(Kind.PACK, query, nope, heads=heads, from_stride=nope + rope)
-    _heads(program, lambda: rebuild_HxC()[:, :nope].mT, heads, absorbed, latent + rope)
+    key_sites = [Site([attention.kv_b_proj], factors=of_keys(head)) for head in range(heads)]
+    _heads(program, lambda: rebuild_HxC()[:, :nope].mT, key_sites, query, nope + rope, absorbed, latent + rope)
     context, values = program.buffer("context", heads * latent), program.buffer("attended", heads * value)
     program.add(Kind.ATTEND, from_=absorbed, to=context, layer=layer, number=attention.scale)
     program.pack(Kind.PACK, context, latent, heads=heads, from_stride=latent)
-    _heads(program, lambda: rebuild_HxC()[:, nope:], heads, values, value)
+    value_sites = [Site([attention.kv_b_proj], factors=of_values(head)) for head in range(heads)]
+    _heads(program, lambda: rebuild_HxC()[:, nope:], value_sites, context, latent, values, value)
     program.pack(Kind.PACK, values, heads * value)
-    _linear(program, hidden, [attention.o_proj], flag=Ending.ADD)
+    _linear(program, values, hidden, [attention.o_proj], flag=Ending.ADD)
 
 
-def _heads(program: Program, stack_HOI: Callable[[], Tensor], heads: int, to: int, to_stride: int) -> None:
-    """One product a head, each with its own matrix, segment of the input and output columns."""
-    first = _stack(program, lambda head: stack_HOI()[head], heads)
-    program.add(Kind.LINEAR, to=to, to_stride=to_stride, heads=heads, weight=first)
+def _heads(
+    program: Program, stack_HOI: Callable[[], Tensor], sites: list[Site], source: int, from_stride: int, to: int, to_stride: int
+) -> None:
+    """One product a head, each with its own matrix, site, segment of the input and output columns."""
+    first = _stack(program, lambda head: stack_HOI()[head], len(sites))
+    program.add(
+        Kind.LINEAR, from_=source, from_stride=from_stride, to=to, to_stride=to_stride, heads=len(sites), weight=first,
+        constant=program.site(*sites),
+    )  # fmt: skip
 
 
 def _stack(program: Program, matrix: Callable[[int], Tensor], count: int) -> int:
@@ -231,8 +193,8 @@ def _stack(program: Program, matrix: Callable[[int], Tensor], count: int) -> int
     return [numbered(index) for index in range(count)][0]  # noqa: RUF015  all are packed, not only the first
 
 
-def _feed_forward(program: Program, mlp: MLP, hidden: int) -> None:
-    """A dense network, or a shared expert, from what is packed; adds to the residual stream."""
+def _feed_forward(program: Program, mlp: MLP, normed: int, hidden: int) -> None:
+    """A dense network, or a shared expert, from what is packed of `normed`; adds to the residual stream."""
     width = mlp.gate_proj.out_features
     inner = program.buffer("inner", -(-width // LANES) * LANES)
     gate, up = mlp.gate_proj, mlp.up_proj
@@ -241,9 +203,10 @@ def _feed_forward(program: Program, mlp: MLP, hidden: int) -> None:
         bias = None if gate.bias is None else in_turns(gate.bias, up.bias)
         return in_turns(gate.weight, up.weight), bias
 
-    program.add(Kind.LINEAR, to=inner, weight=program.weight(source), flag=Ending.GATE)
+    site = program.site(Site([gate, up], in_turns))
+    program.add(Kind.LINEAR, from_=normed, to=inner, weight=program.weight(source), constant=site, flag=Ending.GATE)
     program.pack(Kind.PACK, inner, width)
-    _linear(program, hidden, [mlp.down_proj], flag=Ending.ADD)
+    _linear(program, inner, hidden, [mlp.down_proj], flag=Ending.ADD)
 
 
 def in_turns(gate_O: Tensor, up_O: Tensor) -> Tensor:
@@ -283,4 +246,4 @@ def _mixture(program: Program, moe: MoE, normed: int, hidden: int) -> None:
     program.add(Kind.GATHER, from_=out, to=hidden, width=size)
     if hasattr(moe, "shared_experts"):
         program.pack(Kind.PACK, normed, size)
-        _feed_forward(program, moe.shared_experts, hidden)
+        _feed_forward(program, moe.shared_experts, normed, hidden)

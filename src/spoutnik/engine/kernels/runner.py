@@ -8,7 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spoutnik.checkpoint.adapter import Adapter
 from spoutnik.engine.blocks import Blocks
+from spoutnik.engine.kernels.adapters import Adapters
 from spoutnik.engine.kernels.build import PAGE
 from spoutnik.engine.kernels.fingerprint import fingerprint
 from spoutnik.engine.kernels.native import DRAW, Chunk, NativeEngine, layout
@@ -71,6 +73,8 @@ class KernelRunner:
         self.most_tokens = self.blocks.pages * PAGE
         self._engine.cache(*shape, self.blocks.pages)
         self._prompts = Prompts(self.blocks, self._engine.page)
+        self._adapters = Adapters(self._engine, model, self._program.sites)
+        self._prompts.adapters = self._adapters.known
         self._open_shelf()
         self._rows: _Rows | None = None
 
@@ -89,7 +93,15 @@ class KernelRunner:
 
     def score(self, given: Sequence[Given], temperature: float) -> list[list[float]]:
         """Log-probabilities by the operations that `step` runs, so the same bits; also while sequences run."""
-        return Scoring(self._engine, self.blocks, temperature, CHUNK_ROWS).run(given)
+        return Scoring(self._engine, self.blocks, self._adapters.known, temperature, CHUNK_ROWS).run(given)
+
+    def add_adapter(self, name: str, adapter: Adapter) -> None:
+        """Packs it; the program stays as it is."""
+        self._adapters.add(name, adapter)
+
+    def remove_adapter(self, name: str) -> None:
+        """What was cached under it is found by the same adapter alone, should it come back."""
+        self._adapters.remove(name)
 
     def admits(self, sequence: Running) -> bool:
         """Takes all the pages that the sequence may ever need, or says no."""
@@ -145,7 +157,8 @@ class KernelRunner:
         draws["temperature"] = [request.temperature for request in requests]
         draws["top_k"] = [min(request.top_k, 2**31 - 1) for request in requests]
         draws["forced"] = -1
-        table, pages = layout([Chunk((0,), 0, self._prompts.tables[sequence.id].pages) for sequence in sequences])
+        tables = [self._prompts.tables[sequence.id] for sequence in sequences]
+        table, pages = layout([Chunk((0,), 0, own.pages, own.adapter) for own in tables])
         return _Rows(sequences, table, pages, draws, np.array([request.seed & MASK64 for request in requests], dtype=np.uint64))
 
     def _with_pieces(
@@ -157,10 +170,10 @@ class KernelRunner:
         last_rows: list[int] = []
         count = len(tokens)
         for piece in pieces:
-            pages = self._prompts.tables[piece.sequence.id].pages
+            own = self._prompts.tables[piece.sequence.id]
             for start in range(piece.start, piece.end, CHUNK_ROWS):
                 end = min(start + CHUNK_ROWS, piece.end)
-                chunks.append(Chunk(piece.sequence.prompt_ids[start:end], start, pages[: (end - 1) // PAGE + 1]))
+                chunks.append(Chunk(piece.sequence.prompt_ids[start:end], start, own.pages[: (end - 1) // PAGE + 1], own.adapter))
             count += piece.end - piece.start
             if piece.complete:
                 beginners += [piece.sequence, *piece.company]

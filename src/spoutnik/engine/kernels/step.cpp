@@ -134,11 +134,12 @@ void Engine::drop_cache() {
 }
 
 void Engine::step(const Batch& batch) {
-  batch_ = batch, chunks_.clear();
+  batch_ = batch, chunks_.clear(), fellows_.clear();
   int most = 1;
   for (int c = 0; c < batch.chunks; c++) {
-    const int32_t* row = batch.chunk_table + 4 * c;
+    const int32_t* row = batch.chunk_table + 5 * c;
     chunks_.push_back({row[0], row[1], row[2], batch.pages + row[3]});
+    if (row[4] >= 0) add_fellows(row[0], row[1], row[4]);
     most = std::max(most, row[1]);
     for (int i = 0; i < row[1]; i++) positions_[row[0] + i] = row[2] + i, chunk_of_[row[0] + i] = c;
   }
@@ -224,7 +225,12 @@ void Engine::perform_row(const Operation& o, int r) {
 // Threads share the panels; every thread takes all rows of its own, so that a weight is read from memory once.
 void Engine::linear(const Operation& o, int id) {
   const int rows = rows_of(o.space), panels = weights[o.weight].panels;
-  auto target = [&](long first, int head) { return Target{row(o.to, first) + o.to_offset + head * o.to_stride, buffers_[o.to].width, (Ending)o.flag}; };
+  const bool adapts = adapted(o), open = adapts && o.flag == GATE;
+  auto target = [&](long first, int head) {
+    if (open) return Target{opened(o, first), (long)panels * LANES, STORE};
+    return Target{row(o.to, first) + o.to_offset + head * o.to_stride, buffers_[o.to].width, (Ending)o.flag};
+  };
+  if (adapts) go_down(o, id);
   if (o.space == SLOTS) {  // one weight an expert, over the expert's rows
     auto [first, last] = team_.share(id, panels, 2);
     for (int e = 0; e < o.heads; e++) {
@@ -239,6 +245,9 @@ void Engine::linear(const Operation& o, int id) {
     const int from = std::max(first - head * panels, 0), until = std::min(last - head * panels, panels);
     multiply(weights[o.weight + head], packed_, 0, rows, head, from, until, target(0, head), after);
   }
+  if (!adapts) return;
+  team_.barrier();
+  go_up(o, id, first, last);
 }
 
 // A thread's share of a product's panels, counted through all heads.
@@ -319,5 +328,8 @@ uint64_t spoutnik_page_bytes(int32_t bf16, int32_t layers, int32_t heads, int32_
   return Cache{bf16 != 0, layers, heads, key, value, 0, nullptr}.page_bytes();
 }
 char* spoutnik_page(Engine* engine, int32_t page) { return engine->cache.data + page * engine->cache.page_bytes(); }
+void spoutnik_adapter(Engine* engine, int32_t number, const Addition* additions, int32_t count) {
+  engine->set_adapter(number, additions, count);
+}
 void spoutnik_step(Engine* engine, const Batch* batch) { engine->step(*batch); }
 }
