@@ -35,8 +35,8 @@ class AdaptedModules:
     def rows(self, names: Sequence[str]) -> AbstractContextManager[None]:
         """Within, batch row b of the model has the adapter names[b], "" for none."""
         device = self._model.lm_head.weight.device
-        rows = {name: torch.tensor([row for row, own in enumerate(names) if own == name], device=device) for name in {*names}}
-        return self._hooked({name: index for name, index in rows.items() if name})
+        used = {*names} - {""}
+        return self._hooked({name: torch.tensor([row for row, own in enumerate(names) if own == name], device=device) for name in used})
 
     def all_rows(self, name: str) -> AbstractContextManager[None]:
         """Within, all rows of every batch have this adapter, "" for none."""
