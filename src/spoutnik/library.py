@@ -28,22 +28,23 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 def load(
     name_or_path: str | Path, dtype: str = "float32", quantize: Quantization | None = None, cache_dir: str | Path | None = None,
-    adapters: Mapping[str, str | Path] | None = None,
+    adapters: Mapping[str, str | Path] | None = None, speculate: bool = True,
 ) -> "Model":  # fmt: skip
     """Opens a Hugging Face directory, a GGUF file, or a name such as `smollm2` or `hf:org/name`.
 
     `dtype` is what the weights are computed in: float32, bfloat16 or float16. `quantize` ("int8", or "int4" in groups of 32) makes
     smaller weights for `generate` and `chat`, which then need the C++ kernels; `logits` stays with `dtype`. With a `cache_dir`, what
     the kernels computed of prompts stays there for later processes (see `engine.store`). `adapters` are folders by name, see
-    `Model.add_adapter`. Raises UserError if nothing is found under the name, if the files are damaged or of an unknown architecture, or
-    if nothing can be kept in `cache_dir`.
+    `Model.add_adapter`. With `speculate`, a model that has a multi-token prediction layer guesses ahead where that is faster; answers
+    stay the same. Raises UserError if nothing is found under the name, if the files are damaged or of an unknown architecture, or if
+    nothing can be kept in `cache_dir`.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}.")
     if quantize not in (None, *get_args(Quantization)):
         raise UserError(f"quantize is {quantize!r}; it must be one of {', '.join(get_args(Quantization))}, or None.")
     store = None if cache_dir is None else Store(cache_dir)
-    model = Model(*open_model(name_or_path, DTYPES[dtype]), quantize=quantize, store=store)
+    model = Model(*open_model(name_or_path, DTYPES[dtype]), quantize=quantize, store=store, speculate=speculate)
     for name, folder in (adapters or {}).items():
         model.add_adapter(name, folder)
     return model
@@ -53,19 +54,22 @@ class Model:
     """A language model and its tokenizer."""
 
     def __init__(
-        self, model: CausalLM, tokenizer: Tokenizer, max_batch: int = 64, quantize: Quantization | None = None, store: Store | None = None
-    ):
-        """`max_batch` prompts at most run at the same time; more wait their turn. A `store` keeps pages of prompts on disk."""
+        self, model: CausalLM, tokenizer: Tokenizer, max_batch: int = 64, quantize: Quantization | None = None,
+        store: Store | None = None, speculate: bool = True,
+    ):  # fmt: skip
+        """`max_batch` prompts at most run at the same time; more wait their turn. A `store` keeps pages of prompts on disk; `speculate`
+        lets the model guess ahead.
+        """
         self.model = model.eval()
         """The torch module, in eval mode."""
         self.tokenizer = tokenizer
-        self._max_batch, self._quantize, self._store = max_batch, quantize, store
+        self._max_batch, self._quantize, self._store, self._speculate = max_batch, quantize, store, speculate
 
     @cached_property
     def _engine(self) -> Engine:
         """Made when something is generated: it packs the weights once more in its own order."""
         length = self.config.max_position_embeddings
-        runner = choose_runner(self.model, self._max_batch, length, self._quantize, store=self._store)
+        runner = choose_runner(self.model, self._max_batch, length, self._quantize, store=self._store, speculate=self._speculate)
         return Engine(self.model, self.tokenizer, self._max_batch, length, runner)
 
     def add_adapter(self, name: str, folder: str | Path) -> None:

@@ -103,6 +103,17 @@ def test_tensors_that_are_no_change_of_this_models_projections_are_refused(what,
     assert re.fullmatch(r"[^\n]+[.]", str(caught.value))
 
 
+def test_the_layer_that_guesses_ahead_is_refused(tmp_path):
+    """No trainer of adapters runs it: what it guesses for an adapter's tokens is the base's guess."""
+    model = tiny_model("deepseek-v3")
+    last, further = (f"layers.{model.config.num_hidden_layers - back}." for back in (1, 0))
+    tensors = {
+        name.replace(last, further): tensor for name, tensor in matrices(model, lambda name: last in name and "self_attn" in name).items()
+    }
+    with pytest.raises(UserError, match=further):
+        read_adapter(write_adapter(tmp_path, tensors), model)
+
+
 def test_routed_experts_are_refused_and_shared_ones_are_not(tmp_path):
     model = tiny_model("deepseek-v3")
     shared = matrices(model, lambda name: "shared_experts" in name)

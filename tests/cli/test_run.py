@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import scripted_model
 from tiny_adapters import matrices, write_adapter
+from tiny_models import foresee, randomise, tiny_model
 
 import spoutnik
 from spoutnik.checkpoint.hf import save_checkpoint
@@ -64,6 +65,33 @@ def test_the_answer_alone_goes_to_stdout_and_one_line_about_it_to_stderr(model):
     assert f"; {len(answer.token_ids)} new at " in line
     for part in ("first token", "processor seconds", " J "):
         assert part in line
+
+
+@pytest.fixture(scope="module")
+def foreseeing(tmp_path_factory):
+    """A model whose multi-token prediction layer is always right."""
+    tokenizer = train_bpe(["one two three four five six "] * 20, vocab_size=320)
+    made = tiny_model("deepseek-v3", vocab_size=tokenizer.vocab_size)
+    randomise(made, std=0.12)
+    foresee(made)
+    path = tmp_path_factory.mktemp("models") / "foreseeing"
+    save_checkpoint(made, tokenizer, path)
+    return path
+
+
+@pytest.mark.skipif(compiler() is None, reason="only the kernels guess")
+def test_right_guesses_are_told_and_change_nothing_but_their_number(foreseeing):
+    def said(*options):
+        result = run(foreseeing, "one", "--raw", "--max-new-tokens", 21, "--temperature", 0, "--json", *options)
+        return json.loads(result.stdout)
+
+    with_guesses, without = said(), said("--no-speculate")
+    assert with_guesses["text"] == without["text"]
+    assert with_guesses["usage"] == without["usage"] | {"drafted_tokens": 10, "accepted_tokens": 10}
+    assert without["usage"]["drafted_tokens"] == 0
+    line = run(foreseeing, "one", "--raw", "--max-new-tokens", 21, "--temperature", 0).stderr.decode().splitlines()[-1]
+    assert "; 21 new at " in line
+    assert " (10 of 10 guesses right); " in line
 
 
 def test_piped_text_follows_the_prompt_after_a_blank_line_and_json_holds_the_whole(model):

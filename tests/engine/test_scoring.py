@@ -41,7 +41,7 @@ def model(family="llama-3", dtype=torch.float32):
 
 def of_one(model, precision):
     """Bytes of the cache for one sequence of the full length."""
-    shape = (precision != "float32", model.config.num_hidden_layers, *cache_shape(model))
+    shape = (precision != "float32", len(model.model.layers), *cache_shape(model))
     return NativeEngine(1).page_bytes(*shape) * -(-CONTEXT // PAGE)
 
 

@@ -29,6 +29,9 @@ def run(
     dtype: Dtype = None,
     quantize: Quantize = None,
     adapter: Adapter = "",
+    speculate: Annotated[
+        bool, typer.Option(help="Let a model with a multi-token prediction layer guess ahead: the same answer, sooner.")
+    ] = True,
     price: Annotated[list[str] | None, typer.Option(help=PRICE_HELP)] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object at the end: text, reasoning, usage, timing, cost.")
@@ -48,7 +51,8 @@ def run(
     answer.prepare_output()
     question, rates = _question(prompt, system, raw), _price(price) if price else None
     dtype = dtype or answer.fastest_dtype()
-    loaded = spoutnik.load(model, dtype=dtype, quantize=quantize, adapters={adapter: adapter} if adapter else {})
+    adapters = {adapter: adapter} if adapter else {}
+    loaded = spoutnik.load(model, dtype=dtype, quantize=quantize, adapters=adapters, speculate=speculate)
     if not raw and loaded.tokenizer.chat_template is None:
         raise UserError(f"{model} has no chat template, so it holds no conversations; add --raw to have your text continued.")
     pieces = loaded.stream(question, max_new_tokens, temperature, top_p, seed, cancelled=interrupt.asked, adapter=adapter)
@@ -129,6 +133,8 @@ def _figures(timed: Timed, ready_s: float, costs: "Costs") -> dict[str, Any]:
             "prompt_tokens": completion.prompt_tokens,
             "cached_tokens": completion.cached_tokens,
             "completion_tokens": made,
+            "drafted_tokens": completion.drafted_tokens,
+            "accepted_tokens": completion.accepted_tokens,
         },
         "timing": {
             "ready_s": ready_s,
@@ -157,9 +163,10 @@ def _line(figures: dict[str, Any]) -> str:
     def at(rate: float | None) -> str:
         return f" at {rate:,.{0 if rate >= 100 else 1}f}/s" if rate else ""
 
+    guessed = f" ({usage['accepted_tokens']} of {usage['drafted_tokens']} guesses right)" if usage["drafted_tokens"] else ""
     parts = [
         f"{usage['prompt_tokens']} prompt tokens ({usage['cached_tokens']} cached){at(timing['prompt_tokens_per_s'])}",
-        f"{usage['completion_tokens']} new{at(timing['completion_tokens_per_s'])}",
+        f"{usage['completion_tokens']} new{at(timing['completion_tokens_per_s'])}{guessed}",
         f"ready after {timing['ready_s']:.2f} s{'' if first is None else f', first token {first:.2f} s later'}",
         f"{cost['cpu_s']:.1f} processor seconds",
         f"{cost['energy_joules']:.3g} J {cost['energy_source']}",

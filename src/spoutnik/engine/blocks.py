@@ -7,7 +7,7 @@ A page may be remembered before it is written: it is promised. Who finds it hold
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 Key = tuple[int, tuple[int, ...]]
@@ -32,10 +32,10 @@ class Table:
 
 
 class Blocks:
-    """A pool of `pages` pages of `page_size` tokens."""
+    """A pool of `pages` pages of `page_size` tokens. `clean` is called with every page that is taken to be written."""
 
-    def __init__(self, pages: int, page_size: int):
-        self.pages, self.page_size = pages, page_size
+    def __init__(self, pages: int, page_size: int, clean: Callable[[int], None] | None = None):
+        self.pages, self.page_size, self._clean = pages, page_size, clean
         self._holders = [0] * pages
         self._free = list(range(pages - 1, -1, -1))
         self._found: dict[Key, int] = {}
@@ -159,6 +159,8 @@ class Blocks:
             page, _ = self._unheld.popitem(last=False)
             self._drop(page)
         self._holders[page] = 1
+        if self._clean is not None:
+            self._clean(page)
         return page
 
     def _drop(self, page: int) -> None:

@@ -25,18 +25,19 @@ class Engine:
     """Generates for many requests at once. Not thread-safe.
 
     `max_batch` rows run together, each up to `max_length` tokens (default: the model's context). The model runs in eval mode and keeps
-    no gradient. `runner` is the best that the model's dtype and this machine allow unless given. The model's weights may change while the
-    engine is idle: the next request follows them. At most `max_queue` requests wait for a row or for memory (None: no bound).
+    no gradient. `runner` is the best that the model's dtype and this machine allow unless given; `choose_runner` says what `speculate`
+    does. The model's weights may change while the engine is idle: the next request follows them. At most `max_queue` requests wait for a
+    row or for memory (None: no bound).
     """
 
     def __init__(
         self, model: CausalLM, tokenizer: Tokenizer, max_batch: int = 64, max_length: int | None = None, runner: Runner | None = None,
-        max_queue: int | None = None,
+        max_queue: int | None = None, speculate: bool = True,
     ):  # fmt: skip
         self.model, self.tokenizer = model, tokenizer
         context = model.config.max_position_embeddings
         max_length = context if max_length is None else min(max_length, context)
-        self.runner = runner or choose_runner(model, max_batch, max_length)
+        self.runner = runner or choose_runner(model, max_batch, max_length, speculate=speculate)
         self._scheduler = Scheduler(max_batch, max_length, max_queue, self.runner.most_tokens)
         self._texts: dict[int, Detokenizer] = {}  # only of requests whose text matters before their end
         self._adapters = {""}
@@ -183,10 +184,11 @@ class Engine:
 
     def _advance(self) -> list[Event]:
         """One step of the runner, and what it drew."""
-        drawn = self.runner.step(self._scheduler.running)
-        self.tokens_generated += len(drawn)
         events = []
-        for sequence, token, logprob in drawn:
+        for sequence, token, logprob in self.runner.step(self._scheduler.running):
+            if sequence.finish_reason is not None:
+                continue  # it ended with the token before
+            self.tokens_generated += 1
             text = self._take(sequence, token, logprob)
             if sequence.request.stream:
                 events.append(Event(sequence.id, text, None))
@@ -227,5 +229,6 @@ class Engine:
         completion = Completion(
             text, sequence.token_ids, sequence.logprobs, sequence.finish_reason,
             prompt_tokens=len(sequence.prompt_ids), cached_tokens=sequence.cached_tokens,
+            drafted_tokens=sequence.drafted_tokens, accepted_tokens=sequence.accepted_tokens,
         )  # fmt: skip
         return Event(sequence.id, tail, completion)

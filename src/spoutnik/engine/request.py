@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from spoutnik.errors import UserError
@@ -60,6 +60,10 @@ class Completion:
     cached_tokens: int = 0
     """Of these, the ones that were not computed for this request: found in memory or on disk, in whole pages, or computed together with an
     equal prompt of the same owner. The torch modules keep nothing and report 0."""
+    drafted_tokens: int = field(default=0, compare=False)
+    accepted_tokens: int = field(default=0, compare=False)
+    """Tokens that the model guessed before they were drawn, and those of them that were right. They tell of speed alone, and depend on it:
+    two equal completions may differ in them."""
 
 
 @dataclass(frozen=True)

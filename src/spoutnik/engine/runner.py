@@ -57,7 +57,8 @@ class Runner(Protocol):
     def step(self, running: Sequence[Running]) -> list[Drawn]:
         """Feeds sequences what is not cached of them; returns the next tokens of those that are wholly fed.
 
-        A sequence with tokens is given one at every step; a prompt may take several steps, however many run beside it.
+        A sequence with tokens is given one or more at every step, perhaps beyond its end; a prompt may take several steps, however many
+        run beside it.
         """
         ...
 
@@ -80,12 +81,12 @@ class Runner(Protocol):
 
 def choose_runner(
     model: CausalLM, max_batch: int, max_length: int, quantize: Quantization | None = None, cache_bytes: int | None = None,
-    store: Store | None = None,
+    store: Store | None = None, speculate: bool = True,
 ) -> Runner:  # fmt: skip
     """The kernels for float32 and bfloat16 on a CPU, where a compiler built them and they know the model; else the torch modules.
 
-    Quantised weights exist only in the kernels: where these cannot run, UserError says why. See `KernelRunner` for `cache_bytes` and
-    `store`; the torch modules keep nothing between requests, and say so where a store is given.
+    Quantised weights exist only in the kernels: where these cannot run, UserError says why. See `KernelRunner` for `cache_bytes`,
+    `store` and `speculate`; the torch modules keep nothing between requests, and say so where a store is given.
     """
     precision = quantize or PRECISIONS.get(model.lm_head.weight.dtype)
     obstacle = unsupported(model, precision or "float32")
@@ -98,4 +99,4 @@ def choose_runner(
         if store is not None:
             logging.getLogger(__name__).warning("Nothing is cached in %s: only the C++ kernels do that, and they cannot run.", store.folder)
         return TorchRunner(model, max_batch, max_length)
-    return KernelRunner(model, precision, max_batch, max_length, cache_bytes, store)
+    return KernelRunner(model, precision, max_batch, max_length, cache_bytes, store, speculate)

@@ -42,6 +42,9 @@ class Sequence:
     finish_reason: FinishReason | None = None
     cached_tokens: int = 0
     """Tokens of its prompt that were not computed for it."""
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    """Tokens that were guessed before they were drawn, and those of them that were right."""
 
     def append(self, token: int, logprob: float) -> None:
         """Takes a new token."""
@@ -61,7 +64,7 @@ class Sequence:
 
 
 Drawn = tuple[Sequence, int, float]
-"""A sequence's next token and its log-probability."""
+"""A sequence's next token and its log-probability. A sequence may be given several in one step, in order."""
 
 
 class Scheduler:

@@ -35,11 +35,11 @@ def adapter(model, folder, chosen=lambda name: True, dtype=torch.float32, **sett
     return read_adapter(written, model)
 
 
-def native(model, precision="float32", threads=2, adapters=(), march="native"):
+def native(model, precision="float32", threads=2, adapters=(), march="native", most_rows=128):
     """An engine whose adapters have the numbers 0, 1, ..."""
     engine = NativeEngine(threads, march)
-    program = write_program(model, engine, precision, 128, 64, 128)
-    engine.cache(precision != "float32", model.config.num_hidden_layers, *cache_shape(model), 12)
+    program = write_program(model, engine, precision, most_rows, 64, 128)
+    engine.cache(precision != "float32", model.config.num_hidden_layers, *cache_shape(model), 24)
     engine.loaded = Adapters(engine, model, program.sites)
     for index, one in enumerate(adapters):
         engine.loaded.add(str(index), one)
@@ -126,6 +126,22 @@ def test_no_bit_depends_on_company_pieces_or_threads(family, precision, march, t
         for index, number in enumerate(order):
             rows = range(35 * index, 35 * index + 35)
             assert torch.equal(engine.step(chunks, rows, np.zeros(35, DRAW), True)[1], alone[number])
+
+
+@pytest.mark.parametrize("family", ["deepseek-v3", "llama-bias"])
+@pytest.mark.parametrize("precision", FORMATS)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_where_a_step_has_many_rows_they_have_the_bits_of_small_steps(family, precision, threads, tmp_path):
+    """From 128 rows a thread on, threads share rows without an adapter, but panels where any row has one."""
+    model = tiny_model(family)
+    loaded = [adapter(model, tmp_path / name, seed=seed, rank=5) for seed, name in enumerate(["red", "blue"], 1)]
+    small, engine = native(model, precision, 2, loaded), native(model, precision, threads, loaded, most_rows=420)
+    alone = {number: logits_of(small, number, [1, 2, 32], (0, 5)) for number in (-1, 0, 1)}
+    for order in ([0] * 12, [0, 1, -1] * 4, [-1] * 12):  # 420 rows
+        chunks = [Chunk(TOKENS, 0, [2 * index, 2 * index + 1], number) for index, number in enumerate(order)]
+        for index in (0, 5, 7, 11):
+            rows = range(35 * index, 35 * index + 35)
+            assert torch.equal(engine.step(chunks, rows, np.zeros(35, DRAW), True)[1], alone[order[index]])
 
 
 def test_bfloat16_matrices_are_read_as_they_are(tmp_path):

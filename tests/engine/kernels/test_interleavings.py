@@ -4,12 +4,13 @@ import shutil
 import tempfile
 from collections import Counter
 from functools import cache
+from random import Random
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from tiny_models import randomise, tiny_model
+from tiny_models import foresee, randomise, tiny_model
 
 from spoutnik.engine import prompts
 from spoutnik.engine.generator import Engine
@@ -39,12 +40,27 @@ def _free_engines():
 def model(family):
     made = tiny_model(family, vocab_size=TOKENIZER.vocab_size, max_position_embeddings=LENGTH)
     randomise(made, std=0.12)
+    if made.config.num_nextn_predict_layers:
+        foresee(made, 0.02)
     return made
+
+
+class AtRandom:
+    """Guesses in some steps."""
+
+    def __init__(self, seed):
+        self.random = Random(seed)
+
+    def guesses(self, sequences):
+        return self.random.random() < 0.8
+
+    def note(self, *what):
+        """Whatever it costs."""
 
 
 @cache
 def alone(family, precision):
-    return Engine(model(family), TOKENIZER, 1, LENGTH, KernelRunner(model(family), precision, 1, LENGTH))
+    return Engine(model(family), TOKENIZER, 1, LENGTH, KernelRunner(model(family), precision, 1, LENGTH, speculate=False))
 
 
 @cache
@@ -71,8 +87,10 @@ class EngineMachine(RuleBasedStateMachine):
 
     def open(self):
         self.store = Store(self.folder)
-        page_bytes = len(alone(self.family, self.precision).runner._engine.page(0))
+        page_bytes = len(KernelRunner(model(self.family), self.precision, 1, LENGTH)._engine.page(0))
         runner = KernelRunner(model(self.family), self.precision, 3, LENGTH, PAGES * page_bytes, self.store)
+        if runner.drafting is not None:
+            runner.drafting.chooser = AtRandom(len(self.shown))
         self.engine = Engine(model(self.family), TOKENIZER, 3, LENGTH, runner, max_queue=5)
 
     @rule(name=st.sampled_from(list(POPULAR)), owners=st.text("aab", min_size=1, max_size=3), new=st.sampled_from([1, 3, 40]))

@@ -11,10 +11,10 @@ from spoutnik.engine.kernels.program import cache_shape, write_program
 TOKENS = [5, 9, 2, 77, 31, 8, 8, 60, 13, 42, 3, 90, 17, 26, 1, 55, 71, 6, 34, 20, 4, 66, 48, 12, 95, 29, 7, 83, 11, 38, 50, 22, 64, 19, 87]
 
 
-def native(model, precision, threads=2):
+def native(model, precision, threads=2, most_rows=64):
     engine = NativeEngine(threads)
-    program = write_program(model, engine, precision, 64, 40, 128)
-    engine.cache(precision != "float32", model.config.num_hidden_layers, *cache_shape(model), 8)
+    program = write_program(model, engine, precision, most_rows, 40, 128)
+    engine.cache(precision != "float32", model.config.num_hidden_layers, *cache_shape(model), 16)
     return engine, program
 
 
@@ -49,6 +49,18 @@ def test_a_token_has_the_same_bits_however_its_prompt_is_cut_and_whatever_runs_b
     company = [Chunk(TOKENS[:20], 0, [2]), Chunk(TOKENS[:35], 0, [4, 7]), Chunk([1, 2, 3], 0, [3])]
     beside = engine.step(company, range(20, 55), np.zeros(35, DRAW), True)[1]
     assert torch.equal(beside, whole)
+
+
+@pytest.mark.parametrize("family", ["deepseek-v3", "llama-bias"])
+@pytest.mark.parametrize("precision", FORMATS)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_where_threads_share_rows_the_bits_are_those_of_threads_that_share_panels(family, precision, threads):
+    model = tiny_model(family)
+    whole = logits_of(native(model, precision)[0], [35])
+    engine, _ = native(model, precision, threads, most_rows=600)
+    company = [Chunk(TOKENS, 0, [page, page + 1]) for page in range(0, 16, 2)] + [Chunk(TOKENS, 0, [14, 15])] * 4  # 420 rows
+    for first in (0, 7 * 35, 11 * 35):
+        assert torch.equal(engine.step(company, range(first, first + 35), np.zeros(35, DRAW), True)[1], whole)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8", "int4"])

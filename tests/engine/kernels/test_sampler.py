@@ -57,3 +57,12 @@ def test_logits_that_are_not_finite_are_reported(bad):
     logits_TV = torch.zeros(3, 40)
     logits_TV[1, 33] = bad
     assert draw(logits_TV, temperature=1.0)["token"].tolist()[1] == -1
+
+
+@pytest.mark.parametrize("settings", [{}, {"top_p": 0.7}])
+def test_by_seed_and_position_it_draws_with_the_same_numbers(settings):
+    logits_TV = torch.randn(ROWS, 200, generator=torch.Generator().manual_seed(0)) * 3
+    requests = [Request([1], seed=seed * 2**58 + seed, **settings) for seed in range(ROWS)]
+    tokens, _ = sample(logits_TV, SamplingParameters.of(requests, torch.device("cpu")), range(1, ROWS + 1))
+    drawn = draw(logits_TV, **settings, temperature=1.0, uniform=-1, seed=[request.seed % 2**64 for request in requests])
+    assert drawn["token"].tolist() == tokens

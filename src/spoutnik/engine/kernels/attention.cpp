@@ -29,7 +29,7 @@ template <class T> struct Work {
     scores = scratch + (long)(chunk.rows * group + TILE_ROWS) * cache.keys();
   }
   int until(int row) const { return chunk.position + row / group + 1; }
-  int from(int row) const { return a.window ? std::max(0, until(row) - a.window) : 0; }
+  int from(int row) const { return a.window ? std::max(a.passed, until(row) - a.window) : a.passed; }
   const Value<T>* keys(int page) const { return (const Value<T>*)cache.at(chunk.pages[page], a.layer, head); }
   const Value<T>* values(int page) const { return keys(page) + (long)PAGE * cache.keys(); }
   float* out(int row, int channel) const {
@@ -77,25 +77,25 @@ template <class T> void gather_queries(const Work<T>& w) {
 }
 
 // exp(scale * (score - highest)) of keys [from, until), 0 elsewhere, as weights; returns one over their sum. Two passes over the whole
-// row, so that neither chunks nor pages change a bit.
-template <class T> float soften(const float* scores, int from, int until, int padded, float scale, Value<T>* weights) {
+// row, so that neither chunks nor pages change a bit. Scores beside those keys are lost.
+template <class T> float soften(float* scores, int from, int until, int padded, float scale, Value<T>* weights) {
   const f32x16 lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  auto inside = [&](int t) { return (lane >= splat(float(from - t))) & (lane < splat(float(until - t))); };
+  const int begin = from / LANES * LANES, end = (until + LANES - 1) / LANES * LANES;
+  auto hide = [&](int t) {
+    const auto inside = (lane >= splat(float(from - t))) & (lane < splat(float(until - t)));
+    store(scores + t, inside ? load<f32x16>(scores + t) : splat(-INFINITY));
+  };
+  hide(begin), hide(end - LANES);
   f32x16 highest = splat(-INFINITY), total = {};
-  for (int t = from / LANES * LANES; t < until; t += LANES) {
-    const f32x16 score = load<f32x16>(scores + t);
-    highest = greater(highest, t >= from && t + LANES <= until ? score : inside(t) ? score : splat(-INFINITY));
-  }
+  for (int t = begin; t < end; t += LANES) highest = greater(highest, load<f32x16>(scores + t));
   const f32x16 peak = splat(largest(highest));
-  for (int t = 0; t < padded; t += LANES) {
-    f32x16 weight = {};
-    if (t < until && t + LANES > from) {
-      weight = exponential((load<f32x16>(scores + t) - peak) * scale);
-      if (t < from || t + LANES > until) weight = inside(t) ? weight : f32x16{};
-      total = total + weight;
-    }
+  for (int t = 0; t < begin; t += LANES) T::write(weights + t, f32x16{});
+  for (int t = begin; t < end; t += LANES) {
+    const f32x16 weight = T::exponential((load<f32x16>(scores + t) - peak) * scale);
+    total = total + weight;
     T::write(weights + t, weight);
   }
+  for (int t = end; t < padded; t += LANES) T::write(weights + t, f32x16{});
   return 1.0f / sum(total);
 }
 

@@ -34,6 +34,7 @@ void remember(const Cache& cache, const Chunk& chunk, int row, int layer, const 
 
 struct Attention {
   int layer, query_heads, window;  // window: keys seen, the own one included; 0 for all
+  int passed;                      // so many keys, from position 0 on, are never seen
   float scale;
   const float* query;  // [rows, query_stride], heads of `key` channels
   long query_stride;

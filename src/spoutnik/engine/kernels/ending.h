@@ -39,7 +39,7 @@ static inline void deliver(const Weight& w, const Target& to, long row, int pane
 }
 
 // Products on tiles (linear_tiles.cpp), for the formats that have them, where the processor does.
-bool multiply_on_tiles(const Weight& weight, const Activations& from, long first, int rows, int segment, int panel, int last, Target to,
+bool multiply_on_tiles(const Weight& weight, const Packed& from, long first, int rows, int segment, int panel, int last, Target to,
                        const char* after);
 
 }  // namespace spoutnik

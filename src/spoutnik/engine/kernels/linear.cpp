@@ -9,9 +9,9 @@ namespace {
 
 // ---- products with float32 or bfloat16 weights
 template <class T, int ROWS, int PANELS>
-inline void accumulate(const Weight& w, const Activations& from, long first, int segment, int panel, f32x16 (&sums)[ROWS][PANELS]) {
+inline void accumulate(const Weight& w, const Packed& from, long first, int segment, int panel, f32x16 (&sums)[ROWS][PANELS]) {
   typedef typename T::value value;
-  const value* a = (const value*)from.memory.data + first * from.layout.stride + segment * from.layout.padded;
+  const value* a = (const value*)from.data + first * from.layout.stride + segment * from.layout.padded;
   const char* weights = w.panel(panel);
   for (auto& row : sums)
     for (f32x16& sum : row) sum = f32x16{};
@@ -33,8 +33,8 @@ inline i32x16 four(const char* bytes) { return i32x16{} + load<int32_t>(bytes); 
 inline i32x16 raised(const char* weights) { return load<i32x16>(weights) ^ (int32_t)0x80808080; }
 
 template <int ROWS, int PANELS>
-inline void accumulate_int8(const Weight& w, const Activations& from, long first, int segment, int panel, f32x16 (&sums)[ROWS][PANELS]) {
-  const char *a = from.memory.data + 2 * first * from.layout.stride + segment * from.layout.padded, *weights = w.panel(panel);
+inline void accumulate_int8(const Weight& w, const Packed& from, long first, int segment, int panel, f32x16 (&sums)[ROWS][PANELS]) {
+  const char *a = from.data + 2 * first * from.layout.stride + segment * from.layout.padded, *weights = w.panel(panel);
   i32x16 high[ROWS][PANELS], low[ROWS][PANELS];
   for (int r = 0; r < ROWS; r++) {
     const int32_t* sums = &from.sum[2 * ((first + r) * from.layout.segments + segment)];
@@ -56,10 +56,10 @@ inline void accumulate_int8(const Weight& w, const Activations& from, long first
 }
 
 template <int ROWS, int PANELS>
-inline void accumulate_int4(const Weight& w, const Activations& from, long first, int segment, int panel, f32x16 (&sums)[ROWS][PANELS]) {
-  const char *a = from.memory.data + 2 * first * from.layout.stride + segment * from.layout.padded, *weights = w.panel(panel);
+inline void accumulate_int4(const Weight& w, const Packed& from, long first, int segment, int panel, f32x16 (&sums)[ROWS][PANELS]) {
+  const char *a = from.data + 2 * first * from.layout.stride + segment * from.layout.padded, *weights = w.panel(panel);
   const long groups = from.layout.stride / GROUP;
-  const int32_t* row_sums = from.sum.data() + first * groups + segment * from.layout.padded / GROUP;
+  const int32_t* row_sums = from.sum + first * groups + segment * from.layout.padded / GROUP;
   for (auto& row : sums)
     for (f32x16& sum : row) sum = f32x16{};
   for (int g = 0; g < w.padded_inputs / GROUP; g++, a += GROUP, weights += INT4_GROUP) {
@@ -87,7 +87,7 @@ inline void accumulate_int4(const Weight& w, const Activations& from, long first
 }
 
 template <int FORMAT, int ROWS, int PANELS>
-void block(const Weight& w, const Activations& from, long first, int segment, int panel, Target to) {
+void block(const Weight& w, const Packed& from, long first, int segment, int panel, Target to) {
   f32x16 sums[ROWS][PANELS];
   if constexpr (FORMAT == FLOAT32) accumulate<Float32>(w, from, first, segment, panel, sums);
   if constexpr (FORMAT == BFLOAT16) accumulate<BFloat16>(w, from, first, segment, panel, sums);
@@ -97,7 +97,7 @@ void block(const Weight& w, const Activations& from, long first, int segment, in
     for (int p = 0; p < PANELS; p += 2) deliver(w, to, r, panel + p, sums[r][p], sums[r][std::min(p + 1, PANELS - 1)], p + 1 < PANELS);
 }
 
-typedef void (*Block)(const Weight&, const Activations&, long, int, int, Target);
+typedef void (*Block)(const Weight&, const Packed&, long, int, int, Target);
 
 // BLOCKS[rows - 1] for up to so many rows at once, with two panels, with one; and one row with four panels.
 template <int FORMAT> struct Blocks {
@@ -106,7 +106,7 @@ template <int FORMAT> struct Blocks {
   std::array<Block, MOST> two = table<2>(std::make_index_sequence<MOST>()), one = table<1>(std::make_index_sequence<MOST>());
 };
 
-template <int FORMAT> void multiply_as(const Weight& w, const Activations& from, long first, int rows, int segment, int panel, int last, Target to) {
+template <int FORMAT> void multiply_as(const Weight& w, const Packed& from, long first, int rows, int segment, int panel, int last, Target to) {
   static const Blocks<FORMAT> blocks;
   const int batches = (rows + blocks.MOST - 1) / blocks.MOST;
   while (panel < last) {
@@ -122,7 +122,7 @@ template <int FORMAT> void multiply_as(const Weight& w, const Activations& from,
 
 }  // namespace
 
-void multiply(const Weight& w, const Activations& from, long first, int rows, int segment, int panel, int last, Target to, const char* after) {
+void multiply(const Weight& w, const Packed& from, long first, int rows, int segment, int panel, int last, Target to, const char* after) {
   if (multiply_on_tiles(w, from, first, rows, segment, panel, last, to, after)) return;
   switch (w.format) {
     case FLOAT32: return multiply_as<FLOAT32>(w, from, first, rows, segment, panel, last, to);

@@ -40,13 +40,22 @@ struct Layout {
   Layout(int segments, int width);
 };
 
-// Rows of activations in the form that a weight's format wants. Integer rows have two byte rows, high and low, and a scale a segment.
+// Rows of activations in the form that a weight's format wants, as they were packed. Integer rows have two byte rows, high and low, and a
+// scale a segment.
+struct Packed {
+  const char* data;
+  const float* scale;  // [rows, segments]
+  const int32_t* sum;  // int8: [rows, segments, 2], of the high and the low bytes; int4: [rows, stride / GROUP], of whole numbers
+  Layout layout;
+};
+
+// The memory of packed rows.
 struct Activations {
   Memory memory;
-  std::vector<float> scale;  // [rows, segments]
-  std::vector<int32_t> sum;  // int8: [rows, segments, 2], of the high and the low bytes; int4: [rows, stride / GROUP], of whole numbers
-  Layout layout;
+  std::vector<float> scale;
+  std::vector<int32_t> sum;
   void reserve(long rows, int width);
+  Packed in(Layout layout) const { return {memory.data, scale.data(), sum.data(), layout}; }
 };
 
 // Makes room for a weight whose format, outputs and inputs are set; then packs panels [first, last) of a matrix in rows.
@@ -68,6 +77,6 @@ struct Target {
 
 // Rows [first, first + rows) of one segment times panels [panel, last) of the weight; target row 0 is the first of them. `after` is where
 // this thread reads weights next: its beginning is fetched on the way.
-void multiply(const Weight& weight, const Activations& from, long first, int rows, int segment, int panel, int last, Target to, const char* after);
+void multiply(const Weight& weight, const Packed& from, long first, int rows, int segment, int panel, int last, Target to, const char* after);
 
 }  // namespace spoutnik

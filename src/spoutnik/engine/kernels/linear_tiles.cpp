@@ -6,7 +6,7 @@
 namespace spoutnik {
 
 #if !defined(SPOUTNIK_TILES)
-bool multiply_on_tiles(const Weight&, const Activations&, long, int, int, int, int, Target, const char*) { return false; }
+bool multiply_on_tiles(const Weight&, const Packed&, long, int, int, int, int, Target, const char*) { return false; }
 #else
 namespace {
 
@@ -23,17 +23,29 @@ template <bool BYTES, bool BOTH> inline void dot_tiles() {
   }
 }
 
-// Sums of 16 left rows (32 if BOTH) and two panels over all steps, into `sums` [32][32]. Between steps `aside(k)` does something else, and
-// `lines` cache lines a step are fetched from `next` on: the weights that come after these.
+// Which steps of the inputs a block takes, and whether the sums begin or go on from `sums`.
+struct Stretch {
+  int begin, count;
+};
+
+// Sums of 16 left rows (32 if BOTH) and two panels over a stretch of steps, into `sums` [32][32]. Between steps `aside(k)` does something
+// else, and `lines` cache lines a step are fetched from `next` on: the weights that come after these. Left rows pass by the nearest cache,
+// where the panels stay for the next rows.
 template <bool BYTES, bool BOTH, class Aside>
-inline void block(const char* left, long stride, const char* panel, const char* other, int steps, const char* next, int lines, float* sums, Aside aside) {
-  _tile_zero(0); _tile_zero(1);
-  if constexpr (BOTH) { _tile_zero(2); _tile_zero(3); }
-  for (int k = 0; k < steps; k++) {
-    _tile_loadd(4, left + k * 64, stride);
+inline void block(const char* left, long stride, const char* panel, const char* other, Stretch stretch, const char* next, int lines, float* sums, Aside aside) {
+  if (stretch.begin) {
+    _tile_loadd(0, sums, SIDE * 4); _tile_loadd(1, sums + TILE_ROWS, SIDE * 4);
+    if constexpr (BOTH) { _tile_loadd(2, sums + TILE_ROWS * SIDE, SIDE * 4); _tile_loadd(3, sums + TILE_ROWS * SIDE + TILE_ROWS, SIDE * 4); }
+  } else {
+    _tile_zero(0); _tile_zero(1);
+    if constexpr (BOTH) { _tile_zero(2); _tile_zero(3); }
+  }
+  left += stretch.begin * 64l, panel += stretch.begin * (long)TILE_BYTES, other += stretch.begin * (long)TILE_BYTES;
+  for (int k = 0; k < stretch.count; k++) {
+    _tile_stream_loadd(4, left + k * 64, stride);
     _tile_loadd(6, panel + (long)k * TILE_BYTES, 64);
     _tile_loadd(7, other + (long)k * TILE_BYTES, 64);
-    if constexpr (BOTH) _tile_loadd(5, left + TILE_ROWS * stride + k * 64, stride);
+    if constexpr (BOTH) _tile_stream_loadd(5, left + TILE_ROWS * stride + k * 64, stride);
     dot_tiles<BYTES, BOTH>();
     for (int i = 0; i < lines; i++, next += 64) _mm_prefetch(next, _MM_HINT_T1);
     for (int i = 0; lines >= NEAR && i < TILE_BYTES; i += 64) {
@@ -46,19 +58,26 @@ inline void block(const char* left, long stride, const char* panel, const char* 
   if constexpr (BOTH) { _tile_stored(2, sums + TILE_ROWS * SIDE, SIDE * 4); _tile_stored(3, sums + TILE_ROWS * SIDE + TILE_ROWS, SIDE * 4); }
 }
 
-template <bool BYTES> void multiply_as(const Weight& w, const Activations& from, long first, int rows, int segment, int panel, int last, Target to, const char* after) {
+// Blocks of left rows that stay in the second cache while all panels pass, and steps of two panels that stay in the first one while those
+// blocks pass.
+constexpr int MOST_BLOCKS = 16, MOST_STEPS = 18;
+constexpr long SECOND_CACHE = 768 << 10;  // what left rows may take of it
+
+template <bool BYTES> void multiply_as(const Weight& w, const Packed& from, long first, int rows, int segment, int panel, int last, Target to, const char* after) {
   constexpr int PER = BYTES ? 2 : 1, BLOCK = SIDE / PER;  // left rows a row; rows a block
   const int element = BYTES ? 1 : 2, steps = w.padded_inputs * element / 64;
   const long stride = (long)from.layout.stride * element;
-  const char* left = from.memory.data + PER * first * stride + (long)segment * from.layout.padded * element;
-  const int blocks = (rows + BLOCK - 1) / BLOCK, lines = (2 * TILE_BYTES / 64 + blocks - 1) / blocks;
-  alignas(64) float storage[2][SIDE * SIDE];
-  float *sums = storage[0], *finished = storage[1];
+  const char* left = from.data + PER * first * stride + (long)segment * from.layout.padded * element;
+  const int blocks = (rows + BLOCK - 1) / BLOCK, at_once = std::clamp(int(SECOND_CACHE / (SIDE * stride)), 1, std::min(blocks, MOST_BLOCKS));
+  const int lines = (2 * TILE_BYTES / 64 + at_once - 1) / at_once;
+  const int stretches = blocks > 2 ? (steps + MOST_STEPS - 1) / MOST_STEPS : 1, most = (steps + stretches - 1) / stretches;
+  alignas(64) float sums[MOST_BLOCKS][SIDE * SIDE];
+  const float* finished = sums[0];
   int done_panel = 0, done_row = 0, done_rows = 0;
   bool done_pair = false;
   f32x16 scales[2] = {};
   auto finish = [&](int begin, int end) {
-    const float *row = finished + begin * PER * SIDE, *row_scale = from.scale.data() + (first + done_row + begin) * from.layout.segments + segment;
+    const float *row = finished + begin * PER * SIDE, *row_scale = from.scale + (first + done_row + begin) * from.layout.segments + segment;
     for (int r = begin; r < end; r++, row += PER * SIDE, row_scale += from.layout.segments) {
       f32x16 value[2];
       for (int p = 0; p < 2; p++) {
@@ -68,20 +87,26 @@ template <bool BYTES> void multiply_as(const Weight& w, const Activations& from,
       deliver(w, to, done_row + r, done_panel, value[0], value[1], done_pair);
     }
   };
-  for (; panel < last; panel += 2) {
-    const bool pair = panel + 1 < last;
-    const char *one = w.panel(panel), *other = w.panel(panel + pair);
-    for (int b = 0; b < blocks; b++) {
-      const int begin = b * BLOCK, count = std::min(BLOCK, rows - begin), a_step = (done_rows + steps - 1) / steps;
-      auto aside = [&](int k) { finish(std::min(k * a_step, done_rows), std::min((k + 1) * a_step, done_rows)); };
-      const char *own = left + PER * begin * stride, *next = (panel + 2 < last ? other + w.panel_bytes : after) + (long)b * lines * 64 * steps;
-      if (count * PER > TILE_ROWS) block<BYTES, true>(own, stride, one, other, steps, next, lines, sums, aside);
-      else block<BYTES, false>(own, stride, one, other, steps, next, lines, sums, aside);
-      std::swap(sums, finished);
-      done_panel = panel, done_pair = pair, done_row = begin, done_rows = count;
-      if constexpr (BYTES) scales[0] = load<f32x16>(one + TILE_BYTES * (long)steps), scales[1] = load<f32x16>(other + TILE_BYTES * (long)steps);
+  for (int top = 0; top < blocks; top += at_once)
+    for (int p = panel; p < last; p += 2) {
+      const bool pair = p + 1 < last;
+      const char *one = w.panel(p), *other = w.panel(p + pair), *next = p + 2 < last ? other + w.panel_bytes : after;
+      for (int begin = 0; begin < steps; begin += most) {
+        const Stretch stretch{begin, std::min(most, steps - begin)};
+        for (int b = top; b < std::min(blocks, top + at_once); b++, next += lines * 64l * stretch.count) {
+          const int count = std::min(BLOCK, rows - b * BLOCK), a_step = (done_rows + stretch.count - 1) / stretch.count;
+          auto aside = [&](int k) { finish(std::min(k * a_step, done_rows), std::min((k + 1) * a_step, done_rows)); };
+          const char* own = left + PER * (long)b * BLOCK * stride;
+          float* into = stretches > 1 ? sums[b - top] : sums[b % 2];
+          if (count * PER > TILE_ROWS) block<BYTES, true>(own, stride, one, other, stretch, next, lines, into, aside);
+          else block<BYTES, false>(own, stride, one, other, stretch, next, lines, into, aside);
+          done_rows = 0;
+          if (begin + stretch.count < steps) continue;
+          finished = into, done_panel = p, done_pair = pair, done_row = b * BLOCK, done_rows = count;
+          if constexpr (BYTES) scales[0] = load<f32x16>(one + TILE_BYTES * (long)steps), scales[1] = load<f32x16>(other + TILE_BYTES * (long)steps);
+        }
+      }
     }
-  }
   finish(0, done_rows);
 }
 
@@ -152,7 +177,7 @@ void multiply_int4_panels(const Weight& w, const char* left, long stride, const 
   }
 }
 
-void multiply_int4(const Weight& w, const Activations& from, long first, int rows, int segment, int panel, int last, Target to, const char* after) {
+void multiply_int4(const Weight& w, const Packed& from, long first, int rows, int segment, int panel, int last, Target to, const char* after) {
   const long stride = from.layout.stride;
   alignas(64) float totals[INT4_ROWS * SIDE];
   shape_tiles(GROUP);
@@ -161,8 +186,8 @@ void multiply_int4(const Weight& w, const Activations& from, long first, int row
     const char* next = panel + 2 < last ? w.panel(panel + 2) : after;
     for (int begin = 0; begin < rows; begin += INT4_ROWS) {
       const int count = std::min(INT4_ROWS, rows - begin);
-      const char* left = from.memory.data + 2 * (first + begin) * stride + (long)segment * from.layout.padded;
-      const int32_t* row_sums = from.sum.data() + (first + begin) * (stride / GROUP) + segment * from.layout.padded / GROUP;
+      const char* left = from.data + 2 * (first + begin) * stride + (long)segment * from.layout.padded;
+      const int32_t* row_sums = from.sum + (first + begin) * (stride / GROUP) + segment * from.layout.padded / GROUP;
       multiply_int4_panels(w, left, stride, row_sums, count, panel, panel + pair, next, totals);
       for (int r = 0; r < count; r++) {
         const float scale = from.scale[(first + begin + r) * from.layout.segments + segment];
@@ -176,7 +201,7 @@ void multiply_int4(const Weight& w, const Activations& from, long first, int row
 
 }  // namespace
 
-bool multiply_on_tiles(const Weight& w, const Activations& from, long first, int rows, int segment, int panel, int last, Target to,
+bool multiply_on_tiles(const Weight& w, const Packed& from, long first, int rows, int segment, int panel, int last, Target to,
                        const char* after) {
   constexpr int FEW = 4;  // rows for which unpacking 4-bit codes into tiles does not pay
   if (!tiles_granted() || w.format == FLOAT32 || (w.format == INT4 && rows <= FEW)) return false;

@@ -30,6 +30,7 @@ class Kind(IntEnum):
     SPREAD = 8
     GATHER = 9
     PICK = 10
+    CARRY = 11
 
 
 class Ending(IntEnum):
@@ -78,16 +79,41 @@ class Addition(ctypes.Structure):
     ]  # fmt: skip
 
 
-class _Batch(ctypes.Structure):
+class _Follow(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_int32) for name in ("rows", "chunks", "picked")),
-        *((name, ctypes.c_void_p) for name in ("tokens", "chunk_table", "pages", "picked_rows", "draws", "drawn", "logits")),
+        *((name, ctypes.c_int32) for name in ("first", "last", "sequences", "unused")),
+        *((name, ctypes.c_void_p) for name in ("counts", "rooms", "begins", "pages", "kept", "drawn")),
     ]  # fmt: skip
 
 
-DRAW = np.dtype([("uniform", "f8"), ("top_p", "f8"), ("temperature", "f4"), ("top_k", "i4"), ("forced", "i4"), ("", "i4")])
-"""How a picked row's token is drawn; see sampler.h. `forced` is -1 to draw."""
+class _Batch(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("rows", "chunks", "picked", "first", "last")),
+        *((name, ctypes.c_void_p) for name in (
+            "tokens", "chunk_table", "pages", "picked_rows", "draws", "drawn", "logits", "sources", "follow",
+        )),
+    ]  # fmt: skip
+
+
+DRAW = np.dtype([("uniform", "f8"), ("top_p", "f8"), ("temperature", "f4"), ("top_k", "i4"), ("forced", "i4"), ("", "i4"), ("seed", "u8")])
+"""How a picked row's token is drawn; see sampler.h. `forced` is -1 to draw, `uniform` -1 to draw by seed and position."""
 DRAWN = np.dtype([("token", "i4"), ("logprob", "f4")])
+
+
+class Follow:
+    """What a call goes on with after its picks are drawn; `Follow` of step.h.
+
+    `counts` says how many picks each sequence has, `rooms` how many of them may count, `begins` where its pages begin in `pages`, and
+    `operations` what the drawn tokens that count are fed to. A call with `operations` sets `kept`, how many those are of each sequence,
+    and `drawn`, the guesses (DRAWN).
+    """
+
+    def __init__(
+        self, operations: range, counts: NDArray[np.int32], rooms: NDArray[np.int32], begins: NDArray[np.int32], pages: NDArray[np.int32]
+    ):
+        self.kept, self.drawn = np.ones(len(counts), np.int32), np.empty(len(counts), DRAWN)
+        self._arrays = counts, rooms, np.ascontiguousarray(begins), pages, self.kept, self.drawn
+        self.native = _Follow(operations.start, operations.stop, len(counts), 0, *map(_address, self._arrays))
 
 
 @dataclass(frozen=True)
@@ -113,6 +139,7 @@ class NativeEngine:
         self._owner = os.getpid()
         self._kept: list[Tensor] = []
         self.vocabulary = self.most_rows = self.most_picked = 0
+        self._main = range(0)
 
     def close(self) -> None:
         """Gives memory and threads back."""
@@ -152,10 +179,14 @@ class NativeEngine:
 
     def program(
         self, operations: Sequence[Operation], buffers: Sequence[tuple[int, Space]], packed_width: int, most_rows: int, most_picked: int,
-        most_tokens: int, query_heads: int, vocabulary: int,
+        most_tokens: int, query_heads: int, vocabulary: int, main: range | None = None,
     ) -> None:  # fmt: skip
-        """Sets the operations and makes their buffers, (width, rows' space) each; the last one holds the logits."""
+        """Sets the operations and makes their buffers, (width, rows' space) each. The last operation of a step writes the logits.
+
+        `main` are those that a step runs unless told otherwise (None: all).
+        """
         self.vocabulary, self.most_rows, self.most_picked = vocabulary, most_rows, most_picked
+        self._main = range(len(operations)) if main is None else main
         widths = np.array([width for width, _ in buffers], dtype=np.int32)
         spaces = np.array([space for _, space in buffers], dtype=np.int32)
         self._library.spoutnik_program(
@@ -195,18 +226,28 @@ class NativeEngine:
 
     def run(
         self, tokens: NDArray[np.int32], table: NDArray[np.int32], pages: NDArray[np.int32], picked: NDArray[np.int32],
-        draws: NDArray[np.void], with_logits: bool = False,
+        draws: NDArray[np.void], with_logits: bool = False, *, operations: range | None = None, sources: NDArray[np.int32] | None = None,
+        follow: Follow | None = None, drawn: NDArray[np.void] | None = None,
     ) -> tuple[NDArray[np.void], Tensor | None]:  # fmt: skip
-        """As `step`, with the tokens of all chunks in a row and with what `layout` makes of the chunks."""
+        """As `step`, with the tokens of all chunks in a row and with what `layout` makes of the chunks.
+
+        `sources` are the rows of the call before that CARRY takes, one for each row of this one. `follow` is what comes next in the same
+        call; with `drawn`, nothing comes before it: that is what an earlier call with the same arguments has drawn.
+        """
         if os.getpid() != self._owner:
             raise RuntimeError("this engine was made before a fork; make a new one in this process")
         if len(tokens) > self.most_rows or len(picked) > self.most_picked:
             raise ValueError(f"a step takes {self.most_rows} rows and {self.most_picked} picks, not {len(tokens)} and {len(picked)}")
-        drawn = np.empty(len(picked), DRAWN)
+        if drawn is not None:
+            operations = range(0)
+        elif operations is None:
+            operations = self._main
+        drawn = np.empty(len(picked), DRAWN) if drawn is None else drawn
         logits = torch.empty(len(picked), self.vocabulary) if with_logits else None
         batch = _Batch(
-            len(tokens), len(table), len(picked), _array(tokens), _array(table), _array(pages), _array(picked), _array(draws),
-            _array(drawn), None if logits is None else logits.data_ptr(),
+            len(tokens), len(table), len(picked), operations.start, operations.stop, _address(tokens), _address(table), _address(pages),
+            _address(picked), _address(draws), _address(drawn), None if logits is None else logits.data_ptr(),
+            None if sources is None else _address(sources), None if follow is None else ctypes.addressof(follow.native),
         )  # fmt: skip
         self._library.spoutnik_step(self._handle, ctypes.byref(batch))
         return drawn, logits
@@ -232,5 +273,11 @@ def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
+def _address(array: NDArray[np.generic]) -> int:
+    """As `array.ctypes.data`, at a fraction of its cost."""
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
 def _array(array: NDArray[np.generic]) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)
+    return ctypes.c_void_p(_address(array))

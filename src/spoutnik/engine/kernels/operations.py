@@ -36,6 +36,10 @@ class Program:
     matrices: list[tuple[int, Callable[[], Matrix]]] = field(default_factory=list)
     vectors: list[tuple[Tensor, Callable[[], Tensor]]] = field(default_factory=list)
     sites: list[Site] = field(default_factory=list)
+    entries: range = range(0)
+    """Operations that store the keys and values of the multi-token prediction layer, if it was asked for."""
+    drafts: range = range(0)
+    """Operations that do so and go on to logits of the token after the next."""
 
     def refresh(self) -> None:
         """Reads the model's weights again, into the same memory; what is read in place is looked for where it is now."""

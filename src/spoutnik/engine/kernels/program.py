@@ -15,6 +15,7 @@ from spoutnik.model.attention import GroupedQueryAttention, MultiHeadLatentAtten
 from spoutnik.model.block import DecoderLayer
 from spoutnik.model.layers import MLP, RMSNorm
 from spoutnik.model.moe import MoE
+from spoutnik.model.mtp import MTPLayer
 from spoutnik.model.rope import embedding_scale, frequencies, rotation
 from spoutnik.model.transformer import CausalLM
 
@@ -22,42 +23,85 @@ LANES = 16
 """Outputs of a panel."""
 
 
-def write_program(model: CausalLM, engine: NativeEngine, precision: str, most_rows: int, most_picked: int, most_tokens: int) -> Program:
-    """Packs the model's weights in `precision` and programs the engine for steps of so many rows, over contexts of `most_tokens`."""
+def write_program(
+    model: CausalLM, engine: NativeEngine, precision: str, most_rows: int, most_picked: int, most_tokens: int, drafts: bool = False
+) -> Program:
+    """Packs the model's weights in `precision` and programs the engine for steps of so many rows, over contexts of `most_tokens`.
+
+    With `drafts`, the first multi-token prediction layer comes too; see `_further_token`.
+    """
     config, program = model.config, Program(engine, precision)
     hidden = program.buffer("hidden", config.hidden_size)
     in_bf16 = model.model.embed_tokens.weight.dtype == torch.bfloat16
     table = program.constant(lambda: model.model.embed_tokens.weight if in_bf16 else model.model.embed_tokens.weight.float())
-    program.add(Kind.EMBED, to=hidden, constant=table, width=config.hidden_size, flag=int(in_bf16))
+    embed: dict[str, Any] = {"constant": table, "width": config.hidden_size, "flag": int(in_bf16)}
+    program.add(Kind.EMBED, to=hidden, **embed)
     cos, sin = rotation(torch.arange(most_tokens)[None], frequencies(config), embedding_scale(config))
     both = torch.stack([cos.squeeze(2)[0], sin.squeeze(2)[0]], dim=1).float()
     angles = program.constant(lambda: both)
     for index, layer in enumerate(model.model.layers[: config.num_hidden_layers]):
         assert isinstance(layer, DecoderLayer)
-        attention = layer.self_attn
-        normed = _norm(program, "hidden", layer.input_layernorm)
-        if isinstance(attention, MultiHeadLatentAttention):
-            _latent_attention(program, attention, index, normed, hidden, angles)
-        else:
-            _grouped_attention(program, attention, index, normed, hidden, angles, config.sliding_window or 0)
-        normed = _norm(program, "hidden", layer.post_attention_layernorm)
-        if isinstance(layer.mlp, MoE):
-            _mixture(program, layer.mlp, normed, hidden)
-        else:
-            program.pack(Kind.PACK, normed, config.hidden_size)
-            _feed_forward(program, layer.mlp, normed, hidden)
-    picked = program.buffer("picked", config.hidden_size, Space.PICKED)
-    program.add(Kind.PICK, Space.PICKED, from_=hidden, to=picked, width=config.hidden_size)
-    _norm(program, "picked", model.model.norm, to="picked", space=Space.PICKED)
-    head = "int8" if precision == "int4" else precision
-    program.pack(Kind.PACK, picked, config.hidden_size, head, Space.PICKED)
-    logits = program.buffer("logits", config.vocab_size, Space.PICKED)
-    program.add(Kind.LINEAR, Space.PICKED, to=logits, weight=program.weight(lambda: (model.lm_head.weight, None), head))
+        _layer(program, layer, index, "hidden", angles, config.sliding_window or 0)
+    head = program.weight(lambda: (model.lm_head.weight, None), "int8" if precision == "int4" else precision)
+    _logits(program, "hidden", model.model.norm, model, head)
+    main = range(len(program.operations))
+    if drafts:
+        _further_token(program, model, embed, angles, head)
     engine.program(
         program.operations, list(program.buffers.values()), program.packed_width, most_rows, most_picked, most_tokens,
-        config.num_attention_heads, config.vocab_size,
+        config.num_attention_heads, config.vocab_size, main,
     )  # fmt: skip
     return program
+
+
+def _layer(program: Program, layer: DecoderLayer, index: int, stream: str, angles: int, window: int, passed: int = 0) -> None:
+    """A decoder layer upon the residual stream in a buffer. Its keys are the cache's `index`-th; the first `passed` are never seen."""
+    attention, hidden = layer.self_attn, program.buffer(stream, 0)
+    normed = _norm(program, stream, layer.input_layernorm)
+    if isinstance(attention, MultiHeadLatentAttention):
+        _latent_attention(program, attention, index, normed, hidden, angles, passed)
+    else:
+        _grouped_attention(program, attention, index, normed, hidden, angles, window, passed)
+    normed = _norm(program, stream, layer.post_attention_layernorm)
+    if isinstance(layer.mlp, MoE):
+        _mixture(program, layer.mlp, normed, hidden)
+    else:
+        program.pack(Kind.PACK, normed, layer.mlp.gate_proj.in_features)
+        _feed_forward(program, layer.mlp, normed, hidden)
+
+
+def _logits(program: Program, stream: str, norm: RMSNorm, model: CausalLM, head: int) -> None:
+    width, precision = model.config.hidden_size, "int8" if program.precision == "int4" else program.precision
+    picked = program.buffer("picked", width, Space.PICKED)
+    program.add(Kind.PICK, Space.PICKED, from_=program.buffer(stream, 0), to=picked, width=width)
+    _norm(program, "picked", norm, to="picked", space=Space.PICKED)
+    program.pack(Kind.PACK, picked, width, precision, Space.PICKED)
+    program.add(Kind.LINEAR, Space.PICKED, to=program.buffer("logits", model.config.vocab_size, Space.PICKED), weight=head)
+
+
+def _further_token(program: Program, model: CausalLM, embed: dict[str, Any], angles: int, head: int) -> None:
+    """Multi-token prediction (model/mtp.py), depth 1: the tokens are those after the rows of the call before that CARRY names.
+
+    A row stands at its token's position, one behind that of its hidden state: so what a page holds depends on its own tokens and
+    those before it. Nothing precedes the first token, whose place is passed over. Rotary positions count from there, too; only their
+    differences matter.
+    """
+    config, size = model.config, model.config.hidden_size
+    layer = model.model.layers[config.num_hidden_layers]
+    assert isinstance(layer, MTPLayer)
+    begin = len(program.operations)
+    pair, further = program.buffer("embedding_and_hidden", 2 * size), program.buffer("further", size)
+    program.add(Kind.EMBED, to=pair, **embed)
+    program.add(Kind.CARRY, from_=program.buffer("hidden", size), to=pair, to_offset=size, width=size)
+    for norm, offset in ((layer.enorm, 0), (model.model.norm, size), (layer.hnorm, size)):
+        _norm_part(program, pair, offset, norm, size)
+    program.pack(Kind.PACK, pair, 2 * size)
+    _linear(program, pair, further, [layer.eh_proj])
+    _layer(program, layer, config.num_hidden_layers, "further", angles, config.sliding_window or 0, passed=1)
+    kinds = [operation.kind for operation in program.operations]
+    program.entries = range(begin, kinds.index(Kind.REMEMBER, begin) + 1)
+    _logits(program, "further", layer.shared_head.norm, model, head)
+    program.drafts = range(begin, len(program.operations))
 
 
 def cache_shape(model: CausalLM) -> tuple[int, int, int]:
@@ -86,6 +130,14 @@ def _norm(program: Program, source: str, norm: RMSNorm, to: str = "normed", spac
     return target
 
 
+def _norm_part(program: Program, buffer: int, offset: int, norm: RMSNorm, width: int) -> None:
+    """Norms some columns of a buffer in place."""
+    program.add(
+        Kind.NORM, from_=buffer, from_offset=offset, to=buffer, to_offset=offset, width=width,
+        constant=program.constant(lambda: norm.weight.float()), number=norm.eps,
+    )  # fmt: skip
+
+
 def _linear(program: Program, source_buffer: int, to: int, matrices: list[nn.Linear], **fields: Any) -> None:
     """One product for layers that read the same input (what was packed, from `source_buffer`), their outputs side by side."""
 
@@ -101,7 +153,7 @@ def _linear(program: Program, source_buffer: int, to: int, matrices: list[nn.Lin
 
 
 def _grouped_attention(
-    program: Program, attention: GroupedQueryAttention, layer: int, normed: int, hidden: int, angles: int, window: int
+    program: Program, attention: GroupedQueryAttention, layer: int, normed: int, hidden: int, angles: int, window: int, passed: int
 ) -> None:
     size = attention.head_dim
     queries, keys = attention.q_proj.out_features // size, attention.k_proj.out_features // size
@@ -114,12 +166,14 @@ def _grouped_attention(
         layer=layer,
     )  # fmt: skip
     attended = program.buffer("attended", queries * size)
-    program.add(Kind.ATTEND, from_=qkv, to=attended, layer=layer, flag=window, number=attention.scale)
+    program.add(Kind.ATTEND, from_=qkv, to=attended, layer=layer, flag=window, width=passed, number=attention.scale)
     program.pack(Kind.PACK, attended, queries * size)
     _linear(program, attended, hidden, [attention.o_proj], flag=Ending.ADD)
 
 
-def _latent_attention(program: Program, attention: MultiHeadLatentAttention, layer: int, normed: int, hidden: int, angles: int) -> None:
+def _latent_attention(
+    program: Program, attention: MultiHeadLatentAttention, layer: int, normed: int, hidden: int, angles: int, passed: int
+) -> None:
     """The absorbed form, always: whatever the chunk, a token's result is the same to the bit."""
     heads, latent = attention.num_heads, attention.kv_lora_rank
     nope, rope, value = attention.nope, attention.rope, attention.value
@@ -131,18 +185,12 @@ def _latent_attention(program: Program, attention: MultiHeadLatentAttention, lay
         rank = attention.q_a_proj.out_features
         low = program.buffer("low_rank_query", rank)
         _linear(program, normed, low, [attention.q_a_proj])
-        program.add(
-            Kind.NORM, from_=low, to=low, width=rank, constant=program.constant(lambda: attention.q_a_layernorm.weight.float()),
-            number=attention.q_a_layernorm.eps,
-        )  # fmt: skip
+        _norm_part(program, low, 0, attention.q_a_layernorm, rank)
         program.pack(Kind.PACK, low, rank)
         _linear(program, low, query, [attention.q_b_proj])
     else:
         _linear(program, normed, query, [attention.q_proj])
-    program.add(
-        Kind.NORM, from_=compressed, to=compressed, width=latent,
-        constant=program.constant(lambda: attention.kv_a_layernorm.weight.float()), number=attention.kv_a_layernorm.eps,
-    )  # fmt: skip
+    _norm_part(program, compressed, 0, attention.kv_a_layernorm, latent)
     rotate: dict[str, Any] = {"width": rope, "constant": angles, "flag": 1}
     program.add(Kind.ROTATE, from_=compressed, from_offset=latent, to=compressed, to_offset=latent, **rotate)
     absorbed = program.buffer("absorbed_query", heads * (latent + rope))
@@ -165,7 +213,7 @@ def _latent_attention(program: Program, attention: MultiHeadLatentAttention, lay
     key_sites = [Site([attention.kv_b_proj], factors=of_keys(head)) for head in range(heads)]
     _heads(program, lambda: rebuild_HxC()[:, :nope].mT, key_sites, query, nope + rope, absorbed, latent + rope)
     context, values = program.buffer("context", heads * latent), program.buffer("attended", heads * value)
-    program.add(Kind.ATTEND, from_=absorbed, to=context, layer=layer, number=attention.scale)
+    program.add(Kind.ATTEND, from_=absorbed, to=context, layer=layer, width=passed, number=attention.scale)
     program.pack(Kind.PACK, context, latent, heads=heads, from_stride=latent)
     value_sites = [Site([attention.kv_b_proj], factors=of_values(head)) for head in range(heads)]
     _heads(program, lambda: rebuild_HxC()[:, nope:], value_sites, context, latent, values, value)

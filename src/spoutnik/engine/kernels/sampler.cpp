@@ -76,9 +76,20 @@ int first_of(const float* logits, int vocabulary, float value) {
   return int(std::find(logits + start, logits + vocabulary, value) - logits);
 }
 
+uint64_t mix(uint64_t state) {
+  state += 0x9E3779B97F4A7C15;
+  state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9;
+  state = (state ^ (state >> 27)) * 0x94D049BB133111EB;
+  return state ^ (state >> 31);
+}
+
+// `uniforms` of engine/sampler.py.
+double uniform(uint64_t seed, int position) { return double(mix(mix(seed) + position * 0x9E3779B97F4A7C15) >> 24) * 0x1p-40; }
+
 }  // namespace
 
-Drawn draw(const float* logits, int vocabulary, const Draw& wanted, std::vector<float>& mass) {
+Drawn draw(const float* logits, int vocabulary, Draw wanted, int position, std::vector<float>& mass) {
+  if (wanted.uniform < 0) wanted.uniform = uniform(wanted.seed, position);
   const float inverse = wanted.temperature > 0 ? 1 / wanted.temperature : 1;
   const int whole = vocabulary / LANES * LANES;
   f32x16 highest = splat(-INFINITY);

@@ -5,11 +5,13 @@
 namespace spoutnik {
 
 struct Draw {
-  double uniform;     // in [0, 1): where the distribution function is inverted
+  double uniform;     // in [0, 1): where the distribution function is inverted; -1 to make it of the seed and the token's position
   double top_p;       // 1 for off
   float temperature;  // 0 for the likeliest token
   int32_t top_k;      // 0 for off
   int32_t forced;     // a token whose log-probability is wanted, or -1 to draw one
+  int32_t unused;
+  uint64_t seed;
 };
 
 struct Drawn {
@@ -17,7 +19,7 @@ struct Drawn {
   float logprob;  // at the temperature (at 1 for 0), before top_k and top_p
 };
 
-// `mass` is scratch.
-Drawn draw(const float* logits, int vocabulary, const Draw& wanted, std::vector<float>& mass);
+// `position` is where the token will stand. `mass` is scratch.
+Drawn draw(const float* logits, int vocabulary, Draw wanted, int position, std::vector<float>& mass);
 
 }  // namespace spoutnik

@@ -82,6 +82,13 @@ static inline f32x16 exponential(f32x16 x) {
 #endif
 }
 
+// exp(x) of x <= 0 to 18 bits, for weights that are rounded to bfloat16.
+static inline f32x16 exponential_to_18_bits(f32x16 x) {
+  const f32x16 power = x * 1.44269504f, shifted = power + 12582912.0f, r = power - (shifted - 12582912.0f);  // 1.5 * 2^23 rounds to whole numbers
+  const f32x16 p = fma(fma(fma(fma(splat(9.5828492e-3f), r, splat(5.5906430e-2f)), r, splat(2.4024099e-1f)), r, splat(6.9312418e-1f)), r, splat(1.0f));
+  return (f32x16)(((i32x16)p + ((i32x16)shifted << 23)) & (i32x16)(x > splat(-87.0f)));
+}
+
 static inline f32x16 silu(f32x16 x) {
   const f32x16 whole = 1.0f + exponential(-x);
 #if defined(__AVX512F__)
@@ -126,7 +133,8 @@ static inline uint16_t to_half(float v) {
   return (uint16_t)(bits | (std::signbit(v) ? 0x8000 : 0));
 }
 
-// Values as they lie in weights, activations and the cache. A dot product takes `step` neighbours of each lane at once.
+// Values as they lie in weights, activations and the cache. A dot product takes `step` neighbours of each lane at once. `exponential` is of
+// x <= 0, exactly 1 at 0 and exactly 0 far below.
 struct Float32 {
   typedef float value;
   static constexpr int step = 1;
@@ -135,6 +143,7 @@ struct Float32 {
   static lanes repeat(const value* from) { return splat(*from); }
   static f32x16 dot(f32x16 sum, lanes a, lanes b) { return fma(a, b, sum); }
   static void write(value* to, f32x16 v) { store(to, v); }
+  static f32x16 exponential(f32x16 v) { return v > splat(-87.0f) ? spoutnik::exponential(v) : f32x16{}; }
 };
 
 struct BFloat16 {
@@ -152,6 +161,7 @@ struct BFloat16 {
 #endif
   }
   static void write(value* to, f32x16 v) { store(to, to_bf16(v)); }
+  static f32x16 exponential(f32x16 v) { return exponential_to_18_bits(v); }
 };
 
 // sum += four unsigned bytes times four signed bytes, in each lane; exact.

@@ -80,8 +80,9 @@ void choose(const Router& router, const float* logits, const float* bias, int* e
 
 Layout layout_of(const Operation& o) { return Layout(o.kind == PACK ? o.heads : 1, o.width); }
 
-// Whether a thread touches nothing but its own share of the rows.
-bool by_rows(const Operation& o) { return o.kind != LINEAR && o.kind != ATTEND && o.kind != ROUTE && o.kind != SPREAD; }
+// Rows a thread from which on threads share a product's rows, not its panels: each reads all weights, but they need not wait for each
+// other nor fetch what another has just written.
+constexpr int MANY_ROWS = 128, ROWS_TOGETHER = 32;
 
 }  // namespace
 
@@ -92,9 +93,11 @@ void Engine::set_buffers(const int32_t* widths, const int32_t* spaces, int count
   buffers_.clear();
   for (int i = 0; i < count; i++) {
     const long rows = spaces[i] == TOKENS ? most_rows : spaces[i] == PICKED ? most_picked : slots;
-    buffers_.push_back({std::vector<float>(rows * widths[i] + LANES), widths[i]});
+    buffers_.push_back({(float*)buffer_arena_.take((rows * widths[i] + LANES) * sizeof(float)), widths[i]});
   }
   packed_.reserve(std::max({(long)most_rows, (long)most_picked, slots}), packed_width);
+  own_ = std::vector<Activations>(team_.size);
+  for (Activations& own : own_) own.reserve(most_rows >= team_.size * MANY_ROWS ? most_rows / team_.size + ROWS_TOGETHER : 0, packed_width);
   scratch_.assign(team_.size, {}), mass_.assign(team_.size, {});
   positions_.resize(most_rows), chunk_of_.resize(most_rows);
   expert_of_.resize(slots), slot_of_.resize(slots), share_.resize(slots);
@@ -134,6 +137,31 @@ void Engine::drop_cache() {
 }
 
 void Engine::step(const Batch& batch) {
+  run(batch);
+  if (batch.follow) follow(batch);
+}
+
+void Engine::follow(const Batch& batch) {
+  const Follow& f = *batch.follow;
+  auto& [tokens, table, picked, sources, draws] = follow_;
+  tokens.clear(), table.clear(), picked.clear(), sources.clear(), draws.clear();
+  for (int s = 0, j = 0; s < f.sequences; j += f.counts[s++]) {
+    const int row = batch.picked_rows[j];
+    const bool both = f.counts[s] == 2 && f.rooms[s] > 1 && batch.tokens[batch.picked_rows[j + 1]] == batch.drawn[j].token;
+    f.kept[s] = both ? 2 : 1;
+    table.insert(table.end(), {(int32_t)tokens.size(), f.kept[s], positions_[row] + 1, f.begins[s], batch.chunk_table[5 * chunk_of_[row] + 4]});
+    for (int k = j; k < j + f.kept[s]; k++) {
+      if (batch.drawn[k].token < 0) return;  // the caller gives up
+      tokens.push_back(batch.drawn[k].token), sources.push_back(batch.picked_rows[k]);
+    }
+    picked.push_back((int32_t)tokens.size() - 1), draws.push_back(batch.draws[j]);
+  }
+  if (!f.sequences) return;
+  run({(int32_t)tokens.size(), f.sequences, f.sequences, f.first, f.last, tokens.data(), table.data(), f.pages, picked.data(), draws.data(), f.drawn,
+       nullptr, sources.data(), nullptr});
+}
+
+void Engine::run(const Batch& batch) {
   batch_ = batch, chunks_.clear(), fellows_.clear();
   int most = 1;
   for (int c = 0; c < batch.chunks; c++) {
@@ -143,29 +171,40 @@ void Engine::step(const Batch& batch) {
     most = std::max(most, row[1]);
     for (int i = 0; i < row[1]; i++) positions_[row[0] + i] = row[2] + i, chunk_of_[row[0] + i] = c;
   }
+  if (batch.first == batch.last) return;
   const size_t floats = scratch_floats(cache, query_heads, most, most_tokens);
   for (auto& scratch : scratch_)
     if (scratch.size() < floats + 4 * LANES) scratch.resize(floats + 4 * LANES);
   team_.run([&](int id) {
     Tiles tiles;
-    for (auto first = program.begin(), end = first; first != program.end() && (first->space != PICKED || batch_.picked); first = end) {
+    const Operation* const last_operation = program.data() + batch_.last;
+    for (const Operation *first = program.data() + batch_.first, *end = first; first != last_operation; first = end) {
+      if (first->space == PICKED && !batch_.picked) break;
       end = first + 1;
       if (id == 0) next_.store(0, std::memory_order_relaxed);  // read only after the operation's own first barrier
-      if (by_rows(*first)) {
-        while (end != program.end() && by_rows(*end) && end->space == first->space) end++;
-        perform_rows(&*first, &*first + (end - first), id);
+      if (apart(*first)) {
+        while (end != last_operation && apart(*end) && end->space == first->space) end++;
+        perform_apart(first, end, id);
       } else {
         perform(*first, id);
       }
       team_.barrier();
     }
-    const float* logits = batch_.picked ? row((int)buffers_.size() - 1, 0) : nullptr;  // a program ends with them
+    const float* logits = batch_.picked ? row(last_operation[-1].to, 0) : nullptr;
     for (auto [j, last] = team_.share(id, batch_.picked); j < last; j++) {
       const float* own = logits + (long)j * vocabulary;
-      batch_.drawn[j] = draw(own, vocabulary, batch_.draws[j], mass_[id]);
+      batch_.drawn[j] = draw(own, vocabulary, batch_.draws[j], positions_[batch_.picked_rows[j]] + 1, mass_[id]);
       if (batch_.logits) std::copy_n(own, vocabulary, batch_.logits + (long)j * vocabulary);
     }
   });
+}
+
+// Rows that get something added take the path of few rows: additions follow the panels that a thread made.
+bool Engine::many_rows(Space space) const { return space == TOKENS && fellows_.empty() && batch_.rows >= team_.size * MANY_ROWS; }
+
+// Whether a thread touches nothing but its own share of the rows.
+bool Engine::apart(const Operation& o) const {
+  return o.kind == LINEAR ? many_rows(o.space) : o.kind != ATTEND && o.kind != ROUTE && o.kind != SPREAD;
 }
 
 void Engine::perform(const Operation& o, int id) {
@@ -173,19 +212,29 @@ void Engine::perform(const Operation& o, int id) {
     case LINEAR: return linear(o, id);
     case ATTEND: return attention(o, id);
     case ROUTE: return route(o, id);
-    default: return perform_rows(&o, &o + 1, id);
+    default: return perform_apart(&o, &o + 1, id);
   }
 }
 
-// Row by row through all of these operations, so that what one writes is still near when the next reads it.
-void Engine::perform_rows(const Operation* first, const Operation* end, int id) {
-  for (const Operation* o = first; o < end && id == 0; o++)
-    if (o->kind == PACK || o->kind == SPREAD) packed_.layout = layout_of(*o);  // read after the barrier
-  for (auto [r, last] = team_.share(id, rows_of(first->space)); r < last; r++)
-    for (const Operation* o = first; o < end; o++) perform_row(*o, r);
+// The thread's rows through all of these operations: row by row, so that what one writes is still near when the next reads it, but for
+// products.
+void Engine::perform_apart(const Operation* first, const Operation* end, int id) {
+  const bool many = many_rows(first->space);
+  const auto [begin, last] = team_.share(id, rows_of(first->space), many ? ROWS_TOGETHER : 1);
+  for (const Operation* until; first < end; first = until) {
+    until = first + 1;
+    if (first->kind == LINEAR) {
+      linear_rows(*first, begin, last - begin, id);
+      continue;
+    }
+    while (until < end && until->kind != LINEAR) until++;
+    for (int r = begin; r < last; r++)
+      for (const Operation* o = first; o < until; o++) perform_row(*o, r, many ? own_[id] : packed_, many ? r - begin : r);
+  }
 }
 
-void Engine::perform_row(const Operation& o, int r) {
+// `place` is the row's in `packed`.
+void Engine::perform_row(const Operation& o, int r, Activations& packed, int place) {
   const float* constant = o.constant >= 0 ? constants[o.constant] : nullptr;
   const float* from = o.from >= 0 ? row(o.from, r) + o.from_offset : nullptr;
   float* to = o.to >= 0 ? row(o.to, r) + o.to_offset : nullptr;
@@ -196,7 +245,7 @@ void Engine::perform_row(const Operation& o, int r) {
       break;
     case NORM: norm(from, o.width, constant, o.number, to); break;
     case PACK:
-      for (int h = 0; h < o.heads; h++) pack_row(packed_, layout_of(o), (Format)o.flag, r, h, from + h * o.from_stride, o.width);
+      for (int h = 0; h < o.heads; h++) pack_row(packed, layout_of(o), (Format)o.flag, place, h, from + h * o.from_stride, o.width);
       break;
     case ROTATE:
       for (int h = 0; h < o.heads; h++)
@@ -218,24 +267,31 @@ void Engine::perform_row(const Operation& o, int r) {
       }
       break;
     case PICK: std::copy_n(row(o.from, batch_.picked_rows[r]) + o.from_offset, o.width, to); break;
+    case CARRY: std::copy_n(row(o.from, batch_.sources[r]) + o.from_offset, o.width, to); break;
     default: break;
   }
 }
 
+// A gated product to which something is added stores its sums; go_up ends it.
+Target Engine::target(const Operation& o, long first, int head) {
+  if (o.flag == GATE && adapted(o)) return {opened(o, first), (long)weights[o.weight].panels * LANES, STORE};
+  return {row(o.to, first) + o.to_offset + head * o.to_stride, buffers_[o.to].width, (Ending)o.flag};
+}
+
+// That of the activations before the product: a segment for each head; an expert's rows have one.
+Layout Engine::layout_for(const Operation& o) const { return Layout(o.space == SLOTS ? 1 : o.heads, weights[o.weight].inputs); }
+
 // Threads share the panels; every thread takes all rows of its own, so that a weight is read from memory once.
 void Engine::linear(const Operation& o, int id) {
   const int rows = rows_of(o.space), panels = weights[o.weight].panels;
-  const bool adapts = adapted(o), open = adapts && o.flag == GATE;
-  auto target = [&](long first, int head) {
-    if (open) return Target{opened(o, first), (long)panels * LANES, STORE};
-    return Target{row(o.to, first) + o.to_offset + head * o.to_stride, buffers_[o.to].width, (Ending)o.flag};
-  };
+  const Packed packed = packed_.in(layout_for(o));
+  const bool adapts = adapted(o);
   if (adapts) go_down(o, id);
   if (o.space == SLOTS) {  // one weight an expert, over the expert's rows
     auto [first, last] = team_.share(id, panels, 2);
     for (int e = 0; e < o.heads; e++) {
       const int begin = expert_begin_[e], count = expert_begin_[e + 1] - begin;
-      if (count) multiply(weights[o.weight + e], packed_, begin, count, 0, first, last, target(begin, 0), weights[o.weight + e].panel(last));
+      if (count) multiply(weights[o.weight + e], packed, begin, count, 0, first, last, target(o, begin, 0), weights[o.weight + e].panel(last));
     }
     return;
   }
@@ -243,11 +299,20 @@ void Engine::linear(const Operation& o, int id) {
   const char* after = read_next(o, id, rows);
   for (int head = first / panels; head * panels < last; head++) {
     const int from = std::max(first - head * panels, 0), until = std::min(last - head * panels, panels);
-    multiply(weights[o.weight + head], packed_, 0, rows, head, from, until, target(0, head), after);
+    multiply(weights[o.weight + head], packed, 0, rows, head, from, until, target(o, 0, head), after);
   }
   if (!adapts) return;
   team_.barrier();
   go_up(o, id, first, last);
+}
+
+// All panels for rows [first, first + rows), which the thread packed for itself.
+void Engine::linear_rows(const Operation& o, int first, int rows, int id) {
+  const Packed packed = own_[id].in(layout_for(o));
+  for (int head = 0; head < o.heads && rows; head++) {
+    const Weight& weight = weights[o.weight + head];
+    multiply(weight, packed, 0, rows, head, 0, weight.panels, target(o, first, head), weight.panel(weight.panels));
+  }
 }
 
 // A thread's share of a product's panels, counted through all heads.
@@ -257,7 +322,7 @@ std::pair<int, int> Engine::panels_of(const Operation& o, int id, int rows) cons
 
 // Where the thread reads weights after this operation; where the choice of experts decides, somewhere near.
 const char* Engine::read_next(const Operation& o, int id, int rows) const {
-  const Operation *next = &o + 1, *end = program.data() + program.size();
+  const Operation *next = &o + 1, *end = program.data() + batch_.last;
   while (next < end && next->kind != LINEAR) next++;
   if (next == end) next = std::find_if(program.data(), end, [](const Operation& any) { return any.kind == LINEAR; });
   const Weight& weight = weights[next->weight];
@@ -268,7 +333,7 @@ const char* Engine::read_next(const Operation& o, int id, int rows) const {
 // Threads take (chunk, key head) pairs as they come free, from the last on: a prompt's last chunk has most to read.
 void Engine::attention(const Operation& o, int id) {
   team_.barrier();
-  const Attention a{o.layer, query_heads, o.flag, o.number, row(o.from, 0) + o.from_offset, buffers_[o.from].width,
+  const Attention a{o.layer, query_heads, o.flag, o.width, o.number, row(o.from, 0) + o.from_offset, buffers_[o.from].width,
                     row(o.to, 0) + o.to_offset, buffers_[o.to].width};
   const int units = (int)chunks_.size() * cache.heads;
   for (int unit = next_.fetch_add(1), next; unit < units; unit = next) {

@@ -21,11 +21,12 @@ enum Kind : int32_t {
              // `constant` is its place among an adapter's additions (head by head, too) or -1; these read what was packed, in from
   ROTATE,    // to = rotary embedding of from, head by head; `constant` is the table [positions, 2, width / 2]; flag: interleaved pairs
   REMEMBER,  // cache = keys in from, values in to (both are read)
-  ATTEND,    // to = attention of the queries in from; `number` is the scale, `flag` the window
+  ATTEND,    // to = attention of the queries in from; `number` is the scale, `flag` the window, `width` how many first keys are passed over
   ROUTE,     // chooses experts by the scores in from; see Router
   SPREAD,    // packed = from, one row for each expert of a token, in the experts' order, in the format `flag`
   GATHER,    // to += each token's experts' rows of from, by their weights
   PICK,      // to = the rows of from whose logits are wanted
+  CARRY,     // to = the rows of from that the batch's `sources` name, as an earlier call left them
 };
 
 enum Space : int32_t { TOKENS, PICKED, SLOTS };
@@ -46,8 +47,21 @@ struct Router {
   float scaling;
 };
 
+// What a call goes on with: those drawn tokens of each sequence that count are fed to operations [first, last), which draw a guess of the
+// token after them.
+struct Follow {
+  int32_t first, last, sequences, unused;
+  const int32_t* counts;  // [sequences]: picks of each, in order; two where the second one's row holds a guess of what the first one draws
+  const int32_t* rooms;   // [sequences]: how many of them may count
+  const int32_t* begins;  // [sequences]: where its pages begin in `pages`
+  const int32_t* pages;
+  int32_t* kept;          // [sequences]: how many of its picks count
+  Drawn* drawn;           // [sequences]
+};
+
 struct Batch {
   int32_t rows, chunks, picked;
+  int32_t first, last;         // the operations of the program that are run: [first, last)
   const int32_t* tokens;       // [rows]
   const int32_t* chunk_table;  // [chunks, 5]: first row, rows, position, where its pages begin in `pages`, its adapter or -1
   const int32_t* pages;
@@ -55,6 +69,8 @@ struct Batch {
   const Draw* draws;           // [picked]
   Drawn* drawn;                // [picked]
   float* logits;               // [picked, vocabulary] or null
+  const int32_t* sources;      // [rows] or null
+  const Follow* follow;        // or null; without operations of its own, a call goes on from what is in `drawn`
 };
 
 class Engine {
@@ -78,7 +94,7 @@ class Engine {
 
  private:
   struct Buffer {
-    std::vector<float> values;
+    float* values;
     int width;
   };
   struct Fellows {  // rows of one adapter
@@ -86,10 +102,17 @@ class Engine {
   };
   void drop_cache();
   void add_fellows(int first_row, int count, int adapter);
+  void run(const Batch& batch);
+  void follow(const Batch& batch);
   void perform(const Operation& operation, int id);
-  void perform_rows(const Operation* first, const Operation* end, int id);
-  void perform_row(const Operation& operation, int row);
+  bool many_rows(Space space) const;
+  bool apart(const Operation& operation) const;
+  void perform_apart(const Operation* first, const Operation* end, int id);
+  void perform_row(const Operation& operation, int row, Activations& packed, int place);
+  Target target(const Operation& operation, long first, int head);
+  Layout layout_for(const Operation& operation) const;
   void linear(const Operation& operation, int id);
+  void linear_rows(const Operation& operation, int first, int rows, int id);
   bool adapted(const Operation& operation) const;
   void go_down(const Operation& operation, int id);
   void go_up(const Operation& operation, int id, int first, int last);
@@ -101,15 +124,20 @@ class Engine {
   void attention(const Operation& operation, int id);
   void route(const Operation& operation, int id);
   int rows_of(Space space) const { return space == TOKENS ? batch_.rows : space == PICKED ? batch_.picked : batch_.rows * slots_; }
-  float* row(int buffer, long row) { return buffers_[buffer].values.data() + row * buffers_[buffer].width; }
+  float* row(int buffer, long row) { return buffers_[buffer].values + row * buffers_[buffer].width; }
 
   Team team_;
-  Arena arena_;
+  Arena arena_, buffer_arena_;
   Batch batch_{};
+  struct {
+    std::vector<int32_t> tokens, table, picked, sources;
+    std::vector<Draw> draws;
+  } follow_;
   std::vector<Chunk> chunks_;
   std::vector<int> positions_, chunk_of_;
   std::vector<Buffer> buffers_;
   Activations packed_;
+  std::vector<Activations> own_;  // a thread's, where it multiplies its own rows
   int slots_ = 0;
   std::vector<std::vector<float>> scratch_, mass_;
   std::atomic<int> next_{0};
