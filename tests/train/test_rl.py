@@ -1,5 +1,6 @@
 """GRPO on a tiny V3 model with the real engine: what is sampled, who gets credit, and which gradient comes of it."""
 
+import copy
 import math
 
 import pytest
@@ -41,10 +42,10 @@ def start(model, kl_coef=0.001):
 def engines(tokenizer):
     """Makes the engines of a state, by the kernels where they are, or by the torch modules."""
 
-    def made(state, runner="best"):
+    def made(state, runner="best", dtype="float32"):
         if runner == "modules":
             return Engines(Engine(state.model, tokenizer, 12, runner=TorchRunner(state.model, 12, 256)), None)
-        return make_engines(state.model, state.reference, tokenizer, 12)
+        return make_engines(state.model, state.reference, tokenizer, 12, dtype)
 
     return made
 
@@ -86,6 +87,20 @@ def test_in_float32_every_step_begins_with_the_samplers_bits_and_the_first_with_
     alone = rl_step(state, stage(prompts=4, kl_coef=0.1, reference_every=4), COUNTDOWN, running, context)
     assert alone["kl"] == 0.0, "the reference has just been made the policy"
     assert alone["clip_fraction"] == 0
+
+
+@needs_kernels
+def test_in_bfloat16_values_are_still_the_samplers_bits_and_float32_weights_learn(model, context, parity, engines):
+    state, settings = start(model), stage(prompts=4, kl_coef=0.1, dtype="bfloat16")
+    running, before = engines(state, dtype="bfloat16"), copy.deepcopy(model.state_dict())
+    metrics = rl_step(state, settings, COUNTDOWN, running, context)
+    assert metrics["mismatch"] == 0.0
+    assert metrics["kl"] == 0.0
+    assert metrics["clip_fraction"] == 0
+    assert 1e-5 < metrics["forward_gap"] < rl.MISMATCH_LIMIT["bfloat16"], "rounded products, in the modules too"
+    assert all(tensor.dtype == before[name].dtype for name, tensor in model.state_dict().items())
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert rl_step(state, settings, COUNTDOWN, running, context)["mismatch"] == 0.0, "the sampler follows the weights"
 
 
 def test_modules_that_sample_agree_with_themselves_up_to_rounding(model, context, parity, engines):

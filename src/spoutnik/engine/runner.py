@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 
@@ -19,6 +19,7 @@ from spoutnik.errors import UserError
 from spoutnik.model.transformer import CausalLM
 
 Quantization = Literal["int8", "int4"]
+Lower = Literal["bfloat16"] | Quantization
 PRECISIONS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
@@ -80,20 +81,21 @@ class Runner(Protocol):
 
 
 def choose_runner(
-    model: CausalLM, max_batch: int, max_length: int, quantize: Quantization | None = None, cache_bytes: int | None = None,
+    model: CausalLM, max_batch: int, max_length: int, lower: Lower | None = None, cache_bytes: int | None = None,
     store: Store | None = None, speculate: bool = True,
 ) -> Runner:  # fmt: skip
     """The kernels for float32 and bfloat16 on a CPU, where a compiler built them and they know the model; else the torch modules.
 
-    Quantised weights exist only in the kernels: where these cannot run, UserError says why. See `KernelRunner` for `cache_bytes`,
+    `lower` is a precision below that of the weights. Quantised ones exist only in the kernels: where these cannot run, UserError says why;
+    instead of bfloat16 the modules compute as they are. See `KernelRunner` for `cache_bytes`,
     `store` and `speculate`; the torch modules keep nothing between requests, and say so where a store is given.
     """
-    precision = quantize or PRECISIONS.get(model.lm_head.weight.dtype)
+    precision = lower or PRECISIONS.get(model.lm_head.weight.dtype)
     obstacle = unsupported(model, precision or "float32")
-    if quantize is not None:
+    if lower in get_args(Quantization):
         library()
         if obstacle is not None:
-            raise UserError(f"This model cannot be run in {quantize}: {obstacle}. Load it without quantize.")
+            raise UserError(f"This model cannot be run in {lower}: {obstacle}. Load it without quantize.")
     on_cpu = model.lm_head.weight.device.type == "cpu"
     if precision is None or not on_cpu or obstacle is not None or not available():
         if store is not None:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Dtype = Literal["float32", "bfloat16"]
+"""What is computed in; weights and optimiser states are float32."""
 Positive = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
 
@@ -123,7 +125,7 @@ class PretrainStage(Optimised):
     decay: Fraction = 0.2
     optimizer: Literal["adamw", "muon"] = "adamw"
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     mtp_weight: Annotated[float, Field(ge=0)] = 0.3
     balance: Balance = Balance()
 
@@ -162,6 +164,7 @@ class RLStage(Optimised):
     minibatches: Positive = 1
     language_weight: Annotated[float, Field(ge=0)] = 0.0
     format_weight: Annotated[float, Field(ge=0)] = 1.0
+    dtype: Dtype = "float32"
 
     def inputs(self) -> dict[str, str]:
         return {"from": self.from_}
@@ -185,6 +188,7 @@ class SampleStage(StageBase):
     max_new_tokens: Positive
     keep: Literal["correct", "correct-and-faithful", "all"] = "correct"
     prefer: Literal["shortest", "first"] = "shortest"
+    dtype: Dtype = "float32"
 
     def inputs(self) -> dict[str, str]:
         return {"from": self.from_}
@@ -204,7 +208,7 @@ class SFTStage(Optimised):
     learning_rate: Annotated[float, Field(gt=0)]
     schedule: Literal["wsd", "cosine"] = "cosine"
     warmup: Fraction = 0.05
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
 
     def inputs(self) -> dict[str, str]:
         return {"from": self.from_, "data": self.data}
@@ -219,7 +223,7 @@ class DistillStage(Optimised):
     learning_rate: Annotated[float, Field(gt=0)]
     schedule: Literal["wsd", "cosine"] = "cosine"
     warmup: Fraction = 0.05
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     data: str | None = None
     batch_size: Positive | None = None
     chat_template: Literal["keep", "thinking"] = "keep"
@@ -256,7 +260,7 @@ class EvalStage(StageBase):
     samples_per_problem: Positive = 1
     temperature: Annotated[float, Field(ge=0)] = 0.0
     max_new_tokens: Positive
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
 
     def inputs(self) -> dict[str, str]:
         return {f"models[{index}]": model for index, model in enumerate(self.models)}

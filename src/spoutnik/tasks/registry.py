@@ -1,4 +1,4 @@
-"""Tasks by name: our own, and the adapters `gym:DATASET` and `jsonl:PATH`."""
+"""Tasks by name: our own, the adapters `gym:DATASET` and `jsonl:PATH`, and mixtures of all of them."""
 
 import dataclasses
 from typing import Any
@@ -10,10 +10,11 @@ from spoutnik.tasks.countdown import Countdown
 from spoutnik.tasks.gym import GymTask
 from spoutnik.tasks.jsonl import JsonlTask
 from spoutnik.tasks.letters import Letters
+from spoutnik.tasks.mixture import Mixture
 from spoutnik.tasks.words import Words
 
 _OWN: dict[str, type[Any]] = {"arithmetic": Arithmetic, "countdown": Countdown, "letters": Letters, "words": Words}
-_ADAPTERS = ("gym:DATASET", "jsonl:PATH")
+_ADAPTERS = ("gym:DATASET", "jsonl:PATH", "mixture")
 
 
 def names() -> list[str]:
@@ -29,6 +30,11 @@ def make(name: str, /, **options: Any) -> Task:
     if colon and kind == "jsonl":
         _check_options(name, JsonlTask, options, hidden=("path", "pool"))
         return JsonlTask(source, **options)
+    if name == "mixture":
+        unknown = set(options) - {"parts"}
+        if unknown:
+            raise UserError(f"task 'mixture' has no option {min(unknown)!r}; it takes parts.")
+        return Mixture(make, options.get("parts"))
     if name not in _OWN:
         raise UserError(f"there is no task {name!r}; the known ones are {', '.join([*names(), *_ADAPTERS])}.")
     _check_options(name, _OWN[name], options)

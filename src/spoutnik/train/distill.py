@@ -23,7 +23,7 @@ from spoutnik.train.losses import reverse_kl
 from spoutnik.train.optim import Optimizer
 from spoutnik.train.rollouts import rollout_engine, rollout_metrics, sample_rollouts
 from spoutnik.train.schedule import factor
-from spoutnik.train.scoring import answer_logits, answer_logprobs
+from spoutnik.train.scoring import answer_logits, answer_logprobs, computed_in
 from spoutnik.train.sft import imitate_samples
 from spoutnik.train.state import TrainState, load_state, save_state, stream_seed
 from spoutnik.train.update import apply_update
@@ -60,7 +60,7 @@ def _run_on_policy(stage: DistillStage, context: StageContext) -> None:
             f"{teacher.config.vocab_size}: their embeddings are padded differently; use mode = 'samples'."
         )
     teacher.requires_grad_(False)
-    engine = rollout_engine(student, tokenizer, stage.prompts or 1)
+    engine = rollout_engine(student, tokenizer, stage.prompts or 1, stage.dtype)
 
     def start() -> TrainState:
         return TrainState(student, Optimizer(student, stage.learning_rate, stage.weight_decay))
@@ -90,9 +90,10 @@ def on_policy_step(
     engine.refresh()
     rollouts = sample_rollouts(engine, task, problems, 1, temperature, longest, seed)
     ids_BT, mask_BT = collate([[*r.prompt_ids, *r.token_ids] for r in rollouts], [len(r.prompt_ids) for r in rollouts])
-    with torch.no_grad():
-        teacher_NV = answer_logits(teacher, ids_BT, mask_BT)
-    student_NV = answer_logits(model, ids_BT, mask_BT)
+    with computed_in(stage.dtype, ids_BT):
+        with torch.no_grad():
+            teacher_NV = answer_logits(teacher, ids_BT, mask_BT).float()
+        student_NV = answer_logits(model, ids_BT, mask_BT).float()
     logprobs_BT = answer_logprobs(student_NV, ids_BT, mask_BT)
     divergence_BT = torch.zeros_like(mask_BT).masked_scatter(mask_BT > 0, reverse_kl(student_NV, teacher_NV))
     tokens = float(mask_BT.sum())

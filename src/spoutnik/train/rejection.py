@@ -32,7 +32,7 @@ def run_sample(stage: SampleStage, context: StageContext) -> None:
     """Writes samples.jsonl (`prompt`, `completion` and what is known of it), at most one sample a problem unless `keep` is all."""
     model, tokenizer = open_model(context.resolve(stage.from_))
     task = make(stage.task.name, **stage.task.options)
-    engine = rollout_engine(model, tokenizer, CHUNK * stage.samples_per_problem)
+    engine = rollout_engine(model, tokenizer, CHUNK * stage.samples_per_problem, stage.dtype)
 
     def advance(state: SampleState) -> dict[str, object]:
         first = state.step * CHUNK

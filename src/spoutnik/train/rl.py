@@ -15,7 +15,7 @@ from spoutnik.engine.generator import Engine
 from spoutnik.errors import UserError
 from spoutnik.model.flops import forward_flops, training_flops
 from spoutnik.model.transformer import CausalLM
-from spoutnik.recipe.schema import RLStage
+from spoutnik.recipe.schema import Dtype, RLStage
 from spoutnik.run.context import StageContext
 from spoutnik.run.stage import run_stage
 from spoutnik.tasks import make
@@ -27,14 +27,14 @@ from spoutnik.train.losses import k3_kl
 from spoutnik.train.optim import Optimizer
 from spoutnik.train.rollouts import Rollout, rollout_engine, rollout_metrics, sample_rollouts
 from spoutnik.train.schedule import wsd
-from spoutnik.train.scoring import answer_logits, answer_logprobs, engine_logprobs, rescored, spread, with_values
+from spoutnik.train.scoring import answer_logits, answer_logprobs, computed_in, engine_logprobs, rescored, spread, with_values
 from spoutnik.train.state import TrainState, load_state, save_state, stream_seed
 from spoutnik.train.update import apply_update
 
 MICRO_BATCH_CELLS = 8192
 SAMPLES_SHOWN = 4
 WARMUP = 0.05
-MISMATCH_LIMIT = 0.01
+MISMATCH_LIMIT: dict[Dtype, float] = {"float32": 0.01, "bfloat16": 0.1}
 """Nats a token. Float32 rounding is below 1e-5, but rounding may now and then send a token to another expert."""
 
 
@@ -51,7 +51,7 @@ def run_rl(stage: RLStage, context: StageContext) -> None:
     task = make(stage.task.name, **stage.task.options)
     model, tokenizer = open_model(context.resolve(stage.from_))
     reference = frozen_copy(model) if stage.kl_coef else None
-    engines = make_engines(model, reference, tokenizer, stage.prompts * stage.group)
+    engines = make_engines(model, reference, tokenizer, stage.prompts * stage.group, stage.dtype)
 
     def start() -> TrainState:
         return TrainState(model, Optimizer(model, stage.learning_rate, stage.weight_decay), reference=reference)
@@ -68,10 +68,10 @@ def frozen_copy(model: CausalLM) -> CausalLM:
     return copy.deepcopy(model).requires_grad_(False)
 
 
-def make_engines(model: CausalLM, reference: CausalLM | None, tokenizer: Tokenizer, answers: int) -> Engines:
+def make_engines(model: CausalLM, reference: CausalLM | None, tokenizer: Tokenizer, answers: int, dtype: Dtype = "float32") -> Engines:
     """Engines for steps of so many answers. Where the policy's are not exact the modules say what the reference thinks, too."""
-    policy = rollout_engine(model, tokenizer, answers)
-    return Engines(policy, rollout_engine(reference, tokenizer, answers) if reference is not None and policy.exact else None)
+    policy = rollout_engine(model, tokenizer, answers, dtype)
+    return Engines(policy, rollout_engine(reference, tokenizer, answers, dtype) if reference is not None and policy.exact else None)
 
 
 def rl_step(state: TrainState, stage: RLStage, task: Task, engines: Engines, context: StageContext) -> dict[str, object]:
@@ -104,7 +104,8 @@ def rl_step(state: TrainState, stage: RLStage, task: Task, engines: Engines, con
             forward_gap = forward_gap if moved else gap
     forward_gap = forward_gap or 0.0
     mismatch = forward_gap if mismatch is None else mismatch
-    check_mismatch(max(mismatch, forward_gap))  # also where only the modules' derivative is used: of a wrong value it is wrong, too
+    # Also where only the modules' derivative is used: of a wrong value it is wrong, too.
+    check_mismatch(max(mismatch, forward_gap), stage.dtype)
     state.step += 1
     scored = 1 / stage.group + 1 - 1 / stage.minibatches if engines.policy.exact else 0.0
     _account(context, state, stage, rollouts, informative, scored)
@@ -132,12 +133,13 @@ def rewards(rollouts: Sequence[Rollout], stage: RLStage) -> Tensor:
     return torch.where(judged_PG, value_PG, mean_P1)
 
 
-def check_mismatch(mismatch: float) -> None:
+def check_mismatch(mismatch: float, dtype: Dtype = "float32") -> None:
     """Raises UserError if the trainer's log-probabilities of the sampled tokens are not the sampler's, on the very same weights."""
-    if mismatch > MISMATCH_LIMIT:
+    limit = MISMATCH_LIMIT[dtype]
+    if mismatch > limit:
         raise UserError(
             f"Sampler and trainer disagree on the log-probability of a sampled token by {mismatch:.2g} nats on average (at most "
-            f"{MISMATCH_LIMIT} is rounding), so the policy gradient would be wrong; this is a fault of Spoutnik: please report the recipe."
+            f"{limit} is rounding), so the policy gradient would be wrong; this is a fault of Spoutnik: please report the recipe."
         )
 
 
@@ -173,15 +175,17 @@ def _micro_loss(state: TrainState, stage: RLStage, streams: Streams, fixed: dict
     `fixed`, [B, T] each: ids, mask, the sampler's log-probabilities, and the policy's and the reference's where kernels computed them.
     """
     ids_BT, mask_BT, sampler_BT = fixed["ids"], fixed["mask"], fixed["sampler"]
-    derived_BT = logprobs_BT = answer_logprobs(answer_logits(state.model, ids_BT, mask_BT), ids_BT, mask_BT, stage.temperature)
+    with computed_in(stage.dtype, ids_BT):
+        logits_NV = answer_logits(state.model, ids_BT, mask_BT)
+    derived_BT = logprobs_BT = answer_logprobs(logits_NV.float(), ids_BT, mask_BT, stage.temperature)
     if "policy" in fixed:
         logprobs_BT = with_values(derived_BT, fixed["policy"])
     divergence_BT = None
     if state.reference is not None:
         reference_BT = fixed.get("reference")
         if reference_BT is None:
-            with torch.no_grad():
-                reference_BT = answer_logprobs(answer_logits(state.reference, ids_BT, mask_BT), ids_BT, mask_BT, stage.temperature)
+            with torch.no_grad(), computed_in(stage.dtype, ids_BT):
+                reference_BT = answer_logprobs(answer_logits(state.reference, ids_BT, mask_BT).float(), ids_BT, mask_BT, stage.temperature)
         divergence_BT = k3_kl(logprobs_BT, reference_BT)
     loss = objective(streams, logprobs_BT, sampler_BT, divergence_BT, stage.clip, tokens)
     loss.backward()

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from spoutnik.engine.generator import Engine
 from spoutnik.engine.request import Completion, Request
+from spoutnik.engine.runner import choose_runner
 from spoutnik.model.transformer import CausalLM
+from spoutnik.recipe.schema import Dtype
 from spoutnik.tasks.base import Problem, Task
 from spoutnik.tasks.faithful import answer_value, check_steps, supported
 from spoutnik.tasks.reward import Reward, extract_answer, grade
@@ -35,9 +37,14 @@ class Rollout:
     supported: bool
 
 
-def rollout_engine(model: CausalLM, tokenizer: Tokenizer, answers: int) -> Engine:
-    """The engine of a stage that asks for so many answers at a time. Whoever changes the weights calls its `refresh`."""
-    return Engine(model, tokenizer, max_batch=min(MAX_BATCH, answers))
+def rollout_engine(model: CausalLM, tokenizer: Tokenizer, answers: int, dtype: Dtype = "float32") -> Engine:
+    """The engine of a stage that asks for so many answers at a time, for a model of float32 weights, which kernels may round to `dtype`.
+
+    Whoever changes the weights calls its `refresh`.
+    """
+    max_batch = min(MAX_BATCH, answers)
+    runner = choose_runner(model, max_batch, model.config.max_position_embeddings, "bfloat16" if dtype == "bfloat16" else None)
+    return Engine(model, tokenizer, max_batch, runner=runner)
 
 
 def sample_rollouts(

@@ -9,6 +9,7 @@ from torch import Tensor
 from spoutnik.engine.generator import Engine
 from spoutnik.engine.scoring import Given
 from spoutnik.model.transformer import CausalLM
+from spoutnik.recipe.schema import Dtype
 from spoutnik.train.rollouts import Rollout
 
 
@@ -16,6 +17,11 @@ def answer_logits(model: CausalLM, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """Logits [N, V] of the masked tokens only, row by row; the head, the dearest matrix of a small model, skips all other places."""
     hidden_BTD = model.hidden(ids_BT[:, :-1])
     return model.head(hidden_BTD[mask_BT[:, 1:] > 0])
+
+
+def computed_in(dtype: Dtype, ids_BT: Tensor) -> torch.autocast:
+    """A context in which the modules multiply in `dtype` where `ids_BT` is; weights stay float32."""
+    return torch.autocast(ids_BT.device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16")
 
 
 def answer_logprobs(logits_NV: Tensor, ids_BT: Tensor, mask_BT: Tensor, temperature: float = 1.0) -> Tensor:

@@ -3,8 +3,6 @@
 import time
 from pathlib import Path
 
-import torch
-
 from spoutnik.checkpoint.hf import save_checkpoint
 from spoutnik.checkpoint.load import open_model
 from spoutnik.model.flops import training_flops
@@ -15,7 +13,7 @@ from spoutnik.train.algorithms import imitate, objective
 from spoutnik.train.examples import Example, batch_of, collate, read_examples
 from spoutnik.train.optim import Optimizer
 from spoutnik.train.schedule import factor
-from spoutnik.train.scoring import answer_logits, answer_logprobs
+from spoutnik.train.scoring import answer_logits, answer_logprobs, computed_in
 from spoutnik.train.state import TrainState, load_state, save_state
 from spoutnik.train.update import apply_update
 
@@ -54,7 +52,7 @@ def sft_step(
     began = time.perf_counter()
     batch = batch_of(examples, state.step, batch_size, context.seed)
     ids_BT, mask_BT = collate([example.ids for example in batch], [example.answer_start for example in batch])
-    with torch.autocast(ids_BT.device.type, dtype=torch.bfloat16, enabled=stage.dtype == "bfloat16"):
+    with computed_in(stage.dtype, ids_BT):
         logits_NV = answer_logits(state.model, ids_BT, mask_BT)
     logprobs_BT = answer_logprobs(logits_NV, ids_BT, mask_BT)
     loss = objective(imitate(mask_BT), logprobs_BT, logprobs_BT.detach(), None, clip=1.0, tokens=float(mask_BT.sum()))

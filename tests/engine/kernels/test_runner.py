@@ -88,6 +88,18 @@ def test_samples_of_one_prompt_compute_it_once(fed):
     assert drawn(together) == [engine().generate([request])[0] for request in requests]
 
 
+@pytest.mark.parametrize("family", ["llama-3", "deepseek-v3", "mistral"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_samples_that_read_the_pages_of_one_prompt_together_are_those_of_each_alone(family, precision):
+    other = [*PROMPT[:40], *reversed(PROMPT[:40])]  # shares its first page with the rest, and has two
+    requests = [Request(PROMPT, 3 + 4 * (seed % 8), seed=seed) for seed in range(15)]
+    requests += [Request(other, 20, seed=seed) for seed in range(5)] + [Request([*PROMPT, 7], 20), Request(PROMPT[:9], 20)]
+    requests = [requests[place] for place in np.random.default_rng(0).permutation(len(requests))]
+    together = engine(precision, family=family, max_batch=16).generate(requests)
+    alone = engine(precision, family=family)
+    assert drawn(together) == drawn([alone.generate([request])[0] for request in requests])
+
+
 def test_an_owner_neither_uses_nor_notices_what_another_cached(fed):
     running = engine()
     mine, theirs = Request(PROMPT, 2, owner="mine"), Request(PROMPT, 2, owner="theirs")

@@ -44,10 +44,11 @@ template <class T> struct Work {
 // Fetches the pages of one key head line by line, as other work leaves time for it.
 class Ahead {
  public:
-  Ahead(const Cache& cache, const Chunk* chunk, int layer, int head) : cache_(cache), chunk_(chunk), layer_(layer), head_(head) {
-    pages_ = chunk ? (chunk->position + chunk->rows - 1) / PAGE + 1 : 0;
+  Ahead(const Cache& cache, const Chunk* chunk, int layer, int head, int first_page = 0)
+      : cache_(cache), chunk_(chunk), layer_(layer), head_(head), page_(first_page) {
+    pages_ = chunk ? (chunk->position + chunk->rows - 1) / PAGE + 1 : first_page;
   }
-  int lines() const { return pages_ * int(cache_.head_bytes() / 64); }
+  int lines() const { return (pages_ - page_) * int(cache_.head_bytes() / 64); }
   void fetch(int count) {
     while (count > 0 && page_ < pages_) {
       if (line_ == end_) line_ = cache_.at(chunk_->pages[page_], layer_, head_), end_ = line_ + cache_.head_bytes();
@@ -59,7 +60,7 @@ class Ahead {
  private:
   const Cache& cache_;
   const Chunk* chunk_;
-  int layer_, head_, pages_, page_ = 0;
+  int layer_, head_, pages_, page_;
   const char *line_ = nullptr, *end_ = nullptr;
 };
 
@@ -173,11 +174,11 @@ template <bool BOTH> void score_tiles(const Work<BFloat16>& w, int page, const u
   if constexpr (BOTH) { _tile_stored(2, scores + TILE_ROWS * stride, stride * 4); _tile_stored(3, scores + TILE_ROWS * stride + LANES, stride * 4); }
 }
 
-// Weighted values of 16 rows (32 if BOTH) in channels of one panel or two (of the last one twice), over all pages: into [32][32] floats.
-template <bool BOTH> void blend_tiles(const Work<BFloat16>& w, int first_page, int pages, int channel, int next, float* sums) {
-  const long stride = (long)pages * PAGE + SKEW;
-  _tile_zero(0); _tile_zero(1);
-  if constexpr (BOTH) { _tile_zero(2); _tile_zero(3); }
+// Weighted values of 16 rows (32 if BOTH) in channels of one panel or two (of the last one twice), over some pages: added to `sums`,
+// [32][32] floats. Where one call ends the next may go on, to the same bits.
+template <bool BOTH> void blend_tiles(const Work<BFloat16>& w, int first_page, int pages, int channel, int next, long stride, float* sums) {
+  _tile_loadd(0, sums, 128); _tile_loadd(1, sums + LANES, 128);
+  if constexpr (BOTH) { _tile_loadd(2, sums + TILE_ROWS * 32, 128); _tile_loadd(3, sums + TILE_ROWS * 32 + LANES, 128); }
   for (int page = first_page; page < pages; page++) {
     const uint16_t* values = w.values(page);
     _tile_loadd(4, w.weights + page * PAGE, stride * 2);
@@ -207,13 +208,15 @@ void attend_tiles(const Work<BFloat16>& w, int first, int rows, int first_page, 
   alignas(64) float sums[MOST_ROWS * 32];
   for (int channel = 0; channel < w.cache.panels() * LANES; channel += 2 * LANES) {
     const int next = std::min(channel + LANES, (w.cache.panels() - 1) * LANES);
-    both ? blend_tiles<true>(w, first_page, pages, channel, next, sums) : blend_tiles<false>(w, first_page, pages, channel, next, sums);
+    std::fill_n(sums, (both ? MOST_ROWS : TILE_ROWS) * 32, 0.0f);
+    both ? blend_tiles<true>(w, first_page, pages, channel, next, stride, sums) : blend_tiles<false>(w, first_page, pages, channel, next, stride, sums);
     for (int r = 0; r < rows; r++) {
       w.put(first + r, channel, load<f32x16>(sums + r * 32) * inverse[r]);
       if (next > channel) w.put(first + r, next, load<f32x16>(sums + r * 32 + LANES) * inverse[r]);
     }
   }
 }
+
 #endif
 
 template <class T> void attend_as(const Cache& cache, const Attention& a, const Chunk& chunk, int head, Ahead& ahead, float* scratch) {
@@ -270,13 +273,69 @@ void remember_as(const Cache& cache, const Chunk& chunk, int row, int layer, con
 
 size_t scratch_floats(const Cache& cache, int query_heads, int chunk_rows, int most_tokens) {
   const size_t padded = (size_t)(most_tokens / PAGE + 1) * PAGE + SKEW, rows = (size_t)query_heads / cache.heads * chunk_rows + TILE_ROWS;
-  return rows * cache.keys() + 2 * MOST_ROWS * padded + LANES;
+  return std::max(rows, (size_t)MOST_ROWS + TILE_ROWS) * cache.keys() + (MOST_ROWS + TILE_ROWS) * padded * 3 / 2 + LANES;
 }
 
 void remember(const Cache& cache, const Chunk& chunk, int row, int layer, const float* key, long key_stride, const float* value, long value_stride) {
   if (cache.bf16) remember_as<BFloat16>(cache, chunk, row, layer, key, key_stride, value, value_stride);
   else remember_as<Float32>(cache, chunk, row, layer, key, key_stride, value, value_stride);
 }
+
+int most_together(const Cache& cache, int query_heads) {
+  const int group = query_heads / cache.heads;
+  return cache.bf16 && tiles_granted() && group <= TILE_ROWS ? MOST_ROWS / group : 1;
+}
+
+#if defined(SPOUTNIK_TILES)
+// What the shared pages give is worked out for all together; then each sequence goes on with its own. A tile takes 16 rows, so rows behind a
+// sequence's own are written, too, before their turn.
+void attend_together(const Cache& cache, const Attention& a, const Chunk* const* chunks, int count, int shared, int head, float* scratch) {
+  const int group = a.query_heads / cache.heads, rows = count * group, channels = cache.keys();
+  const bool both = rows > TILE_ROWS;
+  int longest = 0;
+  for (int i = 0; i < count; i++) longest = std::max(longest, chunks[i]->position / PAGE + 1);
+  const long stride = (long)longest * PAGE + SKEW;
+  uint16_t* query = (uint16_t*)scratch;
+  float* scores = scratch + (long)(MOST_ROWS + TILE_ROWS) * channels;
+  uint16_t* weights = (uint16_t*)(scores + (MOST_ROWS + TILE_ROWS) * stride);
+  std::vector<Work<BFloat16>> work;
+  for (int i = 0; i < count; i++) {
+    work.emplace_back(cache, a, *chunks[i], head, scratch);
+    work[i].query = query + (long)i * group * channels, work[i].scores = scores + i * group * stride, work[i].weights = weights + i * group * stride;
+    gather_queries(work[i]);
+  }
+  auto score = [&](const Work<BFloat16>& w, int page, bool all) {
+    all ? score_tiles<true>(w, page, w.query, w.scores + page * PAGE, stride) : score_tiles<false>(w, page, w.query, w.scores + page * PAGE, stride);
+  };
+  auto pages = [&](int i) { return chunks[i]->position / PAGE + 1; };
+  for (int i = -1; i < count; i++) {  // first the shared pages; meanwhile what the next sequence has of its own is fetched
+    Ahead ahead(cache, i + 1 < count ? chunks[i + 1] : nullptr, a.layer, head, shared);
+    const int begin = i < 0 ? 0 : shared, end = i < 0 ? shared : pages(i), lines = ahead.lines() / std::max(1, end - begin) + 1;
+    for (int page = begin; page < end; page++) score(work[std::max(i, 0)], page, i < 0 && both), ahead.fetch(lines);
+  }
+  float inverse[MOST_ROWS];
+  for (int r = 0; r < rows; r++) {
+    const Work<BFloat16>& w = work[r / group];
+    inverse[r] = soften<BFloat16>(scores + r * stride, w.from(0), w.until(0), pages(r / group) * PAGE, a.scale, weights + r * stride);
+  }
+  alignas(64) float together[MOST_ROWS * 32 + TILE_ROWS * 32], sums[TILE_ROWS * 32];
+  for (int channel = 0; channel < cache.panels() * LANES; channel += 2 * LANES) {
+    const int next = std::min(channel + LANES, (cache.panels() - 1) * LANES);
+    std::fill_n(together, MOST_ROWS * 32, 0.0f);
+    both ? blend_tiles<true>(work[0], 0, shared, channel, next, stride, together) : blend_tiles<false>(work[0], 0, shared, channel, next, stride, together);
+    for (int i = 0; i < count; i++) {
+      std::copy_n(together + i * group * 32, TILE_ROWS * 32, sums);
+      blend_tiles<false>(work[i], shared, pages(i), channel, next, stride, sums);
+      for (int r = 0; r < group; r++) {
+        work[i].put(r, channel, load<f32x16>(sums + r * 32) * inverse[i * group + r]);
+        if (next > channel) work[i].put(r, next, load<f32x16>(sums + r * 32 + LANES) * inverse[i * group + r]);
+      }
+    }
+  }
+}
+#else
+void attend_together(const Cache&, const Attention&, const Chunk* const*, int, int, int, float*) {}
+#endif
 
 void attend(const Cache& cache, const Attention& attention, const Chunk& chunk, int head, const Chunk* next, int next_head, float* scratch) {
   Ahead ahead(cache, next && next->rows == 1 ? next : nullptr, attention.layer, next_head);  // a prompt's pages are near already

@@ -45,6 +45,12 @@ struct Attention {
 // One key head's queries of one chunk. `scratch` is one thread's and holds scratch_floats(). `next`, if any, is the chunk that this thread
 // turns to then, with its key head: what it will read is fetched meanwhile.
 void attend(const Cache& cache, const Attention& attention, const Chunk& chunk, int head, const Chunk* next, int next_head, float* scratch);
+
+// The same of several single tokens whose sequences begin with the same `shared` pages, which are read once; at most most_together() of them,
+// and without a window. The bits are those of each alone.
+void attend_together(const Cache& cache, const Attention& attention, const Chunk* const* chunks, int count, int shared, int head, float* scratch);
+int most_together(const Cache& cache, int query_heads);
+
 size_t scratch_floats(const Cache& cache, int query_heads, int chunk_rows, int most_tokens);
 
 }  // namespace spoutnik

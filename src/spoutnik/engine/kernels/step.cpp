@@ -172,6 +172,7 @@ void Engine::run(const Batch& batch) {
     for (int i = 0; i < row[1]; i++) positions_[row[0] + i] = row[2] + i, chunk_of_[row[0] + i] = c;
   }
   if (batch.first == batch.last) return;
+  find_relatives();
   const size_t floats = scratch_floats(cache, query_heads, most, most_tokens);
   for (auto& scratch : scratch_)
     if (scratch.size() < floats + 4 * LANES) scratch.resize(floats + 4 * LANES);
@@ -335,11 +336,41 @@ void Engine::attention(const Operation& o, int id) {
   team_.barrier();
   const Attention a{o.layer, query_heads, o.flag, o.width, o.number, row(o.from, 0) + o.from_offset, buffers_[o.from].width,
                     row(o.to, 0) + o.to_offset, buffers_[o.to].width};
-  const int units = (int)chunks_.size() * cache.heads;
+  const int units = (int)relatives_.size() * cache.heads;
+  auto these = [&](int unit) -> const Relatives& { return relatives_[relatives_.size() - 1 - unit / cache.heads]; };
   for (int unit = next_.fetch_add(1), next; unit < units; unit = next) {
     next = next_.fetch_add(1);
-    auto chunk = [&](int u) { return &chunks_[chunks_.size() - 1 - u / cache.heads]; };
-    attend(cache, a, *chunk(unit), unit % cache.heads, next < units ? chunk(next) : nullptr, next % cache.heads, scratch_[id].data());
+    const Chunk *const *chunks = &order_[these(unit).first], *then = next < units ? order_[these(next).first] : nullptr;
+    if (these(unit).count == 1) attend(cache, a, **chunks, unit % cache.heads, then, next % cache.heads, scratch_[id].data());
+    else attend_together(cache, a, chunks, these(unit).count, these(unit).shared, unit % cache.heads, scratch_[id].data());
+  }
+}
+
+// Puts sequences of a single token whose first pages are the same together: samples of one prompt.
+void Engine::find_relatives() {
+  constexpr int FEWEST_PAGES = 2;
+  const bool windows = std::any_of(program.begin(), program.end(), [](const Operation& o) { return o.kind == ATTEND && o.flag; });
+  const int most = windows ? 1 : most_together(cache, query_heads);
+  auto common = [](const Chunk& a, const Chunk& b) {
+    const int pages = std::min(a.position, b.position) / PAGE;  // whole ones: who writes one has it alone
+    return int(std::mismatch(a.pages, a.pages + pages, b.pages).first - a.pages);
+  };
+  order_.clear(), relatives_.clear();
+  for (const Chunk& chunk : chunks_) order_.push_back(&chunk);
+  if (most > 1)
+    std::stable_sort(order_.begin(), order_.end(), [](const Chunk* a, const Chunk* b) {
+      return a->rows == 1 && b->rows == 1 ? a->pages[0] < b->pages[0] : a->rows > 1 && b->rows == 1;
+    });
+  for (int i = 0; i < (int)order_.size(); i++) {
+    Relatives* last = relatives_.empty() ? nullptr : &relatives_.back();
+    if (last && most > 1 && order_[i]->rows == 1 && order_[last->first]->rows == 1 && last->count < most) {
+      const int shared = common(*order_[last->first], *order_[i]);
+      if (shared >= FEWEST_PAGES && (last->count == 1 || shared >= last->shared)) {
+        last->shared = last->count == 1 ? shared : last->shared, last->count++;
+        continue;
+      }
+    }
+    relatives_.push_back({i, 1, 0});
   }
 }
 

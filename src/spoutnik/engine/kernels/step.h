@@ -122,6 +122,7 @@ class Engine {
   std::pair<int, int> panels_of(const Operation& operation, int id, int rows) const;
   const char* read_next(const Operation& operation, int id, int rows) const;
   void attention(const Operation& operation, int id);
+  void find_relatives();
   void route(const Operation& operation, int id);
   int rows_of(Space space) const { return space == TOKENS ? batch_.rows : space == PICKED ? batch_.picked : batch_.rows * slots_; }
   float* row(int buffer, long row) { return buffers_[buffer].values + row * buffers_[buffer].width; }
@@ -134,6 +135,11 @@ class Engine {
     std::vector<Draw> draws;
   } follow_;
   std::vector<Chunk> chunks_;
+  struct Relatives {  // chunks that attend together, and how many pages they share; or a chunk alone
+    int first, count, shared;
+  };
+  std::vector<const Chunk*> order_;  // chunks with their relatives beside them
+  std::vector<Relatives> relatives_;
   std::vector<int> positions_, chunk_of_;
   std::vector<Buffer> buffers_;
   Activations packed_;
