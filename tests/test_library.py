@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_adapters import matrices, write_adapter
 from tiny_models import randomise, tiny_model
 
 import spoutnik
@@ -76,6 +77,26 @@ def test_a_streamed_answer_is_that_of_chat_and_a_streamed_text_that_of_generate(
     assert "".join(piece.reasoning for piece in pieces) == answer.reasoning
     *_, last = loaded.stream("the cat", max_new_tokens=8, temperature=1.0, top_p=1.0, seed=1)
     assert last.completion == loaded.generate(["the cat"], max_new_tokens=8, seed=1)[0]
+
+
+def test_an_adapter_answers_where_it_is_named_and_the_base_elsewhere(directory, tmp_path):
+    def tensors(seed):
+        return matrices(spoutnik.load(directory).model, lambda name: name.endswith("o_proj"), seed=seed, std=0.5)
+
+    folders = {name: write_adapter(tmp_path / name, tensors(seed)) for seed, name in enumerate(["red", "blue"])}
+    model = spoutnik.load(directory, adapters={"red": folders["red"]})
+    messages = [{"role": "user", "content": "the cat"}]
+    base, red = (model.chat(messages, max_new_tokens=8, adapter=name).token_ids for name in ("", "red"))
+    assert base == spoutnik.load(directory).chat(messages, max_new_tokens=8).token_ids != red
+    *_, last = model.stream(messages, max_new_tokens=8, adapter="red")
+    assert last.completion.token_ids == red
+    model.add_adapter("blue", str(folders["blue"]))
+    assert len({tuple(model.generate(["the cat"], 8, adapter=name)[0].logprobs) for name in ("", "red", "blue")}) == 3
+    model.remove_adapter("red")
+    with pytest.raises(UserError, match=r"no adapter 'red' \(loaded: blue\)"):
+        model.chat(messages, adapter="red")
+    with pytest.raises(UserError, match="adapter_config"):
+        spoutnik.load(directory, adapters={"red": directory})
 
 
 def test_what_is_saved_loads_with_the_same_logits(loaded, tmp_path):

@@ -1,6 +1,6 @@
 """A model as an object: what `spoutnik.load` returns."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import get_args
@@ -8,6 +8,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from spoutnik.checkpoint.adapter import read_adapter
 from spoutnik.checkpoint.hf import save_checkpoint
 from spoutnik.checkpoint.load import open_model
 from spoutnik.engine.generator import Engine
@@ -27,22 +28,26 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 def load(
     name_or_path: str | Path, dtype: str = "float32", quantize: Quantization | None = None, cache_dir: str | Path | None = None,
-    speculate: bool = True,
+    adapters: Mapping[str, str | Path] | None = None, speculate: bool = True,
 ) -> "Model":  # fmt: skip
     """Opens a Hugging Face directory, a GGUF file, or a name such as `smollm2` or `hf:org/name`.
 
     `dtype` is what the weights are computed in: float32, bfloat16 or float16. `quantize` ("int8", or "int4" in groups of 32) makes
     smaller weights for `generate` and `chat`, which then need the C++ kernels; `logits` stays with `dtype`. With a `cache_dir`, what
-    the kernels computed of prompts stays there for later processes (see `engine.store`). With `speculate`, a model that has a multi-token
-    prediction layer guesses ahead where that is faster; answers stay the same. Raises UserError if nothing is found under the name, if
-    the files are damaged or of an unknown architecture, or if nothing can be kept in `cache_dir`.
+    the kernels computed of prompts stays there for later processes (see `engine.store`). `adapters` are folders by name, see
+    `Model.add_adapter`. With `speculate`, a model that has a multi-token prediction layer guesses ahead where that is faster; answers
+    stay the same. Raises UserError if nothing is found under the name, if the files are damaged or of an unknown architecture, or if
+    nothing can be kept in `cache_dir`.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}.")
     if quantize not in (None, *get_args(Quantization)):
         raise UserError(f"quantize is {quantize!r}; it must be one of {', '.join(get_args(Quantization))}, or None.")
     store = None if cache_dir is None else Store(cache_dir)
-    return Model(*open_model(name_or_path, DTYPES[dtype]), quantize=quantize, store=store, speculate=speculate)
+    model = Model(*open_model(name_or_path, DTYPES[dtype]), quantize=quantize, store=store, speculate=speculate)
+    for name, folder in (adapters or {}).items():
+        model.add_adapter(name, folder)
+    return model
 
 
 class Model:
@@ -66,6 +71,18 @@ class Model:
         length = self.config.max_position_embeddings
         runner = choose_runner(self.model, self._max_batch, length, self._quantize, store=self._store, speculate=self._speculate)
         return Engine(self.model, self.tokenizer, self._max_batch, length, runner)
+
+    def add_adapter(self, name: str, folder: str | Path) -> None:
+        """Loads a LoRA adapter (PEFT's directory format) beside the base model, for `generate`, `chat` and `stream` to name.
+
+        Raises UserError if it is damaged, of another model, or uses what is not supported, and for a name that is taken.
+        """
+        adapter = read_adapter(folder, self.model)
+        self._engine.add_adapter(name, adapter)
+
+    def remove_adapter(self, name: str) -> None:
+        """Forgets an adapter. Raises UserError if there is none of that name, or an answer that is being streamed uses it."""
+        self._engine.remove_adapter(name)
 
     @property
     def config(self) -> ModelConfig:
@@ -98,17 +115,18 @@ class Model:
         stop: Sequence[str] = (),
         seed: int = 0,
         progress: Callable[[int, int], None] | None = None,
+        adapter: str = "",
     ) -> list[Completion]:
         """Continues each prompt as plain text (for conversations see `chat`) and returns completions in the same order.
 
         The i-th prompt draws from a stream of its own that depends on `seed` and i, so equal prompts get different answers and a call
-        can be repeated. See `Request` for the settings and `Engine.generate` for `progress`.
+        can be repeated. See `Request` for the settings, with `adapter`, and `Engine.generate` for `progress`.
         """
         if isinstance(prompts, str):
             raise UserError("generate() takes a list of prompts and was given one string; write [prompt].")
         encoded = [self.tokenizer.encode(prompt, add_special_tokens=True) for prompt in prompts]
         requests = [
-            Request(prompt_ids, max_new_tokens, temperature, top_p, top_k, tuple(stop), derive_seed(seed, index))
+            Request(prompt_ids, max_new_tokens, temperature, top_p, top_k, tuple(stop), derive_seed(seed, index), adapter=adapter)
             for index, prompt_ids in enumerate(encoded)
         ]
         return self._engine.generate(requests, progress)
@@ -120,14 +138,15 @@ class Model:
         temperature: float = 0.6,
         top_p: float = 0.95,
         seed: int = 0,
+        adapter: str = "",
     ) -> Completion:
         """The model's answer to a conversation ({"role", "content"} each), written in its own chat template.
 
-        `.text` is the answer and `.reasoning` the thinking before it, None if there was none. The sampling defaults are those that
-        DeepSeek-R1 recommends.
+        `.text` is the answer and `.reasoning` the thinking before it, None if there was none. `adapter` names the one that answers. The
+        sampling defaults are those that DeepSeek-R1 recommends.
         """
         prompt = self.tokenizer.render(messages)
-        request = Request(self.tokenizer.encode(prompt), max_new_tokens, temperature, top_p, seed=derive_seed(seed, 0))
+        request = Request(self.tokenizer.encode(prompt), max_new_tokens, temperature, top_p, seed=derive_seed(seed, 0), adapter=adapter)
         return apart(self._engine.generate([request])[0], starts_thinking(prompt))
 
     def stream(
@@ -138,6 +157,7 @@ class Model:
         top_p: float = 0.95,
         seed: int = 0,
         cancelled: Callable[[], bool] = lambda: False,
+        adapter: str = "",
     ) -> Iterator[Piece]:
         """What `chat` answers, as it is made: one piece a token, and the whole completion in the last.
 
@@ -152,7 +172,7 @@ class Model:
             prompt = self.tokenizer.render(messages)
             prompt_ids = self.tokenizer.encode(prompt)
             read = Reader(starts_thinking(prompt)).read
-        request = Request(prompt_ids, max_new_tokens, temperature, top_p, seed=derive_seed(seed, 0))
+        request = Request(prompt_ids, max_new_tokens, temperature, top_p, seed=derive_seed(seed, 0), adapter=adapter)
         return stream(self._engine, request, read, cancelled)
 
     def save(self, directory: str | Path) -> None:

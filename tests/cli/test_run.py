@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted import scripted_model
+from tiny_adapters import matrices, write_adapter
 from tiny_models import foresee, randomise, tiny_model
 
 import spoutnik
@@ -138,6 +139,30 @@ def _read(descriptor: int) -> bytes:
         return os.read(descriptor, 4096)
     except OSError:
         return b""
+
+
+@pytest.mark.parametrize("command", ["run", "chat"])
+def test_an_adapter_answers(model, command, tmp_path):
+    """The scripted model's layers add nothing: what an adapter makes of its network drowns the script out."""
+    tensors = matrices(spoutnik.load(model).model, lambda name: ".mlp." in name, std=1.0)
+    folder = write_adapter(tmp_path / "adapter", tensors)
+    arguments = [sys.executable, "-m", "spoutnik", command, str(model), "a question", "--max-new-tokens", "8", "--json", "--adapter"]
+    found = subprocess.run(
+        [*arguments, str(folder)], stdin=subprocess.DEVNULL, capture_output=True, env=ENVIRONMENT, timeout=120, check=False
+    )
+    assert (found.returncode, found.stderr) == (0, b"")
+    message = [{"role": "user", "content": "a question"}]
+    dtype = "bfloat16" if compiler() else "float32"
+    answer = spoutnik.load(model, dtype=dtype, adapters={"own": folder}).chat(message, max_new_tokens=8, adapter="own")
+    said = json.loads(found.stdout)
+    assert (said["text"], said["reasoning"]) == (answer.text, answer.reasoning)
+    assert answer.token_ids != spoutnik.load(model, dtype=dtype).chat(message, max_new_tokens=8).token_ids
+    refused = subprocess.run(
+        [*arguments, str(model)], stdin=subprocess.DEVNULL, capture_output=True, env=ENVIRONMENT, timeout=120, check=False
+    )
+    assert (refused.returncode, refused.stdout) == (1, b"")
+    [sentence] = refused.stderr.decode().splitlines()
+    assert "adapter_config.json" in sentence
 
 
 def test_raw_continues_the_text_to_the_character(model):

@@ -144,7 +144,7 @@ def test_scored_text_is_found_by_a_request_that_goes_on_with_it():
     running, text = engine("float32"), (WORDS * 9)[:100]
     running.score([Given(text, 1)])
     everything = running.runner.blocks.available
-    assert running.runner.blocks.acquire(text, len(text)).cached == 96
+    assert running.runner.blocks.acquire(text, len(text), ("", bytes(32))).cached == 96
     assert everything == running.runner.blocks.pages, "and holds no page"
 
 

@@ -24,6 +24,7 @@ Dtype = Annotated[
     str | None, typer.Option(help="float32 or bfloat16 [default: bfloat16 where the kernels run, else float32].", show_default=False)
 ]
 Quantize = Annotated[Literal["int8", "int4"] | None, typer.Option(help="Smaller weights: faster, less exact. Needs the kernels.")]
+Adapter = Annotated[str, typer.Option(metavar="DIR", help="A LoRA adapter's folder, in PEFT's format: it answers.", show_default=False)]
 
 DIM, PLAIN = "\033[2m", "\033[0m"
 CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])

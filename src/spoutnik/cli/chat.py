@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from spoutnik.cli.answer import Dtype, MaxNewTokens, ModelName, Quantize, Seed, Temperature
+from spoutnik.cli.answer import Adapter, Dtype, MaxNewTokens, ModelName, Quantize, Seed, Temperature
 from spoutnik.errors import UserError
 
 
@@ -16,6 +16,7 @@ def chat(
     seed: Seed = 0,
     dtype: Dtype = None,
     quantize: Quantize = None,
+    adapter: Adapter = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer to PROMPT as JSON.")] = False,
 ) -> None:
     """Chat with a model. Its thinking is shown apart from its answer. Ctrl-C ends an answer, or the conversation between answers."""
@@ -29,14 +30,16 @@ def chat(
     if as_json and prompt is None:
         raise UserError("--json needs a PROMPT to answer; give one after the model.")
     answer.prepare_output()
-    loaded = spoutnik.load(model, dtype=dtype or answer.fastest_dtype(), quantize=quantize)
+    adapters = {adapter: adapter} if adapter else {}
+    loaded = spoutnik.load(model, dtype=dtype or answer.fastest_dtype(), quantize=quantize, adapters=adapters)
     messages: list[dict[str, str]] = []
     interactive = prompt is None and sys.stdin.isatty()
     if interactive:
         print("Ask something; an empty line or Ctrl-D leaves.", file=sys.stderr)
     while question := prompt if prompt is not None else _ask(interactive):
         messages.append({"role": "user", "content": question})
-        pieces = loaded.stream(messages, max_new_tokens, temperature, seed=seed + len(messages) // 2, cancelled=interrupt.asked)
+        own_seed = seed + len(messages) // 2
+        pieces = loaded.stream(messages, max_new_tokens, temperature, seed=own_seed, cancelled=interrupt.asked, adapter=adapter)
         with interrupt.between_steps(), answer.Screen(thinking=not as_json, answer=not as_json) as screen:
             made = answer.follow(pieces, screen).completion
         if as_json:

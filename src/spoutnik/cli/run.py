@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from spoutnik.cli.answer import Dtype, MaxNewTokens, ModelName, Quantize, Seed, Temperature, Timed, TopP
+from spoutnik.cli.answer import Adapter, Dtype, MaxNewTokens, ModelName, Quantize, Seed, Temperature, Timed, TopP
 from spoutnik.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def run(
     seed: Seed = 0,
     dtype: Dtype = None,
     quantize: Quantize = None,
+    adapter: Adapter = "",
     speculate: Annotated[
         bool, typer.Option(help="Let a model with a multi-token prediction layer guess ahead: the same answer, sooner.")
     ] = True,
@@ -50,10 +51,11 @@ def run(
     answer.prepare_output()
     question, rates = _question(prompt, system, raw), _price(price) if price else None
     dtype = dtype or answer.fastest_dtype()
-    loaded = spoutnik.load(model, dtype=dtype, quantize=quantize, speculate=speculate)
+    adapters = {adapter: adapter} if adapter else {}
+    loaded = spoutnik.load(model, dtype=dtype, quantize=quantize, adapters=adapters, speculate=speculate)
     if not raw and loaded.tokenizer.chat_template is None:
         raise UserError(f"{model} has no chat template, so it holds no conversations; add --raw to have your text continued.")
-    pieces = loaded.stream(question, max_new_tokens, temperature, top_p, seed, cancelled=interrupt.asked)
+    pieces = loaded.stream(question, max_new_tokens, temperature, top_p, seed, cancelled=interrupt.asked, adapter=adapter)
     ready_s = time.monotonic() - start
     show = thinking == "show" or (thinking is None and not as_json and sys.stderr.isatty())
     with interrupt.between_steps(), answer.Screen(show, answer=not as_json, exact=raw) as screen:
@@ -62,7 +64,7 @@ def run(
     meter.charge(costs, rates or _price([]))
     figures = _figures(timed, ready_s, costs)
     if as_json:
-        print_json(figures | {"model": model, "dtype": dtype, "quantize": quantize, "seed": seed})
+        print_json(figures | {"model": model, "dtype": dtype, "quantize": quantize, "adapter": adapter or None, "seed": seed})
     else:
         answer.tell_if_cut_off(timed.completion, max_new_tokens)
         print(_line(figures), file=sys.stderr)

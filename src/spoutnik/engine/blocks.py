@@ -7,7 +7,7 @@ A page may be remembered before it is written: it is promised. Who finds it hold
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 Key = tuple[int, tuple[int, ...]]
@@ -27,6 +27,8 @@ class Table:
     """Serial number of the last remembered page, or the root's."""
     remembered: int
     """How many pages of the table are remembered."""
+    adapter: int = -1
+    """The number of the adapter under which they are filled, -1 for none."""
 
 
 class Blocks:
@@ -41,7 +43,7 @@ class Blocks:
         self._serial_of: dict[int, int] = {}
         self._promised: set[int] = set()
         self._unheld: OrderedDict[int, None] = OrderedDict()
-        self._roots: dict[str, int] = {}
+        self._roots: dict[Hashable, int] = {}
         self._next_serial = 0
 
     @property
@@ -53,7 +55,7 @@ class Blocks:
         """Pages for so many tokens."""
         return -(-tokens // self.page_size)
 
-    def acquire(self, tokens: Sequence[int], most_tokens: int, owner: str = "") -> Table | None:
+    def acquire(self, tokens: Sequence[int], most_tokens: int, owner: Hashable = "") -> Table | None:
         """Pages for a sequence that starts with `tokens` and grows to `most_tokens`; None if there are too few now.
 
         All are taken at once, so that what runs cannot run out. Only pages that the same `owner` filled are shared.
@@ -137,7 +139,7 @@ class Blocks:
         self._free = list(range(self.pages - 1, -1, -1))
         return held
 
-    def _root(self, owner: str) -> int:
+    def _root(self, owner: Hashable) -> int:
         if owner not in self._roots:
             self._roots[owner] = self._new_serial()
         return self._roots[owner]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from spoutnik.checkpoint.adapter import Adapter
 from spoutnik.engine.detokenizer import Detokenizer
 from spoutnik.engine.request import Completion, Event, Request
 from spoutnik.engine.runner import Runner, choose_runner
@@ -39,6 +40,7 @@ class Engine:
         self.runner = runner or choose_runner(model, max_batch, max_length, speculate=speculate)
         self._scheduler = Scheduler(max_batch, max_length, max_queue, self.runner.most_tokens)
         self._texts: dict[int, Detokenizer] = {}  # only of requests whose text matters before their end
+        self._adapters = {""}
         self.tokens_generated = 0
 
     @property
@@ -49,12 +51,13 @@ class Engine:
     def add(self, request: Request) -> int:
         """Queues a request and returns its id.
 
-        Raises UserError for unknown tokens, a prompt as long as the context, or more tokens than the cache holds, and QueueFullError when
-        too many requests wait.
+        Raises UserError for unknown tokens, an unknown adapter, a prompt as long as the context, or more tokens than the cache holds, and
+        QueueFullError when too many requests wait.
         """
         least, most, vocab_size = min(request.prompt_ids), max(request.prompt_ids), self.model.config.vocab_size
         if not 0 <= least <= most < vocab_size:
             raise UserError(f"prompt_ids holds {least} to {most}, but the model has {vocab_size} tokens from 0; use its own tokenizer.")
+        self._check_adapter(request.adapter)
         if not self.busy:
             self.runner.wake()
         request_id = self._scheduler.add(request)
@@ -118,6 +121,8 @@ class Engine:
         unknown tokens, and logits that are not finite raise UserError.
         """
         check_given(given, temperature, self._scheduler.max_length, self.model.config.vocab_size)
+        for one in given:
+            self._check_adapter(one.adapter)
         if not self.busy:
             self.runner.wake()
         training = self.model.training
@@ -132,6 +137,34 @@ class Engine:
     def exact(self) -> bool:
         """Whether `score` agrees with what was sampled to the bit, rather than up to rounding; so with the kernels."""
         return self.runner.exact
+
+    def add_adapter(self, name: str, adapter: Adapter) -> None:
+        """Loads an adapter beside the base model, at any time: requests that name it are answered with it, in one batch with all others.
+
+        Raises UserError for a name that is taken or empty, and for an adapter that the runner cannot serve.
+        """
+        if name in self._adapters:
+            raise UserError(
+                f"An adapter cannot be called {name!r}: " + ("remove the one of that name first." if name else "give it a name.")
+            )
+        self.runner.add_adapter(name, adapter)
+        self._adapters.add(name)
+
+    def remove_adapter(self, name: str) -> None:
+        """Forgets an adapter. Raises UserError if there is none of that name, and while a request uses it."""
+        if not name:
+            raise UserError("The base model cannot be removed; name an adapter.")
+        self._check_adapter(name)
+        users = sum(sequence.request.adapter == name for sequence in (*self._scheduler.running, *self._scheduler.waiting))
+        if users:
+            raise UserError(f"The adapter {name!r} is used by {users} requests that have not ended; wait for them or cancel them.")
+        self.runner.remove_adapter(name)
+        self._adapters.remove(name)
+
+    def _check_adapter(self, name: str) -> None:
+        if name not in self._adapters:
+            loaded = ", ".join(sorted(self._adapters - {""})) or "none"
+            raise UserError(f"There is no adapter {name!r} (loaded: {loaded}); add it first.")
 
     def refresh(self) -> None:
         """Reads the model's weights again, into the same memory. Needs an idle engine.

@@ -4,7 +4,7 @@ What is known of a prompt is found, in memory or on disk; the rest is computed, 
 So whoever shares unwritten pages with an earlier prompt finds them written when its turn comes, or, if that one was cancelled, writes them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -24,7 +24,7 @@ class Piece:
     start: int
     end: int
     company: list[Sequence] = field(default_factory=list)
-    """Later sequences of the same owner with the same prompt: they go along, and get copies of what they do not share."""
+    """Later sequences of the same owner and adapter with the same prompt: they go along, and get copies of what they do not share."""
 
     @property
     def complete(self) -> bool:
@@ -38,6 +38,8 @@ class Prompts:
     def __init__(self, blocks: Blocks, page: Callable[[int], memoryview]):
         self.blocks, self._page = blocks, page
         self.shelf: Shelf | None = None
+        self.adapters: Mapping[str, tuple[int, bytes]] = {"": (-1, bytes(32))}
+        """By name a number, and 32 bytes that tell the pages of one adapter from those of another."""
         self.tables: dict[int, Table] = {}
         self.unfinished: dict[int, Sequence] = {}
         self._prefixes: dict[int, Prefix] = {}  # of the sequences that are here, where there is a shelf
@@ -47,24 +49,27 @@ class Prompts:
     def admit(self, sequence: Sequence) -> bool:
         """Takes all the pages that the sequence may ever need and those that hold its prompt's beginning; False if there are too few."""
         prompt, owner = sequence.prompt_ids, sequence.request.owner
-        table = self.blocks.acquire(prompt[:-1], len(prompt) + sequence.room, owner)  # the last token is computed: its logits are wanted
+        number, adapter = self.adapters[sequence.request.adapter]
+        # The last token is computed: its logits are wanted.
+        table = self.blocks.acquire(prompt[:-1], len(prompt) + sequence.room, (owner, adapter))
         if table is None:
             return False
+        table.adapter = number
         self.blocks.remember(table, prompt)
         sequence.cached_tokens = table.written
         self.tables[sequence.id], self.unfinished[sequence.id] = table, sequence
         if self.shelf is not None:
-            self._prefixes[sequence.id] = self.shelf.prefix(owner, prompt)
+            self._prefixes[sequence.id] = self.shelf.prefix(owner, prompt, adapter)
             self._seeking.add(sequence.id)
         return True
 
     def plan(self, rows: int) -> list[Piece]:
         """What the next call computes, at most `rows` tokens. From here on it counts as written: a call that fails must end in `reset`."""
         pieces: list[Piece] = []
-        company: dict[tuple[str, tuple[int, ...]], list[Sequence]] = {}
+        company: dict[tuple[str, str, tuple[int, ...]], list[Sequence]] = {}
         self._may_read = READ_BYTES
         for sequence in self.unfinished.values():
-            key = (sequence.request.owner, sequence.prompt_ids)
+            key = (sequence.request.owner, sequence.request.adapter, sequence.prompt_ids)
             if key in company:
                 company[key].append(sequence)
                 continue

@@ -31,6 +31,8 @@ class Request:
     """Whether every token is reported by an event, not only the end."""
     owner: str = ""
     """On whose behalf this is: what is cached of one owner's prompts is never used, nor its use to be noticed, by another."""
+    adapter: str = ""
+    """The name of a loaded adapter that answers; without one the base model does."""
 
     def __post_init__(self) -> None:
         _require(len(self.prompt_ids) > 0, "prompt_ids", "empty", "hold at least one token, for instance the beginning-of-sequence token")

@@ -6,6 +6,7 @@ from typing import Literal, Protocol, get_args
 
 import torch
 
+from spoutnik.checkpoint.adapter import Adapter
 from spoutnik.engine.kernels.build import available, library
 from spoutnik.engine.kernels.program import unsupported
 from spoutnik.engine.kernels.runner import KernelRunner
@@ -40,6 +41,14 @@ class Runner(Protocol):
 
     def score(self, given: Sequence[Given], temperature: float) -> list[list[float]]:
         """Log-probabilities of each sequence's tokens after its prompt, each given all before it."""
+        ...
+
+    def add_adapter(self, name: str, adapter: Adapter) -> None:
+        """Requests may name this adapter from now on. Raises UserError where the runner cannot serve it."""
+        ...
+
+    def remove_adapter(self, name: str) -> None:
+        """No request names this adapter any more."""
         ...
 
     def admits(self, sequence: Running) -> bool:

@@ -28,6 +28,8 @@ class Given:
     prompt_tokens: int
     owner: str = ""
     """Whose cache is used, as in `Request`."""
+    adapter: str = ""
+    """As in `Request`."""
 
 
 def check_given(given: Sequence[Given], temperature: float, max_length: int, vocab_size: int) -> None:

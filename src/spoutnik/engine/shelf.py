@@ -17,7 +17,7 @@ class Prefix:
 
     names: list[str]
     owner: bytes
-    """A keyed hash: the name itself does not lie on the disk."""
+    """A keyed hash of the adapter and the owner: the name itself does not lie on the disk."""
     tokens: bytes
     """int32"""
     used_ns: int
@@ -31,11 +31,11 @@ class Shelf:
         self._store, self._page_tokens = store, page_tokens
         self._about = FORMAT + struct.pack("<32sQQ", fingerprint, page_tokens, page_bytes)
 
-    def prefix(self, owner: str, tokens: Sequence[int]) -> Prefix:
-        """Names every whole page of a prompt by all tokens up to its end."""
+    def prefix(self, owner: str, tokens: Sequence[int], adapter: bytes = bytes(32)) -> Prefix:
+        """Names every whole page of a prompt by all tokens up to its end, its owner, and the adapter's 32 bytes (zeros: none)."""
         whole = len(tokens) // self._page_tokens
         written, size = array("i", tokens[: whole * self._page_tokens]).tobytes(), self._page_tokens * array("i").itemsize
-        hidden = self._store.keyed("owner", owner.encode()).digest()
+        hidden = self._store.keyed("owner", adapter + owner.encode()).digest()
         name, names = self._store.keyed("name", self._about + hidden), []
         for start in range(0, len(written), size):
             name.update(written[start : start + size])

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
+from spoutnik.checkpoint.adapter import Adapter
+from spoutnik.engine.adapted import AdaptedModules
 from spoutnik.engine.cache import SlotCache
 from spoutnik.engine.sampler import SamplingParameters, sample
 from spoutnik.engine.scheduler import Drawn, prefill_groups
@@ -23,6 +25,7 @@ class TorchRunner:
         self.model = model
         self.most_tokens = max_length
         self._cache = SlotCache(max_batch, max_length)
+        self._adapted = AdaptedModules(model)
         self._parameters: SamplingParameters | None = None
 
     def wake(self) -> None:
@@ -32,8 +35,23 @@ class TorchRunner:
         """The modules are read as they are."""
 
     def score(self, given: Sequence[Given], temperature: float) -> list[list[float]]:
-        """Log-probabilities by one pass without a cache."""
-        return score_with_modules(self.model, given, temperature)
+        """Log-probabilities by one pass without a cache for each adapter."""
+        found: list[list[float]] = [[] for _ in given]
+        for adapter in {one.adapter: None for one in given}:
+            own = [index for index, one in enumerate(given) if one.adapter == adapter]
+            with self._adapted.all_rows(adapter):
+                scored = score_with_modules(self.model, [given[index] for index in own], temperature)
+            for index, logprobs in zip(own, scored, strict=True):
+                found[index] = logprobs
+        return found
+
+    def add_adapter(self, name: str, adapter: Adapter) -> None:
+        """The modules' outputs are added to."""
+        self._adapted.add(name, adapter)
+
+    def remove_adapter(self, name: str) -> None:
+        """The adapter is forgotten."""
+        self._adapted.remove(name)
 
     def admits(self, sequence: Running) -> bool:
         """Every row that the scheduler has may be used."""
@@ -46,7 +64,8 @@ class TorchRunner:
         ids_B1 = torch.tensor([sequence.last_token for sequence in running], device=self._device)[:, None]
         positions_B1 = torch.tensor(positions, device=self._device)[:, None]
         self._cache.place(range(len(running)), positions_B1)
-        logits_BV = self.model.head(self.model.hidden(ids_B1, positions_B1, self._cache)[:, -1])
+        with self._adapted.rows([sequence.request.adapter for sequence in running]):
+            logits_BV = self.model.head(self.model.hidden(ids_B1, positions_B1, self._cache)[:, -1])
         if self._parameters is None:
             self._parameters = SamplingParameters.of([sequence.request for sequence in running], self._device)
         tokens, logprobs = sample(logits_BV, self._parameters, [position + 1 for position in positions])
@@ -72,15 +91,15 @@ class TorchRunner:
         self._cache.clear()
 
     def _prefill(self, running: Sequence[Running]) -> None:
-        """Of rows with the same prompt and owner, one is computed."""
+        """Of rows with the same prompt, owner and adapter, one is computed."""
         if all(sequence.token_ids for sequence in running):
             return
         self._parameters = None
-        row_of_prompt: dict[tuple[str, tuple[int, ...]], int] = {}
+        row_of_prompt: dict[tuple[str, str, tuple[int, ...]], int] = {}
         computed: list[int] = []
         copied: list[tuple[int, int]] = []
         for row, sequence in enumerate(running):
-            source = row_of_prompt.setdefault((sequence.request.owner, sequence.prompt_ids), row)
+            source = row_of_prompt.setdefault((sequence.request.owner, sequence.request.adapter, sequence.prompt_ids), row)
             if not sequence.token_ids and len(sequence.prompt_ids) > 1:
                 if source == row:
                     computed.append(row)
@@ -89,7 +108,8 @@ class TorchRunner:
         lengths = [len(running[row].prompt_ids) - 1 for row in computed]
         for group in prefill_groups(lengths, PREFILL_TOKENS):
             rows = [computed[index] for index in group]
-            self._prefill_together([running[row].prompt_ids[:-1] for row in rows], rows, lengths[group[0]])
+            with self._adapted.rows([running[row].request.adapter for row in rows]):
+                self._prefill_together([running[row].prompt_ids[:-1] for row in rows], rows, lengths[group[0]])
         if copied:
             length = max(len(running[row].prompt_ids) - 1 for _, row in copied)
             self._cache.copy_rows([source for source, _ in copied], [target for _, target in copied], length)

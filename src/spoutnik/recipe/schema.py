@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Dtype = Literal["float32", "bfloat16"]
-"""What is computed in; weights and optimiser states are float32."""
+Dtype = Literal["float32", "bfloat16"]  # of products; weights and optimiser states are float32
 Positive = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
 
@@ -88,7 +87,7 @@ class Balance(Table):
 class StageBase(Table):
     name: Name
     minutes: Annotated[float, Field(ge=0)] = 0.0
-    """How long the stage is planned to take on the machine that the recipe was written for; shown, never enforced."""
+    """How long it is planned to take on the machine that the recipe was written for; shown, never enforced."""
 
     def inputs(self) -> dict[str, str]:
         """Key of the recipe -> the stage, model or file that it names."""
@@ -235,18 +234,15 @@ class DistillStage(Optimised):
     temperature: Annotated[float, Field(gt=0)] | None = None
 
     def inputs(self) -> dict[str, str]:
-        named = {"from": self.from_, "data": self.data, "teacher": self.teacher}
-        return {key: value for key, value in named.items() if value is not None}
+        return {key: value for key, value in (("from", self.from_), ("data", self.data), ("teacher", self.teacher)) if value is not None}
 
     @model_validator(mode="after")
     def consistent(self) -> Self:
         needs = {"samples": ["data", "batch_size"], "on-policy": ["teacher", "task", "prompts", "max_new_tokens", "temperature"]}
-        missing = [key for key in needs[self.mode] if getattr(self, key) is None]
-        if missing:
+        if missing := [key for key in needs[self.mode] if getattr(self, key) is None]:
             raise ValueError(f"mode = '{self.mode}' needs `{missing[0]}`")
         other = "on-policy" if self.mode == "samples" else "samples"
-        foreign = [key for key in needs[other] if getattr(self, key) is not None]
-        if foreign:
+        if foreign := [key for key in needs[other] if getattr(self, key) is not None]:
             raise ValueError(f"`{foreign[0]}` belongs to mode = '{other}', not to '{self.mode}': leave it out or change the mode")
         if self.mode == "on-policy" and self.chat_template != "keep":
             raise ValueError("`chat_template` belongs to mode = 'samples': on its own samples a student keeps its teacher's format")

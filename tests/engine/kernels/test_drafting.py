@@ -7,8 +7,10 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from tiny_adapters import matrices, write_adapter
 from tiny_models import foresee, randomise, tiny_model
 
+from spoutnik.checkpoint.adapter import read_adapter
 from spoutnik.engine.generator import Engine
 from spoutnik.engine.kernels.build import PAGE
 from spoutnik.engine.kernels.native import DRAW, Chunk, NativeEngine, layout
@@ -134,6 +136,29 @@ def test_tokens_and_log_probabilities_are_those_without_guesses(precision, rest)
         assert [replace(one, cached_tokens=0) for one in again] == [replace(one, cached_tokens=0) for one in expected]
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_with_adapters_too_they_are_those_without_guesses_in_a_batch_of_several_and_of_the_base(precision, tmp_path):
+    made = model(0.02)
+    loaded = {
+        name: read_adapter(write_adapter(tmp_path / name, matrices(made, seed=seed, std=0.06)), made)
+        for seed, name in enumerate(["red", "blue"])
+    }
+    names = ("red", "", "blue", "red", "blue", "")
+    requests = [replace(request, adapter=name) for request, name in zip([MIXED[0]] * 4 + MIXED[2:4], names, strict=True)]
+    answers = []
+    for when in ((), (True,), (True, True, False)):
+        running = engine(made, *when, precision=precision)
+        for name, one in loaded.items():
+            running.add_adapter(name, one)
+        answers.append(running.generate(requests))
+    assert answers[1] == answers[0] == answers[2]
+    assert len({tuple(one.logprobs) for one in answers[0][:3]}) == 3
+    for found in answers[1:]:
+        for name in loaded:
+            drafted, accepted = guesses([one for one, request in zip(found, requests, strict=True) if request.adapter == name])
+            assert 0 < accepted < drafted, "right guesses and wrong ones"
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_layer_that_is_always_right_halves_the_steps_and_is_counted(temperature, fed):
     """Also at a temperature: guess and token are drawn with the same number."""
@@ -229,8 +254,9 @@ def entries(running, page):
 
 def held(running, tokens):
     """The pages that hold these tokens, all full."""
-    pages = running.runner.blocks.acquire(tokens, len(tokens)).pages
-    return [entries(running, page) for page in pages[: len(tokens) // PAGE]]
+    table = running.runner.blocks.acquire(tokens, len(tokens), ("", bytes(32)))
+    assert table.cached == len(tokens)
+    return [entries(running, page) for page in table.pages]
 
 
 def test_what_is_kept_of_generated_tokens_is_what_a_prompt_of_them_would_leave():

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from spoutnik.errors import UserError
 
-SOURCES = ("pack.cpp", "linear.cpp", "linear_tiles.cpp", "attention.cpp", "sampler.cpp", "step.cpp")
+SOURCES = ("pack.cpp", "linear.cpp", "linear_tiles.cpp", "adapter.cpp", "additions.cpp", "attention.cpp", "sampler.cpp", "step.cpp")
 PAGE = 32
 """Tokens a page of the cache."""
 GROUP = 32

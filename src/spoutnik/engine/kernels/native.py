@@ -70,6 +70,15 @@ class Router(ctypes.Structure):
     ]  # fmt: skip
 
 
+class Addition(ctypes.Structure):
+    """`Addition` of adapter.h; all zero where nothing is added."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("down", "up", "scale", "reach")),
+        *((name, ctypes.c_int32) for name in ("inputs", "ranks", "bf16")),
+    ]  # fmt: skip
+
+
 class _Follow(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int32) for name in ("first", "last", "sequences", "unused")),
@@ -114,6 +123,8 @@ class Chunk:
     tokens: Sequence[int]
     position: int
     pages: Sequence[int]
+    adapter: int = -1
+    """Its number, -1 for none."""
 
 
 class NativeEngine:
@@ -185,6 +196,10 @@ class NativeEngine:
             packed_width, most_rows, most_picked, most_tokens, query_heads, vocabulary,
         )  # fmt: skip
 
+    def adapter(self, number: int, additions: Sequence[Addition]) -> None:
+        """Sets what an adapter adds to the program's products, or with none takes it away. What they point to must stay where it is."""
+        self._library.spoutnik_adapter(self._handle, number, (Addition * len(additions))(*additions), len(additions))
+
     def cache(self, bf16: bool, layers: int, heads: int, key: int, value: int, pages: int) -> None:
         """Makes a cache of so many pages, all zero. Memory is taken as pages are written."""
         self._page_bytes = self.page_bytes(bf16, layers, heads, key, value)
@@ -241,13 +256,14 @@ class NativeEngine:
 
 
 def layout(chunks: Sequence[Chunk]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The chunks as [chunks, 4] (first row, rows, position, where its pages begin) and all their pages in a row."""
+    """The chunks as [chunks, 5] (first row, rows, position, where its pages begin, adapter) and all their pages in a row."""
     lengths = [len(chunk.tokens) for chunk in chunks]
-    table = np.empty((len(chunks), 4), np.int32)
+    table = np.empty((len(chunks), 5), np.int32)
     table[:, 0] = np.cumsum([0, *lengths[:-1]])
     table[:, 1] = lengths
     table[:, 2] = [chunk.position for chunk in chunks]
     table[:, 3] = np.cumsum([0, *(len(chunk.pages) for chunk in chunks[:-1])])
+    table[:, 4] = [chunk.adapter for chunk in chunks]
     return table, np.fromiter((page for chunk in chunks for page in chunk.pages), np.int32)
 
 

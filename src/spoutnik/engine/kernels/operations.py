@@ -1,15 +1,27 @@
 """A program of the native engine as it is written: operations, buffers, weights, and where every number came from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from spoutnik.engine.kernels.build import DEPTH
 from spoutnik.engine.kernels.native import FORMATS, Kind, NativeEngine, Operation, Space
 
 Matrix = tuple[Tensor, Tensor | None]
+Factors = tuple[Tensor, Tensor]
+"""(down [rank, inputs], up [outputs, rank])"""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A product that adapters of `modules` may add to: how its rows follow from theirs, and its matrix's change from a module's."""
+
+    modules: Sequence[nn.Linear]
+    arrange: Callable[..., Tensor] = lambda *parts: torch.cat(parts)
+    factors: Callable[[Tensor, Tensor], Factors] = lambda down, up: (down, up)
 
 
 @dataclass
@@ -23,6 +35,7 @@ class Program:
     packed_width: int = 0
     matrices: list[tuple[int, Callable[[], Matrix]]] = field(default_factory=list)
     vectors: list[tuple[Tensor, Callable[[], Tensor]]] = field(default_factory=list)
+    sites: list[Site] = field(default_factory=list)
     entries: range = range(0)
     """Operations that store the keys and values of the multi-token prediction layer, if it was asked for."""
     drafts: range = range(0)
@@ -50,6 +63,11 @@ class Program:
         kept = source().detach().contiguous()
         self.vectors.append((kept, source))
         return self.engine.constant(kept)
+
+    def site(self, *sites: Site) -> int:
+        """Adds sites of one product, one a head; returns the first one's number."""
+        self.sites += sites
+        return len(self.sites) - len(sites)
 
     def buffer(self, name: str, width: int, space: Space = Space.TOKENS) -> int:
         """The number of a named buffer, at least `width` wide."""

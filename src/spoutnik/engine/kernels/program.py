@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spoutnik.engine.kernels.native import Ending, Kind, NativeEngine, Router, Space
-from spoutnik.engine.kernels.operations import Matrix, Program
+from spoutnik.engine.kernels.operations import Factors, Matrix, Program, Site
 from spoutnik.model.attention import GroupedQueryAttention, MultiHeadLatentAttention
 from spoutnik.model.block import DecoderLayer
 from spoutnik.model.layers import MLP, RMSNorm
@@ -67,7 +67,7 @@ def _layer(program: Program, layer: DecoderLayer, index: int, stream: str, angle
         _mixture(program, layer.mlp, normed, hidden)
     else:
         program.pack(Kind.PACK, normed, layer.mlp.gate_proj.in_features)
-        _feed_forward(program, layer.mlp, hidden)
+        _feed_forward(program, layer.mlp, normed, hidden)
 
 
 def _logits(program: Program, stream: str, norm: RMSNorm, model: CausalLM, head: int) -> None:
@@ -96,7 +96,7 @@ def _further_token(program: Program, model: CausalLM, embed: dict[str, Any], ang
     for norm, offset in ((layer.enorm, 0), (model.model.norm, size), (layer.hnorm, size)):
         _norm_part(program, pair, offset, norm, size)
     program.pack(Kind.PACK, pair, 2 * size)
-    _linear(program, further, [layer.eh_proj])
+    _linear(program, pair, further, [layer.eh_proj])
     _layer(program, layer, config.num_hidden_layers, "further", angles, config.sliding_window or 0, passed=1)
     kinds = [operation.kind for operation in program.operations]
     program.entries = range(begin, kinds.index(Kind.REMEMBER, begin) + 1)
@@ -138,8 +138,8 @@ def _norm_part(program: Program, buffer: int, offset: int, norm: RMSNorm, width:
     )  # fmt: skip
 
 
-def _linear(program: Program, to: int, matrices: list[nn.Linear], **fields: Any) -> None:
-    """One product for layers that read the same input, their outputs side by side."""
+def _linear(program: Program, source_buffer: int, to: int, matrices: list[nn.Linear], **fields: Any) -> None:
+    """One product for layers that read the same input (what was packed, from `source_buffer`), their outputs side by side."""
 
     def source() -> Matrix:
         bias = None
@@ -147,7 +147,9 @@ def _linear(program: Program, to: int, matrices: list[nn.Linear], **fields: Any)
             bias = torch.cat([torch.zeros(matrix.out_features) if matrix.bias is None else matrix.bias.float() for matrix in matrices])
         return torch.cat([matrix.weight for matrix in matrices]), bias
 
-    program.add(Kind.LINEAR, to=to, weight=program.weight(source), **fields)
+    program.add(
+        Kind.LINEAR, from_=source_buffer, to=to, weight=program.weight(source), constant=program.site(Site(matrices)), **fields
+    )  # fmt: skip
 
 
 def _grouped_attention(
@@ -157,7 +159,7 @@ def _grouped_attention(
     queries, keys = attention.q_proj.out_features // size, attention.k_proj.out_features // size
     qkv = program.buffer("qkv", (queries + 2 * keys) * size)
     program.pack(Kind.PACK, normed, attention.q_proj.in_features)
-    _linear(program, qkv, [attention.q_proj, attention.k_proj, attention.v_proj])
+    _linear(program, normed, qkv, [attention.q_proj, attention.k_proj, attention.v_proj])
     program.add(Kind.ROTATE, from_=qkv, from_stride=size, to=qkv, to_stride=size, width=size, heads=queries + keys, constant=angles)
     program.add(
         Kind.REMEMBER, from_=qkv, from_offset=queries * size, from_stride=size, to=qkv, to_offset=(queries + keys) * size, to_stride=size,
@@ -166,7 +168,7 @@ def _grouped_attention(
     attended = program.buffer("attended", queries * size)
     program.add(Kind.ATTEND, from_=qkv, to=attended, layer=layer, flag=window, width=passed, number=attention.scale)
     program.pack(Kind.PACK, attended, queries * size)
-    _linear(program, hidden, [attention.o_proj], flag=Ending.ADD)
+    _linear(program, attended, hidden, [attention.o_proj], flag=Ending.ADD)
 
 
 def _latent_attention(
@@ -178,16 +180,16 @@ def _latent_attention(
     compressed = program.buffer("compressed", latent + rope)
     query = program.buffer("query", heads * (nope + rope))
     program.pack(Kind.PACK, normed, attention.kv_a_proj_with_mqa.in_features)
-    _linear(program, compressed, [attention.kv_a_proj_with_mqa])
+    _linear(program, normed, compressed, [attention.kv_a_proj_with_mqa])
     if hasattr(attention, "q_a_proj"):
         rank = attention.q_a_proj.out_features
         low = program.buffer("low_rank_query", rank)
-        _linear(program, low, [attention.q_a_proj])
+        _linear(program, normed, low, [attention.q_a_proj])
         _norm_part(program, low, 0, attention.q_a_layernorm, rank)
         program.pack(Kind.PACK, low, rank)
-        _linear(program, query, [attention.q_b_proj])
+        _linear(program, low, query, [attention.q_b_proj])
     else:
-        _linear(program, query, [attention.q_proj])
+        _linear(program, normed, query, [attention.q_proj])
     _norm_part(program, compressed, 0, attention.kv_a_layernorm, latent)
     rotate: dict[str, Any] = {"width": rope, "constant": angles, "flag": 1}
     program.add(Kind.ROTATE, from_=compressed, from_offset=latent, to=compressed, to_offset=latent, **rotate)
@@ -201,20 +203,33 @@ def _latent_attention(
     def rebuild_HxC() -> Tensor:
         return attention.kv_b_proj.weight.unflatten(0, (heads, nope + value))
 
+    def of_keys(head: int) -> Callable[[Tensor, Tensor], Factors]:
+        return lambda down, up: (up.unflatten(0, (heads, nope + value))[head, :nope].T, down.T)
+
+    def of_values(head: int) -> Callable[[Tensor, Tensor], Factors]:
+        return lambda down, up: (down, up.unflatten(0, (heads, nope + value))[head, nope:])
+
     program.pack(Kind.PACK, query, nope, heads=heads, from_stride=nope + rope)
-    _heads(program, lambda: rebuild_HxC()[:, :nope].mT, heads, absorbed, latent + rope)
+    key_sites = [Site([attention.kv_b_proj], factors=of_keys(head)) for head in range(heads)]
+    _heads(program, lambda: rebuild_HxC()[:, :nope].mT, key_sites, query, nope + rope, absorbed, latent + rope)
     context, values = program.buffer("context", heads * latent), program.buffer("attended", heads * value)
     program.add(Kind.ATTEND, from_=absorbed, to=context, layer=layer, width=passed, number=attention.scale)
     program.pack(Kind.PACK, context, latent, heads=heads, from_stride=latent)
-    _heads(program, lambda: rebuild_HxC()[:, nope:], heads, values, value)
+    value_sites = [Site([attention.kv_b_proj], factors=of_values(head)) for head in range(heads)]
+    _heads(program, lambda: rebuild_HxC()[:, nope:], value_sites, context, latent, values, value)
     program.pack(Kind.PACK, values, heads * value)
-    _linear(program, hidden, [attention.o_proj], flag=Ending.ADD)
+    _linear(program, values, hidden, [attention.o_proj], flag=Ending.ADD)
 
 
-def _heads(program: Program, stack_HOI: Callable[[], Tensor], heads: int, to: int, to_stride: int) -> None:
-    """One product a head, each with its own matrix, segment of the input and output columns."""
-    first = _stack(program, lambda head: stack_HOI()[head], heads)
-    program.add(Kind.LINEAR, to=to, to_stride=to_stride, heads=heads, weight=first)
+def _heads(
+    program: Program, stack_HOI: Callable[[], Tensor], sites: list[Site], source: int, from_stride: int, to: int, to_stride: int
+) -> None:
+    """One product a head, each with its own matrix, site, segment of the input and output columns."""
+    first = _stack(program, lambda head: stack_HOI()[head], len(sites))
+    program.add(
+        Kind.LINEAR, from_=source, from_stride=from_stride, to=to, to_stride=to_stride, heads=len(sites), weight=first,
+        constant=program.site(*sites),
+    )  # fmt: skip
 
 
 def _stack(program: Program, matrix: Callable[[int], Tensor], count: int) -> int:
@@ -226,8 +241,8 @@ def _stack(program: Program, matrix: Callable[[int], Tensor], count: int) -> int
     return [numbered(index) for index in range(count)][0]  # noqa: RUF015  all are packed, not only the first
 
 
-def _feed_forward(program: Program, mlp: MLP, hidden: int) -> None:
-    """A dense network, or a shared expert, from what is packed; adds to the residual stream."""
+def _feed_forward(program: Program, mlp: MLP, normed: int, hidden: int) -> None:
+    """A dense network, or a shared expert, from what is packed of `normed`; adds to the residual stream."""
     width = mlp.gate_proj.out_features
     inner = program.buffer("inner", -(-width // LANES) * LANES)
     gate, up = mlp.gate_proj, mlp.up_proj
@@ -236,9 +251,10 @@ def _feed_forward(program: Program, mlp: MLP, hidden: int) -> None:
         bias = None if gate.bias is None else in_turns(gate.bias, up.bias)
         return in_turns(gate.weight, up.weight), bias
 
-    program.add(Kind.LINEAR, to=inner, weight=program.weight(source), flag=Ending.GATE)
+    site = program.site(Site([gate, up], in_turns))
+    program.add(Kind.LINEAR, from_=normed, to=inner, weight=program.weight(source), constant=site, flag=Ending.GATE)
     program.pack(Kind.PACK, inner, width)
-    _linear(program, hidden, [mlp.down_proj], flag=Ending.ADD)
+    _linear(program, inner, hidden, [mlp.down_proj], flag=Ending.ADD)
 
 
 def in_turns(gate_O: Tensor, up_O: Tensor) -> Tensor:
@@ -278,4 +294,4 @@ def _mixture(program: Program, moe: MoE, normed: int, hidden: int) -> None:
     program.add(Kind.GATHER, from_=out, to=hidden, width=size)
     if hasattr(moe, "shared_experts"):
         program.pack(Kind.PACK, normed, size)
-        _feed_forward(program, moe.shared_experts, hidden)
+        _feed_forward(program, moe.shared_experts, normed, hidden)

@@ -32,7 +32,7 @@ class Rows:
     """[sequences] tokens that each may still be given"""
     tokens: NDArray[np.int32]
     table: NDArray[np.int32]
-    """[chunks, 4], see `layout`"""
+    """[chunks, 5], see `layout`"""
     pages: NDArray[np.int32]
     picked: NDArray[np.int32]
     draws: NDArray[np.void]
@@ -48,7 +48,8 @@ class Rows:
         draws["top_k"] = [min(request.top_k, 2**31 - 1) for request in requests]
         draws["seed"] = [request.seed & MASK64 for request in requests]
         draws["forced"] = draws["uniform"] = -1
-        chunks = [Chunk((0,) * width, sequence.last_position, tables[sequence.id].pages) for sequence in sequences]
+        own = [tables[sequence.id] for sequence in sequences]
+        chunks = [Chunk((0,) * width, one.last_position, table.pages, table.adapter) for one, table in zip(sequences, own, strict=True)]
         rows = width * len(sequences)
         return cls(
             sequences, width, np.full(len(sequences), width, np.int32), np.ones(len(sequences), np.int32), np.zeros(rows, np.int32),
@@ -96,9 +97,9 @@ def chunks(pieces: Sequence[Piece], tables: dict[int, Table], shift: int = 0) ->
     """The pieces cut into chunks; with `shift` 1, the tokens that follow theirs, as far as they are known."""
     cut: list[Chunk] = []
     for piece in pieces:
-        prompt, pages = piece.sequence.prompt_ids, tables[piece.sequence.id].pages
+        prompt, table = piece.sequence.prompt_ids, tables[piece.sequence.id]
         until = min(piece.end + shift, len(prompt))
         for start in range(piece.start + shift, until, CHUNK_ROWS):
             end = min(start + CHUNK_ROWS, until)
-            cut.append(Chunk(prompt[start:end], start, pages[: (end - 1) // PAGE + 1]))
+            cut.append(Chunk(prompt[start:end], start, table.pages[: (end - 1) // PAGE + 1], table.adapter))
     return cut

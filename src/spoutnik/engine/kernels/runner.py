@@ -8,7 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spoutnik.checkpoint.adapter import Adapter
 from spoutnik.engine.blocks import Blocks
+from spoutnik.engine.kernels.adapters import Adapters
 from spoutnik.engine.kernels.build import PAGE
 from spoutnik.engine.kernels.drafting import Drafting
 from spoutnik.engine.kernels.fingerprint import fingerprint
@@ -66,6 +68,8 @@ class KernelRunner:
         self.most_tokens = self.blocks.pages * PAGE
         self._engine.cache(*shape, self.blocks.pages)
         self._prompts = Prompts(self.blocks, self._engine.page)
+        self._adapters = Adapters(self._engine, model, self._program.sites)
+        self._prompts.adapters = self._adapters.known
         self._open_shelf()
         self._rows: Rows | None = None
         self._follow: Follow | None = None  # what goes on from the rows
@@ -85,7 +89,15 @@ class KernelRunner:
 
     def score(self, given: Sequence[Given], temperature: float) -> list[list[float]]:
         """Log-probabilities by the operations that `step` runs, so the same bits; also while sequences run."""
-        return Scoring(self._engine, self.blocks, temperature, CHUNK_ROWS).run(given)
+        return Scoring(self._engine, self.blocks, self._adapters.known, temperature, CHUNK_ROWS).run(given)
+
+    def add_adapter(self, name: str, adapter: Adapter) -> None:
+        """Packs it; the program stays as it is."""
+        self._adapters.add(name, adapter)
+
+    def remove_adapter(self, name: str) -> None:
+        """What was cached under it is found by the same adapter alone, should it come back."""
+        self._adapters.remove(name)
 
     def admits(self, sequence: Running) -> bool:
         """Takes all the pages that the sequence may ever need, or says no."""

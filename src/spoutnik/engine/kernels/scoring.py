@@ -1,6 +1,6 @@
 """Scores given tokens on the C++ engine: the operations that sample, with the token given instead of drawn."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +11,16 @@ from spoutnik.engine.kernels.native import DRAW, Chunk, NativeEngine
 from spoutnik.engine.scoring import Given, not_finite
 from spoutnik.errors import UserError
 
+Owner = tuple[str, bytes]
+"""With the fingerprint of the adapter."""
+
 
 @dataclass(frozen=True)
 class _Neighbour:
     """The sequence planned before, whose pages are still held."""
 
     table: Table
-    owner: str
+    owner: Owner
     prompt: Sequence[int]
     """Its tokens before the first whose logits are wanted."""
     step: int
@@ -27,12 +30,14 @@ class _Neighbour:
 class Scoring:
     """One call's work, collected until a step is full.
 
-    Rows of a prompt that are found in the cache are not computed again, nor those of its last, partial page where the sequence before has
-    the same prompt.
+    `adapters` are numbers and fingerprints by name. Rows of a prompt that are found in the cache are not computed again, nor those of its
+    last, partial page where the sequence before has the same prompt.
     """
 
-    def __init__(self, engine: NativeEngine, blocks: Blocks, temperature: float, chunk_rows: int):
-        self._engine, self._blocks, self._temperature = engine, blocks, temperature
+    def __init__(
+        self, engine: NativeEngine, blocks: Blocks, adapters: Mapping[str, tuple[int, bytes]], temperature: float, chunk_rows: int
+    ):
+        self._engine, self._blocks, self._adapters, self._temperature = engine, blocks, adapters, temperature
         self._chunk_rows = min(chunk_rows, engine.most_rows, engine.most_picked)
         self._held: list[Table] = []
         self._neighbour: _Neighbour | None = None
@@ -65,8 +70,10 @@ class Scoring:
     def _plan(self, one: Given, logprobs: list[float]) -> None:
         """Puts a sequence's rows into steps, which append to `logprobs`."""
         fed, first_picked = one.token_ids[:-1], one.prompt_tokens - 1
-        table = self._acquire(one.owner, fed[:first_picked], len(fed))
-        for start in range(self._known(table, one.owner, fed[:first_picked]), len(fed), self._chunk_rows):
+        adapter, fingerprint = self._adapters[one.adapter]
+        owner = one.owner, fingerprint
+        table = self._acquire(owner, fed[:first_picked], len(fed))
+        for start in range(self._known(table, owner, fed[:first_picked]), len(fed), self._chunk_rows):
             tokens = fed[start : start + self._chunk_rows]
             picked = range(max(first_picked - start, 0), len(tokens))
             if self._rows + len(tokens) > self._engine.most_rows or len(self._picked) + len(picked) > self._engine.most_picked:
@@ -74,13 +81,13 @@ class Scoring:
             self._picked += [self._rows + row for row in picked]
             self._targets += [one.token_ids[start + row + 1] for row in picked]
             self._wanted += [logprobs] * len(picked)
-            self._chunks.append(Chunk(tokens, start, table.pages[: self._blocks.needed(start + len(tokens))]))
+            self._chunks.append(Chunk(tokens, start, table.pages[: self._blocks.needed(start + len(tokens))], adapter))
             self._rows += len(tokens)
-        self._neighbour = _Neighbour(table, one.owner, fed[:first_picked], self._steps)
+        self._neighbour = _Neighbour(table, owner, fed[:first_picked], self._steps)
         self._blocks.remember(table, fed)
         self._blocks.write(table, len(fed))  # or will before anyone reads it
 
-    def _acquire(self, owner: str, prompt: Sequence[int], tokens: int) -> Table:
+    def _acquire(self, owner: Owner, prompt: Sequence[int], tokens: int) -> Table:
         table = self._blocks.acquire(prompt, tokens, owner)
         if table is None:
             self._step()
@@ -94,7 +101,7 @@ class Scoring:
         self._held.append(table)
         return table
 
-    def _known(self, table: Table, owner: str, prompt: Sequence[int]) -> int:
+    def _known(self, table: Table, owner: Owner, prompt: Sequence[int]) -> int:
         """How many of the prompt's first tokens the table's pages hold, after what the neighbour has was copied."""
         neighbour, partial = self._neighbour, len(prompt) // PAGE
         alike = neighbour is not None and neighbour.owner == owner and neighbour.prompt == prompt

@@ -143,7 +143,7 @@ void Engine::follow(const Batch& batch) {
     const int row = batch.picked_rows[j];
     const bool both = f.counts[s] == 2 && f.rooms[s] > 1 && batch.tokens[batch.picked_rows[j + 1]] == batch.drawn[j].token;
     f.kept[s] = both ? 2 : 1;
-    table.insert(table.end(), {(int32_t)tokens.size(), f.kept[s], positions_[row] + 1, f.begins[s]});
+    table.insert(table.end(), {(int32_t)tokens.size(), f.kept[s], positions_[row] + 1, f.begins[s], batch.chunk_table[5 * chunk_of_[row] + 4]});
     for (int k = j; k < j + f.kept[s]; k++) {
       if (batch.drawn[k].token < 0) return;  // the caller gives up
       tokens.push_back(batch.drawn[k].token), sources.push_back(batch.picked_rows[k]);
@@ -156,11 +156,12 @@ void Engine::follow(const Batch& batch) {
 }
 
 void Engine::run(const Batch& batch) {
-  batch_ = batch, chunks_.clear();
+  batch_ = batch, chunks_.clear(), fellows_.clear();
   int most = 1;
   for (int c = 0; c < batch.chunks; c++) {
-    const int32_t* row = batch.chunk_table + 4 * c;
+    const int32_t* row = batch.chunk_table + 5 * c;
     chunks_.push_back({row[0], row[1], row[2], batch.pages + row[3]});
+    if (row[4] >= 0) add_fellows(row[0], row[1], row[4]);
     most = std::max(most, row[1]);
     for (int i = 0; i < row[1]; i++) positions_[row[0] + i] = row[2] + i, chunk_of_[row[0] + i] = c;
   }
@@ -193,7 +194,8 @@ void Engine::run(const Batch& batch) {
   });
 }
 
-bool Engine::many_rows(Space space) const { return space == TOKENS && batch_.rows >= team_.size * MANY_ROWS; }
+// Rows that get something added take the path of few rows: additions follow the panels that a thread made.
+bool Engine::many_rows(Space space) const { return space == TOKENS && fellows_.empty() && batch_.rows >= team_.size * MANY_ROWS; }
 
 // Whether a thread touches nothing but its own share of the rows.
 bool Engine::apart(const Operation& o) const {
@@ -265,7 +267,9 @@ void Engine::perform_row(const Operation& o, int r, Activations& packed, int pla
   }
 }
 
+// A gated product to which something is added stores its sums; go_up ends it.
 Target Engine::target(const Operation& o, long first, int head) {
+  if (o.flag == GATE && adapted(o)) return {opened(o, first), (long)weights[o.weight].panels * LANES, STORE};
   return {row(o.to, first) + o.to_offset + head * o.to_stride, buffers_[o.to].width, (Ending)o.flag};
 }
 
@@ -276,6 +280,8 @@ Layout Engine::layout_for(const Operation& o) const { return Layout(o.space == S
 void Engine::linear(const Operation& o, int id) {
   const int rows = rows_of(o.space), panels = weights[o.weight].panels;
   const Packed packed = packed_.in(layout_for(o));
+  const bool adapts = adapted(o);
+  if (adapts) go_down(o, id);
   if (o.space == SLOTS) {  // one weight an expert, over the expert's rows
     auto [first, last] = team_.share(id, panels, 2);
     for (int e = 0; e < o.heads; e++) {
@@ -290,6 +296,9 @@ void Engine::linear(const Operation& o, int id) {
     const int from = std::max(first - head * panels, 0), until = std::min(last - head * panels, panels);
     multiply(weights[o.weight + head], packed, 0, rows, head, from, until, target(o, 0, head), after);
   }
+  if (!adapts) return;
+  team_.barrier();
+  go_up(o, id, first, last);
 }
 
 // All panels for rows [first, first + rows), which the thread packed for itself.
@@ -411,5 +420,8 @@ uint64_t spoutnik_page_bytes(int32_t bf16, int32_t layers, int32_t heads, int32_
   return Cache{bf16 != 0, layers, heads, key, value, 0, nullptr}.page_bytes();
 }
 char* spoutnik_page(Engine* engine, int32_t page) { return engine->cache.data + page * engine->cache.page_bytes(); }
+void spoutnik_adapter(Engine* engine, int32_t number, const Addition* additions, int32_t count) {
+  engine->set_adapter(number, additions, count);
+}
 void spoutnik_step(Engine* engine, const Batch* batch) { engine->step(*batch); }
 }

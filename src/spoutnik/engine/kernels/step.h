@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "adapter.h"
 #include "attention.h"
 #include "linear.h"
 #include "sampler.h"
@@ -16,7 +17,8 @@ enum Kind : int32_t {
   EMBED,     // to = rows of table `constant` (flag: bfloat16) for the batch's tokens
   NORM,      // to = RMS norm of from, times `constant`; `number` is epsilon
   PACK,      // packed = from, in the format `flag`, each head a segment
-  LINEAR,    // to = packed times weight, with the ending `flag`; with heads > 1 head by head, each with the next weight and its own segment
+  LINEAR,    // to = packed times weight, with the ending `flag`; with heads > 1 head by head, each with the next weight and its own segment.
+             // `constant` is its place among an adapter's additions (head by head, too) or -1; these read what was packed, in from
   ROTATE,    // to = rotary embedding of from, head by head; `constant` is the table [positions, 2, width / 2]; flag: interleaved pairs
   REMEMBER,  // cache = keys in from, values in to (both are read)
   ATTEND,    // to = attention of the queries in from; `number` is the scale, `flag` the window, `width` how many first keys are passed over
@@ -61,7 +63,7 @@ struct Batch {
   int32_t rows, chunks, picked;
   int32_t first, last;         // the operations of the program that are run: [first, last)
   const int32_t* tokens;       // [rows]
-  const int32_t* chunk_table;  // [chunks, 4]: first row, rows, position, where its pages begin in `pages`
+  const int32_t* chunk_table;  // [chunks, 5]: first row, rows, position, where its pages begin in `pages`, its adapter or -1
   const int32_t* pages;
   const int32_t* picked_rows;  // [picked]
   const Draw* draws;           // [picked]
@@ -87,6 +89,7 @@ class Engine {
   bool set_cache(const Cache& shape);
   int add_weight(Format format, int outputs, int inputs);
   void pack(int weight, Matrix source, const float* bias);
+  void set_adapter(int number, const Addition* additions, int count);
   void step(const Batch& batch);
 
  private:
@@ -94,7 +97,11 @@ class Engine {
     float* values;
     int width;
   };
+  struct Fellows {  // rows of one adapter
+    int adapter, count, rows[FELLOWS];
+  };
   void drop_cache();
+  void add_fellows(int first_row, int count, int adapter);
   void run(const Batch& batch);
   void follow(const Batch& batch);
   void perform(const Operation& operation, int id);
@@ -106,6 +113,12 @@ class Engine {
   Layout layout_for(const Operation& operation) const;
   void linear(const Operation& operation, int id);
   void linear_rows(const Operation& operation, int first, int rows, int id);
+  bool adapted(const Operation& operation) const;
+  void go_down(const Operation& operation, int id);
+  void go_up(const Operation& operation, int id, int first, int last);
+  const Addition& addition(const Fellows& f, const Operation& o, int head) const { return adapters_[f.adapter][o.constant + head]; }
+  float* opened(const Operation& o, long row) { return &open_[row * weights[o.weight].panels * LANES]; }
+  float* low(const Addition& a, int row, int head, int part) { return &low_[(size_t)row * low_width_ + (head * PARTS + part) * a.ranks]; }
   std::pair<int, int> panels_of(const Operation& operation, int id, int rows) const;
   const char* read_next(const Operation& operation, int id, int rows) const;
   void attention(const Operation& operation, int id);
@@ -136,6 +149,11 @@ class Engine {
   std::atomic<int> next_{0};
   std::vector<int> expert_of_, slot_of_, expert_begin_;  // of a token's choices [rows, top_k]; of an expert's rows [experts + 1]
   std::vector<float> share_;
+  std::vector<std::vector<Addition>> adapters_;  // by their numbers; empty where there is none
+  std::vector<Fellows> fellows_;                 // all rows of the step that have an adapter
+  int low_width_ = 0;
+  std::vector<float> low_, open_;            // [rows, low_width_]: heads of PARTS of ranks; of a gated product with additions the sums
+  std::vector<std::vector<float>> scaled_;  // a thread's [FELLOWS, ranks]
 };
 
 }  // namespace spoutnik
