@@ -1,12 +1,14 @@
 """Runs sequences on the very modules that training uses, in any dtype and on any device. Also the reference for every faster runner."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 
 from spoutnik.checkpoint.adapter import Adapter
 from spoutnik.engine.adapted import AdaptedModules
 from spoutnik.engine.cache import SlotCache
+from spoutnik.engine.prepacked import MOST_ROWS, PackedLinears
 from spoutnik.engine.sampler import SamplingParameters, sample
 from spoutnik.engine.scheduler import Drawn, prefill_groups
 from spoutnik.engine.scheduler import Sequence as Running
@@ -17,7 +19,10 @@ PREFILL_TOKENS = 4096  # most token cells of one prefill call, which bounds its 
 
 
 class TorchRunner:
-    """A cache row per running sequence. An idle runner holds no cache: weights, dtype and device of the model may change between calls."""
+    """A cache row per running sequence. An idle runner holds no cache: weights, dtype and device of the model may change between calls.
+
+    In bfloat16 on a CPU it holds a second copy of the weights, packed for small batches.
+    """
 
     exact = False
 
@@ -26,13 +31,16 @@ class TorchRunner:
         self.most_tokens = max_length
         self._cache = SlotCache(max_batch, max_length)
         self._adapted = AdaptedModules(model)
+        self._packed = PackedLinears(model)
         self._parameters: SamplingParameters | None = None
 
     def wake(self) -> None:
-        """The modules are read as they are."""
+        """Packs the weights where that gains and they changed; else the modules are read as they are."""
+        self._packed.follow()
 
     def refresh(self) -> None:
-        """The modules are read as they are."""
+        """Packs the weights where that gains; else the modules are read as they are."""
+        self._packed.pack()
 
     def score(self, given: Sequence[Given], temperature: float) -> list[list[float]]:
         """Log-probabilities by one pass without a cache for each adapter."""
@@ -64,7 +72,8 @@ class TorchRunner:
         ids_B1 = torch.tensor([sequence.last_token for sequence in running], device=self._device)[:, None]
         positions_B1 = torch.tensor(positions, device=self._device)[:, None]
         self._cache.place(range(len(running)), positions_B1)
-        with self._adapted.rows([sequence.request.adapter for sequence in running]):
+        packed = self._packed if len(running) <= MOST_ROWS else nullcontext()
+        with packed, self._adapted.rows([sequence.request.adapter for sequence in running]):
             logits_BV = self.model.head(self.model.hidden(ids_B1, positions_B1, self._cache)[:, -1])
         if self._parameters is None:
             self._parameters = SamplingParameters.of([sequence.request for sequence in running], self._device)

@@ -1,5 +1,6 @@
 """What a changed model keeps of the original: both read the same text, and what they say of each next token is compared."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,41 @@ class Passage:
 
     ids: list[int]
     start: int = 1
+
+
+@dataclass
+class Agreement:
+    """Sums over tokens, of what two models say of each: at how many both find the same one likeliest, and the divergence in nats."""
+
+    tokens: int = 0
+    same: int = 0
+    divergence: float = 0.0
+
+    def add(self, true_NV: Tensor, other_NV: Tensor) -> None:
+        """Counts N tokens more, by both models' log-probabilities; the divergence is that of the other from the true one."""
+        self.tokens += len(true_NV)
+        self.same += int((true_NV.argmax(-1) == other_NV.argmax(-1)).sum())
+        self.divergence += float((true_NV.exp() * (true_NV - other_NV)).sum())
+
+    @property
+    def greedy(self) -> float:
+        """Share of the tokens at which both find the same one likeliest."""
+        return self.same / self.tokens
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of `greedy`."""
+        return wilson(self.same, self.tokens)
+
+    @property
+    def kl(self) -> float:
+        """Mean divergence, nats a token."""
+        return self.divergence / self.tokens
+
+
+def surprise(logprobs_NV: Tensor, targets_N: Tensor) -> float:
+    """Nats, summed: how little the model expected these tokens. Its perplexity is e to their mean."""
+    return -float(logprobs_NV.gather(1, targets_N[:, None]).sum())
 
 
 @dataclass(frozen=True)
@@ -83,23 +119,16 @@ def passages_of(text: str, model: CausalLM, tokenizer: Tokenizer) -> list[Passag
 @torch.inference_mode()
 def compare(original: CausalLM, changed: CausalLM, passages: Sequence[Passage]) -> Fidelity:
     """Teacher-forced: whatever a model would say, the text goes on as it stands."""
-    same = tokens = 0
-    divergence = surprise_original = surprise_changed = 0.0
+    agreement, surprises = Agreement(), [0.0, 0.0]
     for passage in passages:
         targets = torch.tensor(passage.ids[passage.start :])
         hidden = [_hidden(model, passage) for model in (original, changed)]
         for rows in torch.arange(len(targets)).split(HEAD_ROWS):
-            true_NV, other_NV = (
-                model.head(states[rows]).log_softmax(-1) for model, states in zip((original, changed), hidden, strict=True)
-            )
-            same += int((true_NV.argmax(-1) == other_NV.argmax(-1)).sum())
-            divergence += float((true_NV.exp() * (true_NV - other_NV)).sum())
-            surprise_original -= float(true_NV.gather(1, targets[rows, None]).sum())
-            surprise_changed -= float(other_NV.gather(1, targets[rows, None]).sum())
-        tokens += len(targets)
-    low, high = wilson(same, tokens)
-    perplexities = [float(torch.tensor(surprise / tokens).exp()) for surprise in (surprise_original, surprise_changed)]
-    return Fidelity(tokens, same / tokens, low, high, divergence / tokens, *perplexities)
+            both = [model.head(states[rows]).log_softmax(-1) for model, states in zip((original, changed), hidden, strict=True)]
+            agreement.add(*both)
+            surprises = [so_far + surprise(each, targets[rows]) for so_far, each in zip(surprises, both, strict=True)]
+    perplexities = [math.exp(total / agreement.tokens) for total in surprises]
+    return Fidelity(agreement.tokens, agreement.greedy, *agreement.interval, agreement.kl, *perplexities)
 
 
 def _hidden(model: CausalLM, passage: Passage) -> Tensor:

@@ -101,7 +101,11 @@ typedef void (*Block)(const Weight&, const Packed&, long, int, int, Target);
 
 // BLOCKS[rows - 1] for up to so many rows at once, with two panels, with one; and one row with four panels.
 template <int FORMAT> struct Blocks {
+#if defined(__AVX512F__)
   static constexpr int MOST = FORMAT == FLOAT32 || FORMAT == BFLOAT16 ? 12 : FORMAT == INT8 ? 6 : 4;
+#else
+  static constexpr int MOST = FORMAT == FLOAT32 || FORMAT == BFLOAT16 ? 4 : 2;  // narrower registers hold fewer sums
+#endif
   template <int PANELS, size_t... I> static std::array<Block, MOST> table(std::index_sequence<I...>) { return {block<FORMAT, I + 1, PANELS>...}; }
   std::array<Block, MOST> two = table<2>(std::make_index_sequence<MOST>()), one = table<1>(std::make_index_sequence<MOST>());
 };

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from time import perf_counter
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from spoutnik.checkpoint.adapter import Adapter
 from spoutnik.engine.blocks import Blocks
@@ -24,6 +22,7 @@ from spoutnik.engine.scheduler import Sequence as Running
 from spoutnik.engine.scoring import Given
 from spoutnik.engine.shelf import Shelf
 from spoutnik.engine.store import Store
+from spoutnik.engine.watch import Watch
 from spoutnik.errors import UserError
 from spoutnik.model.transformer import CausalLM
 
@@ -32,8 +31,6 @@ STEP_ROWS = 512
 SCORED_ROWS = 64
 """Least room for rows of one call whose logits are wanted, so that a small batch scores given tokens in reasonable steps."""
 CACHE_BYTES = 2 << 30
-SAMPLED = 64
-"""Values of each tensor that are compared to see whether the weights changed."""
 
 
 class KernelRunner:
@@ -57,7 +54,7 @@ class KernelRunner:
         drafts = speculate and model.config.num_nextn_predict_layers > 0
         rows, picks = max(STEP_ROWS, max_batch), max(SCORED_ROWS, max_batch)
         self._program = write_program(model, self._engine, precision, rows, picks, max_length, drafts)
-        self._versions, self._values = self._look()
+        self._watch = Watch(model)
         layers = model.config.num_hidden_layers + drafts
         shape = (precision != "float32", layers, *cache_shape(model))
         page_bytes, of_one = self._engine.page_bytes(*shape), -(-max_length // PAGE)
@@ -76,15 +73,14 @@ class KernelRunner:
 
     def wake(self) -> None:
         """Follows the model's weights where they changed since the last work; what was cached under the old ones is forgotten."""
-        versions, values = self._look()
-        if versions != self._versions or not torch.equal(values, self._values):
+        if self._watch.changed():
             self.refresh()
 
     def refresh(self) -> None:
         """Packs the model's weights again, into the same memory; what was cached under the old ones is forgotten."""
         self._program.refresh()
         self.blocks.forget()
-        self._versions, self._values = self._look()
+        self._watch = Watch(self._model)
         self._open_shelf()
 
     def score(self, given: Sequence[Given], temperature: float) -> list[list[float]]:
@@ -177,16 +173,6 @@ class KernelRunner:
     def _open_shelf(self) -> None:
         if self._store is not None:
             self._prompts.shelf = Shelf(self._store, fingerprint(self._model, self._program), PAGE, len(self._engine.page(0)))
-
-    def _look(self) -> tuple[list[tuple[int, int]], Tensor]:
-        """What tells changed weights from unchanged ones: version counters, and some values of every tensor.
-
-        The counters alone do not do: torch's fused optimisers leave them as they are.
-        """
-        tensors = [*self._model.parameters(), *self._model.buffers()]
-        versions = [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
-        values = [tensor.detach().reshape(-1)[:: max(1, tensor.numel() // SAMPLED)].float() for tensor in tensors]
-        return versions, torch.cat(values)
 
 
 def _results(rows: Rows, drawn: NDArray[np.void], kept: list[int] | None) -> list[Drawn]:

@@ -25,7 +25,8 @@ template <class V, class P> static inline V load(const P* from) {
 }
 template <class V, class P> static inline void store(P* to, V value) { std::memcpy(to, &value, sizeof value); }
 
-static inline f32x16 splat(float value) { return f32x16{} + value; }
+// By the integers: adding to zero would be a true addition, for the sake of -0.0.
+static inline f32x16 splat(float value) { return (f32x16)(i32x16{} + load<int32_t>(&value)); }
 
 static inline f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
 #if defined(__AVX512F__)
