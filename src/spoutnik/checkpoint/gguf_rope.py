@@ -37,7 +37,7 @@ def scaling_fields(config: ModelConfig, architecture: str) -> dict[str, Any]:
     if scaling is None:
         return {}
     kind, factor = scaling["rope_type"], float(scaling.get("factor", 1))
-    if kind not in KNOWN[architecture] or (kind == "yarn" and factor <= 1):
+    if kind not in KNOWN[architecture] or (kind == "yarn" and np.float32(factor) <= 1):  # a file keeps single precision
         raise UserError(f"The model extends its context by {kind!r} (factor {factor:g}), which a GGUF of {architecture} cannot say.")
     if kind == "llama3":
         return {}
