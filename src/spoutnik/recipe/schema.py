@@ -13,6 +13,7 @@ from spoutnik.recipe.base import Dtype, Fraction, Name, Positive, StageBase, Tab
 from spoutnik.recipe.judge import JudgeStage
 from spoutnik.recipe.teachers import TeacherSpec
 
+
 class Price(Table):
     """What the ledger charges. `watts_per_core` is used, and named in the report, only where the machine has no energy counter."""
 
@@ -273,7 +274,7 @@ class Recipe(Table):
     name: Name
     seed: Annotated[int, Field(ge=0)] = 0
     price: Price = Price()
-    teachers: Annotated[list[TeacherSpec], Field(alias="teacher")] = []
+    teachers: Annotated[list[TeacherSpec], Field(default_factory=list, alias="teacher")]
     stages: Annotated[list[Stage], Field(alias="stage", min_length=1)]
 
     def stage_seed(self, stage: str) -> int:

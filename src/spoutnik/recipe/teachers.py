@@ -36,7 +36,7 @@ class TeacherSpec(Table):
     """Whether the provider's terms allow training other models on its answers."""
     accept_terms: str | None = None
     """The user's own words, where they do not; they go into every record and into the data card."""
-    options: dict[str, Any] = {}
+    options: Annotated[dict[str, Any], Field(default_factory=dict)]
     """Further fields of the request, such as `reasoning_effort`, in the provider's own form."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     requests_per_minute: Positive = 60
@@ -63,5 +63,7 @@ class TeacherSpec(Table):
         if self.dialect == "anthropic" and self.max_tokens_field != "max_tokens":
             raise ValueError("`max_tokens_field` belongs to dialect = 'openai': leave it out")
         if self.accept_terms is not None and len(self.accept_terms.split()) < WORDS_TO_ACCEPT:
-            raise ValueError(f"`accept_terms` must be a sentence of your own ({WORDS_TO_ACCEPT} words or more), for it is kept with the data")
+            raise ValueError(
+                f"`accept_terms` must be a sentence of your own ({WORDS_TO_ACCEPT} words or more), for it is kept with the data"
+            )
         return self

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +62,11 @@ class Failure:
 
 
 class Teacher(Protocol):
-    """Whoever answers questions in text."""
+    """Whoever answers questions in text. A context manager, for a ledger must be closed."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *raised: object) -> None: ...
 
     @property
     def name(self) -> str: ...

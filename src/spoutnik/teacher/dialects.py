@@ -1,6 +1,6 @@
-"""The two dialects of the network: OpenAI's chat completions, which most servers speak, and Anthropic's messages. Bodies out, replies in.
+"""The two dialects of the network: OpenAI's chat completions, which most servers speak, and Anthropic's messages.
 
-Replies are checked field by field: a server may say anything. What it says of tokens is believed if it is possible, else counted as unknown.
+Replies are checked field by field: a server may say anything. Its counts of tokens are believed if they can be, else they are unknown.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ FINISHES: dict[object, FinishReason] = {
 }  # fmt: skip
 
 
-class Malformed(Exception):
+class MalformedError(Exception):
     """A reply that is not one."""
 
 
@@ -41,7 +41,7 @@ class Dialect(Protocol):
     def body(self, spec: TeacherSpec, messages: tuple[Message, ...], sampling: Sampling) -> dict[str, Any]: ...
 
     def reply(self, content: Any) -> Reply:
-        """Reads the JSON of a reply with status 200; raises Malformed."""
+        """Reads the JSON of a reply with status 200; raises MalformedError."""
         ...
 
 
@@ -60,12 +60,12 @@ class OpenAI:
     def reply(self, content: Any) -> Reply:
         choices = _table(content, "the reply").get("choices")
         if not isinstance(choices, list) or not choices:
-            raise Malformed("no choices")
+            raise MalformedError("no choices")
         choice = _table(choices[0], "choices[0]")
         message = _table(choice.get("message"), "message")
         refused = isinstance(message.get("refusal"), str) and not message.get("content")
-        usage = content.get("usage") if isinstance(content.get("usage"), dict) else {}
-        details = usage.get("prompt_tokens_details") if isinstance(usage.get("prompt_tokens_details"), dict) else {}
+        usage = _part(content, "usage")
+        details = _part(usage, "prompt_tokens_details")
         text = _text(message.get("content"), "message.content")
         return Reply(
             text,
@@ -96,14 +96,14 @@ class Anthropic:
     def reply(self, content: Any) -> Reply:
         blocks = _table(content, "the reply").get("content")
         if not isinstance(blocks, list):
-            raise Malformed("no content")
+            raise MalformedError("no content")
         texts: dict[str, list[str]] = {"text": [], "thinking": []}
         for block in blocks:
             kind = _table(block, "a block").get("type")
             if kind in texts:
                 texts[kind].append(_text(block.get(kind), f"a block of {kind}"))
-        usage = content.get("usage") if isinstance(content.get("usage"), dict) else {}
-        parts = [usage.get("input_tokens"), *(usage.get(f"cache_{part}_input_tokens") or 0 for part in ("read", "creation"))]
+        usage = _part(content, "usage")
+        parts: list[Any] = [usage.get("input_tokens"), *(usage.get(f"cache_{part}_input_tokens") or 0 for part in ("read", "creation"))]
         prompt = sum(parts) if all(_is_count(part) for part in parts) else None
         text = "".join(texts["text"])
         return Reply(
@@ -121,19 +121,25 @@ def _temperature(sampling: Sampling) -> dict[str, float]:
 
 def _table(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise Malformed(f"{what} is no object")
+        raise MalformedError(f"{what} is no object")
     return value
+
+
+def _part(table: dict[str, Any], key: str) -> dict[str, Any]:
+    """A table within a table; an empty one where there is none."""
+    value = table.get(key)
+    return value if isinstance(value, dict) else {}
 
 
 def _text(value: Any, what: str) -> str:
     if value is not None and not isinstance(value, str):
-        raise Malformed(f"{what} is no text")
-    return value or ""
+        raise MalformedError(f"{what} is no text")
+    return (value or "").encode("utf-8", "replace").decode()  # JSON can hold halves of characters, files cannot
 
 
 def _finish(value: Any) -> FinishReason:
     if not isinstance(value, str) or value not in FINISHES:
-        raise Malformed(f"it ended for an unknown reason ({str(value)[:40]!r})")
+        raise MalformedError(f"it ended for an unknown reason ({str(value)[:40]!r})")
     return FINISHES[value]
 
 

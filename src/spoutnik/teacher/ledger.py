@@ -38,7 +38,7 @@ WAIT_FOR_OTHERS_S = 60.0
 TWICE = "twice the program ended before the answer came; it may have been paid twice and is not asked a third time"
 
 
-class CapReached(Exception):
+class CapReachedError(Exception):
     """Booking this request could exceed the cap."""
 
 
@@ -101,7 +101,7 @@ class RequestLedger:
             return self._find(key)
 
     def claim(self, key: str, request: str, purse: str, worst: int, cap: int) -> Found:
-        """Makes a free request this process's own and books `worst`; then it may be sent, once. Raises CapReached."""
+        """Makes a free request this process's own and books `worst`; then it may be sent, once. Raises CapReachedError."""
         with self._transaction():
             found = self._find(key)
             if found.state != "free":
@@ -117,7 +117,7 @@ class RequestLedger:
             return Found("mine")
 
     def again(self, key: str, purse: str, worst: int, cap: int) -> None:
-        """Before a claimed request is sent once more, though the attempt before may have been paid. Raises CapReached."""
+        """Before a claimed request is sent once more, though the attempt before may have been paid. Raises CapReachedError."""
         with self._transaction():
             self._settle(key, "doubtful")
             payment = self._book(purse, worst, cap)
@@ -179,7 +179,7 @@ class RequestLedger:
     def _book(self, purse: str, worst: int, cap: int) -> int:
         (booked,) = self._db.execute("SELECT coalesce(sum(money), 0) FROM payments WHERE purse = ?", (purse,)).fetchone()
         if booked + worst > cap:
-            raise CapReached
+            raise CapReachedError
         made = self._db.execute("INSERT INTO payments (purse, state, money) VALUES (?, 'open', ?)", (purse, worst)).lastrowid
         assert made is not None, "an insert has a row"
         return made

@@ -65,15 +65,12 @@ def backoff(attempt: int, first_s: float, rng: random.Random) -> float:
 
 
 def retry_after(headers: Mapping[str, str], wall: float) -> float | None:
-    """Seconds that a refusal asks to wait (milliseconds, seconds or a date; RFC 9110, 10.2.3); None if it does not say or it makes no sense.
+    """Seconds that a refusal asks to wait (milliseconds, seconds or a date; RFC 9110, 10.2.3); None if it does not say so.
 
     `wall` is the time of day, in seconds since the epoch.
     """
     try:
-        if "retry-after-ms" in headers:
-            seconds = float(headers["retry-after-ms"]) / 1000
-        else:
-            seconds = float(headers["retry-after"])
+        seconds = float(headers["retry-after-ms"]) / 1000 if "retry-after-ms" in headers else float(headers["retry-after"])
     except KeyError:
         return None
     except ValueError:

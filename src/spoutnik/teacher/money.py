@@ -20,11 +20,11 @@ BYTES_PER_TOKEN = 4
 
 def most_prompt_tokens(messages: Sequence[Message]) -> int:
     """No tokenizer makes more of these messages."""
-    return AROUND_A_PROMPT + sum(len(message["content"].encode()) + AROUND_A_MESSAGE for message in messages)
+    return AROUND_A_PROMPT + sum(len(message["content"].encode("utf-8", "surrogatepass")) + AROUND_A_MESSAGE for message in messages)
 
 
 def likely_prompt_tokens(messages: Sequence[Message]) -> int:
-    return AROUND_A_MESSAGE + sum(len(message["content"].encode()) // BYTES_PER_TOKEN for message in messages)
+    return AROUND_A_MESSAGE + sum(len(message["content"].encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN for message in messages)
 
 
 def worst_usage(messages: Sequence[Message], max_tokens: int) -> Usage:
@@ -76,4 +76,5 @@ class Estimate:
         basis = "by its earlier answers" if self.measured else "if answers take half of the tokens that they may"
         if self.answered == self.requests:
             return f"{self.requests} requests, all answered before: this costs nothing"
-        return f"{self.requests} requests{known}: at most {money(self.worst, self.currency)}, likely {money(self.likely, self.currency)} {basis}"
+        worst, likely = money(self.worst, self.currency), money(self.likely, self.currency)
+        return f"{self.requests} requests{known}: at most {worst}, likely {likely} {basis}"

@@ -5,17 +5,18 @@ import dataclasses
 import hashlib
 import json
 import random
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from spoutnik.errors import UserError
 from spoutnik.recipe.teachers import TeacherSpec
 from spoutnik.run import interrupt
 from spoutnik.teacher.base import Answer, Failure, Provenance, Question, Sampling, Usage
 from spoutnik.teacher.dialects import DIALECTS, Reply
-from spoutnik.teacher.ledger import CapReached, Found, RequestLedger, Totals
+from spoutnik.teacher.ledger import CapReachedError, Found, RequestLedger, Totals
 from spoutnik.teacher.limits import Pace, backoff
 from spoutnik.teacher.money import Estimate, billionths, cost, likely_prompt_tokens, money, most_prompt_tokens, worst_cost, worst_usage
 from spoutnik.teacher.transport import Refused, Transport, TryAgain
@@ -29,7 +30,7 @@ POLL_S = 0.1
 
 
 class RemoteTeacher:
-    """See `Teacher`. `purse` is whose money is spent: its bookings in the ledger are held under the cap. Use `close`, or `with`."""
+    """See `Teacher`. `purse` is whose money is spent: its bookings in the ledger are held under the cap. Use it with `with`."""
 
     def __init__(self, spec: TeacherSpec, key: str | None, ledger: Path, purse: str, provenance: Provenance, first_backoff_s: float = 1.0):
         self.spec, self.name, self.provenance, self._purse = spec, spec.name, provenance, purse
@@ -40,13 +41,10 @@ class RemoteTeacher:
         self._in_flight = self._failures = 0
         self._stop: UserError | None = None
 
-    def __enter__(self) -> "RemoteTeacher":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self.close()
-
-    def close(self) -> None:
         self._ledger.close()
 
     def totals(self) -> Totals:
@@ -72,7 +70,9 @@ class RemoteTeacher:
         interrupt.check()
         return [result or Failure("it was not asked") for result in results]
 
-    async def _ask_all(self, questions: Sequence[Question], sampling: Sampling, done: Callable[[int], None]) -> list[Answer | Failure | None]:
+    async def _ask_all(
+        self, questions: Sequence[Question], sampling: Sampling, done: Callable[[int], None]
+    ) -> list[Answer | Failure | None]:
         results: list[Answer | Failure | None] = [None] * len(questions)
         places, finished = iter(range(len(questions))), 0
         transport = Transport(self.spec, self._key)
@@ -86,6 +86,7 @@ class RemoteTeacher:
                 finished += 1
                 done(finished)
 
+        watch = asyncio.create_task(self._say_what_a_stop_waits_for())
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self.spec.concurrency, len(questions))):
@@ -93,8 +94,16 @@ class RemoteTeacher:
         except* UserError as raised:
             self._stop = next(error for error in _flat(raised) if isinstance(error, UserError))
         finally:
+            watch.cancel()
             await transport.close()
         return results
+
+    async def _say_what_a_stop_waits_for(self) -> None:
+        while not interrupt.asked():
+            await asyncio.sleep(POLL_S)
+        if self._in_flight:
+            waits = f"Waiting for {self._in_flight} answers of {self.name} that are being paid for; Ctrl-C again leaves at once."
+            print(waits, file=sys.stderr, flush=True)
 
     async def _ask(self, transport: Transport, question: Question, sampling: Sampling) -> Answer | Failure | None:
         """None if a stop came first. Whatever is waited for before the claim, the request is not yet anyone's."""
@@ -157,7 +166,8 @@ class RemoteTeacher:
         self._failures += 1
         if self._failures >= FAILURES_IN_A_ROW:
             self._end_with(
-                f"Teacher {self.name!r} gave no answer to {self._failures} requests in a row: {outcome.error}; run the same command again later."
+                f"Teacher {self.name!r} gave no answer to {self._failures} requests in a row: {outcome.error}; "
+                "run the same command again later."
             )
         return Failure(outcome.error)
 
@@ -173,7 +183,7 @@ class RemoteTeacher:
         if outcome.paid:
             try:
                 self._ledger.again(key, self._purse, worst_cost(question.messages, sampling.max_tokens, self.spec.price), self._cap)
-            except CapReached:
+            except CapReachedError:
                 return False
         return True
 
@@ -182,7 +192,7 @@ class RemoteTeacher:
         worst = worst_cost(question.messages, sampling.max_tokens, self.spec.price)
         try:
             return self._ledger.claim(key, request, self._purse, worst, self._cap)
-        except CapReached:
+        except CapReachedError:
             if not self._in_flight:
                 self._end_with(self._cap_reached(worst))
             return Found("busy")
@@ -222,7 +232,7 @@ class RemoteTeacher:
         """(key, what it is the hash of, body). The key never enters: who asks does not change the answer."""
         body = DIALECTS[self.spec.dialect].body(self.spec, question.messages, sampling)
         whole = {"dialect": self.spec.dialect, "base_url": self.spec.base_url.rstrip("/"), "sample": question.sample, "body": body}
-        request = json.dumps(whole, sort_keys=True, ensure_ascii=False)
+        request = json.dumps(whole, sort_keys=True)
         return hashlib.sha256(request.encode()).hexdigest(), request, body
 
 

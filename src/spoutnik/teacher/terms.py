@@ -41,11 +41,7 @@ def look_up(base_url: str, model: str) -> Row | None:
 def check_terms(spec: TeacherSpec) -> Provenance:
     """What must be written into everything that is made from this teacher's answers. Raises UserError where it may not be used."""
     row = look_up(spec.base_url, spec.model)
-    known = row.terms if row else "unknown"
-    verdict = "forbidden" if known == "forbidden" or spec.terms == "unknown" else spec.terms
-    if known != "forbidden" and spec.terms == "unknown":
-        verdict = known
-    said_by = "the recipe" if verdict == spec.terms and verdict != known else f"the table of {row.checked}" if row else "nobody"
+    verdict, said_by = _verdict(spec, row)
     if verdict != "allowed" and spec.accept_terms is None:
         reason = {
             "forbidden": "has terms that forbid training other models on its answers",
@@ -54,13 +50,20 @@ def check_terms(spec: TeacherSpec) -> Provenance:
         found = f" ({row.note} {row.source}, checked {row.checked})" if row else ""
         raise UserError(
             f"Teacher {spec.name!r} at {spec.base_url} {reason}{found}; take another teacher, or read the terms"
-            + (" and set terms = \"allowed\" if they do" if verdict == "unknown" else "")
+            + (' and set terms = "allowed" if they do' if verdict == "unknown" else "")
             + ', or write accept_terms = "I ..." into its table, in words of your own that will stand in every record and in the data card.'
         )
     return {
         "teacher": spec.name, "model": spec.model, "endpoint": spec.base_url, "terms": verdict, "terms_said_by": said_by,
         "terms_source": row.source if row else None, "accepted": spec.accept_terms if verdict != "allowed" else None,
     }  # fmt: skip
+
+
+def _verdict(spec: TeacherSpec, row: Row | None) -> tuple[str, str]:
+    """(terms, who says so)"""
+    if row and (row.terms == "forbidden" or spec.terms == "unknown"):
+        return row.terms, f"the table of {row.checked}"
+    return spec.terms, "the recipe" if spec.terms != "unknown" else "nobody"
 
 
 @functools.cache

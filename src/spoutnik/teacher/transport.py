@@ -1,5 +1,6 @@
 """One request over HTTP, and what its outcome means: an answer, try again (and was it paid?), refused, or no use going on."""
 
+import asyncio
 import json
 import time
 from dataclasses import dataclass
@@ -8,13 +9,18 @@ from typing import Any
 import httpx2
 
 from spoutnik.recipe.teachers import TeacherSpec
-from spoutnik.teacher.dialects import DIALECTS, Malformed, Reply
+from spoutnik.teacher.dialects import DIALECTS, MalformedError, Reply
 from spoutnik.teacher.limits import retry_after
 
 CONNECT_S = 10.0
 MOST_BYTES = 64 << 20
 SHOWN = 200
-HOPELESS = {401: "the key is wrong or missing", 402: "the account has no money left", 403: "the key may not do this", 404: "nothing is there"}
+HOPELESS = {
+    401: "the key is wrong or missing",
+    402: "the account has no money left",
+    403: "the key may not do this",
+    404: "nothing is there",
+}
 BUSY = (408, 409, 425, 429)
 
 
@@ -42,12 +48,13 @@ class Transport:
         self._dialect, self._key = DIALECTS[spec.dialect], key
         self.url = spec.base_url.rstrip("/") + self._dialect.path
         self._client = httpx2.AsyncClient(
-            headers=self._dialect.headers(key),
-            timeout=httpx2.Timeout(spec.timeout_s, connect=min(CONNECT_S, spec.timeout_s)),
+            headers={"content-type": "application/json", **self._dialect.headers(key)},
+            timeout=httpx2.Timeout(None, connect=min(CONNECT_S, spec.timeout_s)),
             limits=httpx2.Limits(max_connections=spec.concurrency),
             follow_redirects=False,
         )
         self._timeout_s = spec.timeout_s
+        """For all of a request: bytes that only keep a connection alive put off a client's own timeout for ever."""
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -58,19 +65,18 @@ class Transport:
             return await self._send(body)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError) as error:
             return TryAgain(f"no connection to {self.url} ({_words(error)})", paid=False)
+        except TimeoutError:
+            return TryAgain(f"no answer within {self._timeout_s:g} s", paid=True)
         except (httpx2.TransportError, httpx2.DecodingError) as error:
             return TryAgain(f"the connection broke ({_words(error)})", paid=True)
         except httpx2.InvalidURL as error:
             return Refused(f"{self.url} is no address ({error})", hopeless=True)
 
     async def _send(self, body: dict[str, Any]) -> Reply | TryAgain | Refused:
-        deadline = time.monotonic() + self._timeout_s
-        async with self._client.stream("POST", self.url, json=body) as response:
+        async with asyncio.timeout(self._timeout_s), self._client.stream("POST", self.url, content=json.dumps(body)) as response:
             content = bytearray()
             async for part in response.aiter_bytes():
                 content += part
-                if time.monotonic() > deadline:  # keep-alive bytes would put off the client's own timeout for ever
-                    return TryAgain(f"no answer within {self._timeout_s:g} s", paid=True)
                 if len(content) > MOST_BYTES:
                     return TryAgain(f"the reply is longer than {MOST_BYTES >> 20} MiB", paid=True)
         text = self._without_key(content.decode("utf-8", "replace"))
@@ -78,7 +84,7 @@ class Transport:
         if status == 200:
             try:
                 return self._dialect.reply(json.loads(text))
-            except (ValueError, RecursionError, Malformed) as error:
+            except (ValueError, RecursionError, MalformedError) as error:
                 return TryAgain(f"the reply makes no sense ({_words(error)})", paid=True)
         said = f"HTTP {status}: {' '.join(text.split())[:SHOWN]}"
         if status in BUSY or status >= 500:
