@@ -1,4 +1,4 @@
-"""Whose terms forbid it, or whose terms nobody knows, does not teach, unless the user says so in words; and the words stay with the data."""
+"""Whose terms forbid it, or are unknown, does not teach, unless the user says so in words that stay with the data."""
 
 import datetime
 import json
@@ -47,8 +47,12 @@ def test_what_is_not_allowed_is_refused_in_one_sentence_that_says_what_to_write(
 
 @pytest.mark.parametrize(
     ("teacher", "said_by"),
-    [(spec(terms="allowed"), "the recipe"), (spec(LOCAL, "deepseek-ai/DeepSeek-R1"), "the table"), (spec("https://api.deepseek.com", terms="allowed"), "the recipe")],
-)  # fmt: skip
+    [
+        (spec(terms="allowed"), "the recipe"),
+        (spec(LOCAL, "deepseek-ai/DeepSeek-R1"), "the table"),
+        (spec("https://api.deepseek.com", terms="allowed"), "the recipe"),
+    ],
+)
 def test_what_is_allowed_goes_on_and_says_who_says_so(teacher, said_by):
     provenance = check_terms(teacher)
     assert (provenance["terms"], provenance["accepted"]) == ("allowed", None)
