@@ -68,5 +68,5 @@ class LocalTeacher:
 
     def _answer(self, prompt: str, completion: Completion) -> Answer:
         thoughts, text = reasoning.split(completion.text, reasoning.starts_thinking(prompt))
-        usage = Usage(completion.prompt_tokens, len(completion.token_ids), completion.cached_tokens)
+        usage = Usage(completion.prompt_tokens, len(completion.token_ids))
         return Answer(text.strip(), thoughts.strip(), "length" if completion.finish_reason == "length" else "stop", usage, model=self.name)
