@@ -18,7 +18,7 @@ from spoutnik.recipe import JudgeStage, parse_recipe
 from spoutnik.run.record import read
 from spoutnik.tasks import make
 from spoutnik.teacher.base import Answer, Usage
-from spoutnik.teacher.opening import default_ledger
+from spoutnik.teacher.opening import ledger_of
 from spoutnik.text.tokenizer import train_bpe
 from spoutnik.train.judged import Case, Tally, _better, _let_grade, _orders, read_prompts
 
@@ -160,6 +160,12 @@ def test_a_recipe_with_a_teacher_end_to_end(server, write, launch, tmp_path):
     for file in tmp_path.rglob("*"):
         assert not file.is_file() or KEY.encode() not in file.read_bytes()
 
+    command = [sys.executable, "-m", "spoutnik", "teachers", "taught.toml", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(spoutnik.errors.__file__).parents[1]), "XDG_DATA_HOME": str(tmp_path / "data")}
+    [figures] = json.loads(subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True, timeout=60).stdout)
+    assert figures["paid"] == pytest.approx(19 * 15e-6)
+    assert figures["stages"] == {"answers": "16 requests, all answered before: this costs nothing", "judged": None}
+
     process = launch(out="another")
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 0, errors
@@ -261,7 +267,7 @@ def test_of_two_answers_the_one_that_wins_in_both_places_is_taken(server, spec_o
         grades = _let_grade(stage, prompts, written, cases, tally, context)
         assert [_better(place, grades) for place in range(4)] == expected
         assert (tally.asked, tally.graded, tally.unfinished) == (4, 4, 1)
-    assert default_ledger() == tmp_path / "spoutnik" / "teachers.sqlite"
+    assert ledger_of(spec_of(server)) == tmp_path / "spoutnik" / "teachers.sqlite"
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"prompt": 3}', '{"prompt": " "}', '{"question": "x"}'])

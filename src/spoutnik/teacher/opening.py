@@ -14,7 +14,7 @@ from spoutnik.teacher.terms import check_terms
 def open_remote(spec: TeacherSpec, purse: str) -> RemoteTeacher:
     """The teacher of a [[teacher]] table. Raises UserError where its terms or a missing key forbid asking it."""
     provenance = check_terms(spec)
-    return RemoteTeacher(spec, read_key(spec), Path(spec.ledger).expanduser() if spec.ledger else default_ledger(), purse, provenance)
+    return RemoteTeacher(spec, read_key(spec), ledger_of(spec), purse, provenance)
 
 
 def open_teacher(name: str, context: StageContext, seed: int) -> Teacher:
@@ -43,6 +43,8 @@ def read_key(spec: TeacherSpec) -> str | None:
     return key
 
 
-def default_ledger() -> Path:
-    """In the user's data, not in a cache: to delete it is to pay again."""
+def ledger_of(spec: TeacherSpec) -> Path:
+    """The teacher's own file, or the one for all: in the user's data, not in a cache, for to delete it is to pay again."""
+    if spec.ledger:
+        return Path(spec.ledger).expanduser()
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "spoutnik" / "teachers.sqlite"

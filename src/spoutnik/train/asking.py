@@ -30,7 +30,7 @@ def _figures(results: Sequence[Answer | Failure]) -> dict[str, object]:
         "answers": len(answers), "failures": len(results) - len(answers),
         "prompt_tokens": sum(answer.usage.prompt_tokens for answer in answers),
         "completion_tokens": sum(answer.usage.completion_tokens for answer in answers),
-        "usage_unknown": sum(not answer.usage.known for answer in answers),
+        "cost": sum(answer.cost for answer in answers) / BILLIONTHS, "usage_unknown": sum(not answer.usage.known for answer in answers),
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from spoutnik.tasks import make
 from spoutnik.tasks.base import Problem, Task
 from spoutnik.tasks.reward import Reward
 from spoutnik.teacher.base import Answer, Failure, Question, Sampling
+from spoutnik.teacher.card import KEY
 from spoutnik.teacher.opening import open_remote, purse_of
 from spoutnik.text import reasoning
 from spoutnik.train.asking import ask
@@ -34,24 +35,40 @@ class Taught:
     supported: bool
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a stage asks: each problem `samples_per_problem` times, problem by problem."""
+
+    task: Task
+    problems: list[Problem]
+    questions: list[Question]
+    sampling: Sampling
+
+
+def plan(stage: SampleStage, seed: int) -> Plan:
+    """Known before anything is asked; `seed` is the stage's."""
+    task = make(stage.task.name, **stage.task.options)
+    problems = [task.problem(stage.task.split, seed, index) for index in range(stage.problems)]
+    turns = [({"role": "system", "content": INSTRUCTION}, {"role": "user", "content": problem.prompt}) for problem in problems]
+    questions = [Question(messages, sample) for messages in turns for sample in range(stage.samples_per_problem)]
+    return Plan(task, problems, questions, Sampling(stage.max_new_tokens, stage.temperature))
+
+
 def sample_teacher(stage: SampleStage, context: StageContext) -> None:
     """Writes samples.jsonl from the answers of the recipe's teacher `from`. What was answered before costs nothing: see the ledger."""
-    task, count = make(stage.task.name, **stage.task.options), stage.samples_per_problem
-    problems = [task.problem(stage.task.split, context.seed, index) for index in range(stage.problems)]
-    system = {"role": "system", "content": INSTRUCTION}
-    questions = [Question((system, {"role": "user", "content": problem.prompt}), sample) for problem in problems for sample in range(count)]
+    asked, count = plan(stage, context.seed), stage.samples_per_problem
     context.record.truncate_stage(context.name, 0)
     with open_remote(context.teachers[stage.from_], purse_of(context, stage.from_)) as teacher:
-        results = ask(teacher, questions, Sampling(stage.max_new_tokens, stage.temperature), context)
+        results = ask(teacher, asked.questions, asked.sampling, context)
+    teachers = context.lineage.get(KEY, [teacher.provenance])
     rows: list[dict[str, object]] = []
     graded: list[Taught] = []
-    for place, problem in enumerate(problems):
+    for place, problem in enumerate(asked.problems):
         interrupt.check()
-        samples = [
-            grade_answer(task, problem, answer) for answer in results[place * count : (place + 1) * count] if isinstance(answer, Answer)
-        ]
+        answers = [result for result in results[place * count : (place + 1) * count] if isinstance(result, Answer)]
+        samples = [grade_answer(asked.task, problem, answer) for answer in answers]
         graded += samples
-        rows += kept(samples, stage, context.lineage.get("teachers", [teacher.provenance]))
+        rows += kept(samples, stage, teachers)
     context.ledger.add(tokens=sum(sample.length for sample in graded))
     context.log("step", step=1, **_metrics(graded, results), kept=len(rows))
     if not rows:
