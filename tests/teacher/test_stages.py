@@ -19,8 +19,9 @@ from spoutnik.run.record import read
 from spoutnik.tasks import make
 from spoutnik.teacher.base import Answer, Usage
 from spoutnik.teacher.opening import ledger_of
+from spoutnik.teacher.questions import read_prompts
 from spoutnik.text.tokenizer import train_bpe
-from spoutnik.train.judged import Case, Tally, _better, _let_grade, _orders, read_prompts
+from spoutnik.train.judged import Case, Tally, _better, _let_grade, _orders
 
 KEY = "sk-a-key-that-nobody-may-see"
 WORDS = "I have read the terms and answer for this use."
@@ -79,6 +80,10 @@ data = "judged"
 steps = 1
 batch_size = 1
 learning_rate = 1e-6
+
+[[stage]]
+kind = "report"
+name = "report"
 """
 
 
@@ -150,6 +155,7 @@ def test_a_recipe_with_a_teacher_end_to_end(server, write, launch, tmp_path):
     for made in ("stages/answers", "stages/judged", "checkpoints/student", "checkpoints/better"):
         assert f"> {WORDS}" in (out / made / "README.md").read_text(encoding="utf-8")
     assert json.loads((out / "checkpoints/better/spoutnik.json").read_text())["teachers"] == samples[0]["teachers"]
+    assert "Teachers</h2>" in (out / "report.html").read_text(encoding="utf-8")
     events = read(out / "record.jsonl")
     [figures] = [event for event in events if event["event"] == "judged"]
     assert (figures["asked"], figures["graded"], figures["unreadable"], figures["kept"], figures["grade"]) == (3, 2, 1, 2, 8.0)
@@ -194,6 +200,16 @@ def test_what_may_not_be_asked_is_refused_before_anything_runs(server, write, la
     assert sentence.startswith("spoutnik: taught.toml: stage 'answers': ")
     assert expected in sentence
     assert "Traceback" not in errors
+    assert server.seen == []
+
+
+def test_questions_that_are_not_there_are_missed_before_anything_is_paid(server, write, launch, tmp_path):
+    write('terms = "allowed"')
+    (tmp_path / "questions.jsonl").unlink()
+    process = launch()
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert "stage 'judged': The questions in" in errors
     assert server.seen == []
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from spoutnik.recipe.base import Positive, StageBase
+from spoutnik.recipe.tables import Positive, StageBase
 
 
 class JudgeStage(StageBase):
@@ -27,6 +27,8 @@ class JudgeStage(StageBase):
     max_new_tokens: Positive
     judge_tokens: Positive = 1024
     """The most tokens that the teacher may write about one answer."""
+    judge_temperature: Annotated[float, Field(ge=0)] = 0.0
+    """1.0 for models that refuse any other; it is then not sent."""
 
     def inputs(self) -> dict[str, str]:
         return {"from": self.from_, "teacher": self.teacher}

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from spoutnik.recipe.base import Dtype, Fraction, Name, Positive, StageBase, Table
 from spoutnik.recipe.judge import JudgeStage
+from spoutnik.recipe.tables import Dtype, Fraction, Name, Positive, StageBase, Table
 from spoutnik.recipe.teachers import TeacherSpec
 
 

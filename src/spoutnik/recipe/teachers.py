@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from spoutnik.recipe.base import Name, Positive, Table
+from spoutnik.recipe.tables import Name, Positive, Table
 
 OURS = ("model", "messages", "system", "max_tokens", "max_completion_tokens", "temperature", "stream", "n")
 LOOPBACK = re.compile(r"^http://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?(/|$)")

@@ -85,8 +85,8 @@ class Transport:
             try:
                 return self._dialect.reply(json.loads(text))
             except (ValueError, RecursionError, MalformedError) as error:
-                return TryAgain(f"the reply makes no sense ({_words(error)})", paid=True)
-        said = f"HTTP {status}: {' '.join(text.split())[:SHOWN]}"
+                return TryAgain(f"the reply makes no sense ({_words(error)}): {_short(text)}", paid=True)
+        said = f"HTTP {status}: {_short(text)}"
         if status in BUSY or status >= 500:
             return TryAgain(said, paid=False, after_s=retry_after(response.headers, time.time()))
         if status in HOPELESS:
@@ -95,6 +95,10 @@ class Transport:
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:SHOWN]
 
 
 def _words(error: Exception) -> str:

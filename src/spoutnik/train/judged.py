@@ -14,6 +14,7 @@ from spoutnik.teacher.card import KEY
 from spoutnik.teacher.grading import judge_question, mark, read_grade
 from spoutnik.teacher.local import LocalTeacher
 from spoutnik.teacher.opening import open_teacher
+from spoutnik.teacher.questions import read_prompts
 from spoutnik.text import reasoning
 from spoutnik.train.asking import ask
 from spoutnik.train.kept import write_rows
@@ -82,28 +83,6 @@ def run_judge(stage: JudgeStage, context: StageContext) -> None:
     write_rows(rows, context.directory / "samples.jsonl")
 
 
-def read_prompts(path: Path) -> list[str]:
-    """The `prompt` of each line. Raises UserError naming the line at fault."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The questions in {path} cannot be read ({error}); give a JSONL file with a `prompt` on each line.") from error
-    prompts = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            prompt = json.loads(line)["prompt"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            prompt = None
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise UserError(f'{path}, line {number} is no question; write it as {{"prompt": "..."}}.')
-        prompts.append(prompt)
-    if not prompts:
-        raise UserError(f'{path} holds no question; write each as {{"prompt": "..."}} on a line of its own.')
-    return prompts
-
-
 def _let_answer(stage: JudgeStage, prompts: list[str], context: StageContext) -> list[list[Answer]]:
     student = LocalTeacher(stage.from_, context.resolve(stage.from_), context.seed)
     count, sampling = stage.samples_per_problem, Sampling(stage.max_new_tokens, stage.temperature)
@@ -136,7 +115,7 @@ def _let_grade(
     texts = [[written[case.place][index].text for index in case.order] for case in cases]
     questions = [judge_question(prompts[case.place], quoted, stage.rubric, stage.scale) for case, quoted in zip(cases, texts, strict=True)]
     with open_teacher(stage.teacher, context, stream_seed(context.seed, 0)) as teacher:
-        results = ask(teacher, questions, Sampling(stage.judge_tokens, temperature=0.0), context)
+        results = ask(teacher, questions, Sampling(stage.judge_tokens, stage.judge_temperature), context)
     grades = {}
     for case, quoted, result in zip(cases, texts, results, strict=True):
         grade = _read(result, mark(prompts[case.place], quoted, stage.rubric), stage, tally)
