@@ -184,6 +184,15 @@ def test_the_cap_holds_and_after_raising_it_the_rest_is_asked(server, ask):
     assert (len(server.seen), totals.answers, len(results)) == (9, 9, 9)
 
 
+@pytest.mark.timeout(30)
+def test_waiting_for_room_under_the_cap_uses_up_no_pace(server, ask):
+    """Room for one request at a time; six of the eight that the minute allows. Four that wait and look again would use them up."""
+    cap = worst_cost(questions(1)[0].messages, 100, PRICE) + 5 * 15_000
+    server.delay = 0.15
+    results, totals = ask(questions(6), max_cost=cap / 1e9, concurrency=4, requests_per_minute=8)
+    assert (len(results), totals.answers, server.most_at_once) == (6, 6, 1)
+
+
 def test_a_cap_below_the_first_request_sends_nothing(server, ask):
     said, totals = ask(questions(3), max_cost=0.0)
     assert "max_cost = 0" in said

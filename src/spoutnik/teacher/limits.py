@@ -38,6 +38,10 @@ class Window:
         self._spent.append((now, min(amount, self.limit)))
         self._sum += min(amount, self.limit)
 
+    def take_back(self) -> None:
+        """The last spending did not happen."""
+        self._sum -= self._spent.pop()[1]
+
 
 class Pace:
     """The requests and tokens of one teacher within one process, and its wish to be left alone until some moment."""
@@ -53,6 +57,11 @@ class Pace:
         self._requests.spend(1, now)
         self._tokens.spend(tokens, now)
         return 0.0
+
+    def take_back(self) -> None:
+        """The request that entered last was not sent."""
+        self._requests.take_back()
+        self._tokens.take_back()
 
     def hold(self, seconds: float, now: float) -> None:
         """Nothing goes for so many seconds: the teacher asked for it."""

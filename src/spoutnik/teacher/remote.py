@@ -48,7 +48,7 @@ class RemoteTeacher:
         self._ledger.close()
 
     def totals(self) -> Totals:
-        """What this purse has spent with any of its teachers' requests."""
+        """What this purse has spent so far."""
         return self._ledger.totals(self._purse)
 
     def estimate(self, questions: Sequence[Question], sampling: Sampling) -> Estimate:
@@ -113,7 +113,9 @@ class RemoteTeacher:
             if found.state == "free":
                 if not await self._may_go(question, sampling):
                     return None
-                found = await self._claim(key, request, question, sampling)
+                found = self._claim(key, request, question, sampling)
+                if found.state != "mine":
+                    self._pace.take_back()
             if found.state == "mine":
                 return await self._send(transport, key, body, question, sampling)
             if found.state == "answered":
@@ -163,7 +165,7 @@ class RemoteTeacher:
     def _give_up(self, key: str, outcome: TryAgain) -> Failure:
         """After too many attempts, or because a stop came; a later run asks again."""
         self._ledger.failed(key, outcome.error, final=False, doubtful=outcome.paid)
-        self._failures += 1
+        self._failures += not self._stopped()
         if self._failures >= FAILURES_IN_A_ROW:
             self._end_with(
                 f"Teacher {self.name!r} gave no answer to {self._failures} requests in a row: {outcome.error}; "
@@ -187,7 +189,7 @@ class RemoteTeacher:
                 return False
         return True
 
-    async def _claim(self, key: str, request: str, question: Question, sampling: Sampling) -> Found:
+    def _claim(self, key: str, request: str, question: Question, sampling: Sampling) -> Found:
         """Books the worst case. Where the cap leaves no room, requests in flight may still free some: then "busy"."""
         worst = worst_cost(question.messages, sampling.max_tokens, self.spec.price)
         try:

@@ -78,7 +78,7 @@ def run_judge(stage: JudgeStage, context: StageContext) -> None:
     if not rows:
         raise UserError(
             f"Stage {stage.name!r} kept no answer to {len(prompts)} questions ({tally.graded} of {tally.asked} gradings could be read, "
-            f"{tally.unfinished} answers were unfinished); lower `keep_from`, raise `max_new_tokens` or `judge_tokens`, or take another."
+            f"{tally.unfinished} answers were unfinished); lower `keep_from`, raise `max_new_tokens` or `judge_tokens`, or another judge."
         )
     write_rows(rows, context.directory / "samples.jsonl")
 
