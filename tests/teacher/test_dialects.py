@@ -1,7 +1,7 @@
 """A server may say anything: what is no reply is told apart, and counts that cannot be are not believed."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from spoutnik.teacher.base import Usage
@@ -23,6 +23,7 @@ VALUES = st.recursive(
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
+@example(content={"content": [{"type": []}], "choices": [{"message": {}, "finish_reason": []}]})
 @given(content=st.dictionaries(KEYS, VALUES, max_size=5) | JSON)
 def test_whatever_comes_is_a_reply_or_malformed(dialect, content):
     try:

@@ -100,7 +100,7 @@ class Anthropic:
         texts: dict[str, list[str]] = {"text": [], "thinking": []}
         for block in blocks:
             kind = _table(block, "a block").get("type")
-            if kind in texts:
+            if isinstance(kind, str) and kind in texts:
                 texts[kind].append(_text(block.get(kind), f"a block of {kind}"))
         usage = _part(content, "usage")
         parts: list[Any] = [usage.get("input_tokens"), *(usage.get(f"cache_{part}_input_tokens") or 0 for part in ("read", "creation"))]
