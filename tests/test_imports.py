@@ -11,7 +11,7 @@ import spoutnik.errors
 
 PACKAGE = Path(spoutnik.errors.__file__).parent
 LEAVES = {"errors", "recipe", "run"}
-LAYERS = [{"text", "model"}, {"checkpoint"}, {"engine", "teacher", "tasks"}, {"data"}, {"serve", "train", "evaluate", "plan", "audit"}]
+LAYERS = [{"text", "model"}, {"checkpoint"}, {"engine", "tasks"}, {"data", "teacher"}, {"serve", "train", "evaluate", "plan", "audit"}]
 TOP = {"cli", "pipeline", "preflight", "__init__", "__main__", "library"}
 ALLOWED = {("evaluate", "train.rollouts")}
 """An evaluation samples and grades exactly as reinforcement learning does."""
@@ -26,6 +26,8 @@ NO_TORCH = [
     "spoutnik.engine.prompts",
     "spoutnik.engine.shelf",
     "spoutnik.tasks",
+    "spoutnik.teacher.opening",
+    "spoutnik.teacher.card",
 ]
 
 

@@ -166,3 +166,39 @@ def test_any_content_is_taken_or_refused_in_one_sentence_never_a_crash(content):
 def test_any_one_value_replaced_is_taken_or_refused_never_a_crash(stage, key, value):
     with contextlib.suppress(UserError):
         parse_recipe(changed(stage, **{key: value}), "my.toml")
+
+
+TEACHER = {"name": "big", "dialect": "openai", "base_url": "https://llm.example.org/v1", "model": "m", "max_cost": 1.0}
+TEACHER["price"] = {"prompt": 1.0, "completion": 2.0}
+JUDGE = {"kind": "judge", "name": "judge", "from": "base", "teacher": "big", "questions": "q.jsonl", "rubric": "r", "max_new_tokens": 9}
+TAUGHT_BY = {
+    **WHOLE,
+    "teacher": [TEACHER],
+    "stage": [CORPUS, BASE, {**SAMPLES, "from": "big"}, SFT, JUDGE, {**SFT, "name": "u", "data": "judge"}],
+}
+
+
+def test_a_teacher_gives_samples_and_grades_and_both_are_data():
+    recipe = parse_recipe(TAUGHT_BY, "my.toml")
+    assert recipe.teachers[0].price.completion == 2.0
+    check_models(recipe, lambda name: pytest.fail(f"{name} was looked for"), "my.toml")
+    shrunk = next(stage for stage in smoke(recipe).stages if stage.kind == "judge")
+    assert (shrunk.problems, shrunk.keep_from) == (8, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"teacher": [TEACHER, TEACHER]}, "'big' is there twice"),
+        ({"teacher": [{**TEACHER, "name": "base"}]}, "'base' is there twice"),
+        ({"teacher": [{**TEACHER, "modle": "m"}]}, "did you mean `model`?"),
+        ({"teacher": [{**TEACHER, "price": {"prompt": 1.0}}]}, "price.completion is missing"),
+        ({"stage": [{**SFT, "from": "big", "data": __file__.replace(".py", ".jsonl")}]}, "only answers questions"),
+        ({"stage": [{**JUDGE, "from": "big"}]}, "only answers questions"),
+        ({"stage": [CORPUS, BASE, {**JUDGE, "scale": "a/b", "keep_from": 3}]}, "belongs to scale = '0-10'"),
+        ({"stage": [CORPUS, BASE, {**JUDGE, "scale": "a/b", "samples_per_problem": 3}]}, "set samples_per_problem = 2"),
+        ({"stage": [CORPUS, BASE, {**JUDGE, "temperature": 0.0}]}, "temperature = 0"),
+    ],
+)
+def test_what_a_teacher_cannot_be_is_said(change, expected):
+    assert expected in fault({**TAUGHT_BY, **change})

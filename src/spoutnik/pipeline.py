@@ -16,12 +16,16 @@ from spoutnik.run.context import StageContext
 from spoutnik.run.directory import RunDirectory
 from spoutnik.run.ledger import Ledger
 from spoutnik.run.record import Record
+from spoutnik.teacher import card
+from spoutnik.teacher.base import Provenance
+from spoutnik.teacher.terms import check_terms
 
 STAGE_FUNCTIONS = {
     "corpus": "spoutnik.data.corpus:run_corpus",
     "pretrain": "spoutnik.train.pretrain:run_pretrain",
     "rl": "spoutnik.train.rl:run_rl",
     "sample": "spoutnik.train.rejection:run_sample",
+    "judge": "spoutnik.train.judged:run_judge",
     "sft": "spoutnik.train.sft:run_sft",
     "distill": "spoutnik.train.distill:run_distill",
     "eval": "spoutnik.evaluate.evaluate:run_eval",
@@ -77,7 +81,8 @@ def definition(recipe: Recipe, stage: AnyStage) -> dict[str, Any]:
     settings = stage.model_dump(by_alias=True, mode="json", exclude={"minutes"})
     by_name = {other.name: other for other in recipe.stages}
     inputs = {name: digest(definition(recipe, by_name[name])) for name in stage.inputs().values() if name in by_name}
-    return {**settings, "seed": recipe.stage_seed(stage.name), "inputs": inputs}
+    asked = {spec.name: spec.decisive for spec in recipe.teachers if spec.name in stage.inputs().values()}
+    return {**settings, "seed": recipe.stage_seed(stage.name), "inputs": inputs, **({"teachers": asked} if asked else {})}
 
 
 def digest(content: dict[str, Any]) -> str:
@@ -100,7 +105,15 @@ def _run_one(
     if not (folder / "latest").exists():  # a stage that saves no states begins anew
         record.truncate_stage(stage.name, 0)
     ledger = Ledger(folder / "ledger.json", recipe.price)
-    lineage = {"recipe": recipe.name, "stage": stage.name, "kind": stage.kind, "definition": defined, "definition_sha256": digest(defined)}
+    lineage: dict[str, Any] = {
+        "recipe": recipe.name,
+        "stage": stage.name,
+        "kind": stage.kind,
+        "definition": defined,
+        "definition_sha256": digest(defined),
+    }
+    teachers = _teachers(recipe, stage, directory)
+    lineage |= {card.KEY: teachers} if teachers else {}
     context = StageContext(
         name=stage.name,
         directory=folder,
@@ -112,21 +125,33 @@ def _run_one(
         save_every_s=save_every_s,
         save_every_steps=save_every_steps,
         lineage={**lineage, "seed": recipe.stage_seed(stage.name), "parents": stage.inputs(), "spoutnik": _version()},
+        teachers={spec.name: spec for spec in recipe.teachers},
     )
     context.log("stage_start", kind=stage.kind, inputs=stage.inputs(), definition=defined, minutes=stage.minutes)
     try:
         function(stage, context)
     finally:
         costs = ledger.save()
+    for made in (folder / "samples.jsonl", context.checkpoint_dir / "config.json"):
+        if teachers and made.exists():
+            card.write_card(made.parent, f"{recipe.name}: {stage.name}", context.lineage, teachers)
     context.log("stage_end", kind=stage.kind, costs=vars(costs))
     directory.mark_done(stage.name)
+
+
+def _teachers(recipe: Recipe, stage: AnyStage, directory: RunDirectory) -> list[Provenance]:
+    """Whose answers are in what this stage makes: of those it asks, and of all that it builds on."""
+    specs = {spec.name: spec for spec in recipe.teachers}
+    inputs = stage.inputs().values()
+    inherited = [card.teachers_of(resolve(recipe, directory, name)) for name in inputs if name not in specs]
+    return card.merge([*inherited, [check_terms(specs[name]) for name in inputs if name in specs]])
 
 
 def resolve(recipe: Recipe, directory: RunDirectory, name: str) -> Path:
     """Where the thing is that a stage names: an earlier stage's checkpoint or folder, a JSONL file, or a model."""
     for stage in recipe.stages:
         if stage.name == name:
-            return directory.stage(name) if stage.kind in ("corpus", "sample") else directory.checkpoint(name)
+            return directory.stage(name) if stage.kind in ("corpus", "sample", "judge") else directory.checkpoint(name)
     return Path(name) if name.endswith(".jsonl") else preflight.find_model(name)
 
 

@@ -6,9 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from spoutnik.errors import UserError
-from spoutnik.recipe import AnyStage, CorpusStage, DistillStage, PretrainStage, Recipe, RLStage, TaskSpec, check_models
+from spoutnik.recipe import AnyStage, CorpusStage, DistillStage, JudgeStage, PretrainStage, Recipe, RLStage, TaskSpec, check_models
 from spoutnik.recipe.schema import Optimised
 from spoutnik.run import machine
+from spoutnik.teacher.opening import read_key
+from spoutnik.teacher.questions import read_prompts
+from spoutnik.teacher.terms import check_terms
 
 WEIGHT = 4
 """Bytes of one parameter: float32."""
@@ -25,6 +28,12 @@ def check(recipe: Recipe, pending: Iterable[AnyStage], out: Path, origin: str) -
         try:
             for task in tasks_of(stage):
                 make_task(task)
+            if isinstance(stage, JudgeStage):
+                read_prompts(Path(stage.questions))
+            for teacher in recipe.teachers:
+                if teacher.name in stage.inputs().values():
+                    check_terms(teacher)
+                    read_key(teacher)
             if isinstance(stage, Optimised):
                 _check_memory(recipe, stage)
         except UserError as error:

@@ -143,3 +143,22 @@ def test_nothing_is_drawn_outside_its_chart(events):
             start = float(x) - {"start": 0, "middle": long / 2, "end": long}[anchor]
             assert start >= -8, label
             assert start + long <= width + 14, label
+
+
+def test_teachers_are_billed_and_the_words_that_accepted_their_terms_are_quoted():
+    asked = {"event": "teacher", "stage": "samples", "time": 1.0, "teacher": "big", "requests": 1600, "prompt_tokens": 1500, "cost": 0.5}
+    asked |= {"paid": 0.25, "possibly_paid": 0.125, "currency": "USD", "terms": "forbidden", "accepted": "I <b>alone</b> answer for it."}
+    stopped, finished = {**asked, "answers": 0, "completion_tokens": 0}, {**asked, "answers": 1599, "completion_tokens": 2_000_000}
+    page = render([{"event": "stage_start", "stage": "samples", "kind": "sample", "time": 0.0}, stopped, finished])
+    for part in (
+        "1,599",
+        "1.5 k",
+        "2 M",
+        "0.5000 USD",
+        "0.2500 USD",
+        "0.1250 USD",
+        "forbidden",
+        "I &lt;b&gt;alone&lt;/b&gt; answer for it.",
+    ):
+        assert part in page
+    assert "Teachers</h2>" not in render([])

@@ -11,7 +11,8 @@ from spoutnik.tasks import make
 from spoutnik.tasks.reward import Reward
 from spoutnik.train import rejection
 from spoutnik.train.examples import read_examples
-from spoutnik.train.rejection import SampleState, is_faithful, kept, run_sample
+from spoutnik.train.kept import is_faithful, kept
+from spoutnik.train.rejection import SampleState, run_sample
 from spoutnik.train.rollouts import Rollout
 
 TASK = make("countdown", numbers=[2], high=9)
@@ -42,30 +43,33 @@ def texts(rows):
 
 
 def test_one_right_and_well_formed_sample_a_problem_is_kept():
-    assert texts(kept(TASK, BAD + GOOD, stage(prefer="shortest"))) == ["short"]
-    assert texts(kept(TASK, BAD + GOOD, stage(prefer="first"))) == ["long"]
-    assert kept(TASK, BAD, stage()) == []
+    assert texts(kept(BAD + GOOD, stage(prefer="shortest"))) == ["short"]
+    assert texts(kept(BAD + GOOD, stage(prefer="first"))) == ["long"]
+    assert kept(BAD, stage()) == []
 
 
 def test_faithful_means_every_sum_right_one_that_reaches_the_answer_and_no_line_twice():
     assert not any(map(is_faithful, UNFAITHFUL))
-    assert texts(kept(TASK, UNFAITHFUL + GOOD, stage(keep="correct-and-faithful"))) == ["short"]
-    assert texts(kept(TASK, UNFAITHFUL + GOOD, stage(keep="correct", prefer="first"))) == ["wrong sum"]
+    assert texts(kept(UNFAITHFUL + GOOD, stage(keep="correct-and-faithful"))) == ["short"]
+    assert texts(kept(UNFAITHFUL + GOOD, stage(keep="correct", prefer="first"))) == ["wrong sum"]
 
 
 def test_all_means_all():
-    assert texts(kept(TASK, BAD + GOOD, stage(keep="all"))) == ["wrong", "ill-formed", "fault", "long", "short", "middle"]
+    assert texts(kept(BAD + GOOD, stage(keep="all"))) == ["wrong", "ill-formed", "fault", "long", "short", "middle"]
 
 
 def test_a_row_says_where_it_comes_from():
-    (row,) = kept(TASK, GOOD[:1], stage())
+    (row,) = kept(GOOD[:1], stage())
     problem = TASK.problem("train", row["seed"], row["index"])
     assert row["prompt"] == problem.prompt
     assert row["correct"] is True
+    assert "teachers" not in row
+    teachers = [{"teacher": "t", "terms": "allowed"}]
+    assert [row["teachers"] for row in kept(GOOD[:1], stage(), teachers)] == [teachers]
 
 
 def test_saved_samples_come_back_whatever_characters_they_hold(tmp_path):
-    state = SampleState(2, kept(TASK, [rollout("a\u2028b\x85c\nd\x1ce", 1)], stage(keep="all")))
+    state = SampleState(2, kept([rollout("a\u2028b\x85c\nd\x1ce", 1)], stage(keep="all")))
     rejection._save(state, tmp_path)
     assert rejection._load(tmp_path) == state
     rejection._save(SampleState(1, []), tmp_path)

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from spoutnik.cli import allocator, chat, doctor, eval_, export, launch, models, quantize, report, run, stage, tasks
+from spoutnik.cli import allocator, chat, doctor, eval_, export, launch, models, quantize, report, run, stage, tasks, teachers
 from spoutnik.errors import UserError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("chat")(chat.chat)
 app.command("export")(export.export)
 app.command("quantize")(quantize.quantize)
 app.command("report")(report.report)
+app.command("teachers")(teachers.teachers)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(models.app, name="models")
 app.command("doctor")(doctor.doctor)

@@ -1,5 +1,6 @@
 """Recipes: the schema, the loader, and the shrunken form for a smoke test. Imports no torch."""
 
+from spoutnik.recipe.judge import JudgeStage
 from spoutnik.recipe.loading import check_models, find_recipe, load_recipe, parse_recipe, recipe_folders
 from spoutnik.recipe.schema import (
     AnyStage,
@@ -19,6 +20,7 @@ from spoutnik.recipe.schema import (
     TaskSpec,
 )
 from spoutnik.recipe.smoke import smoke
+from spoutnik.recipe.teachers import TeacherPrice, TeacherSpec
 
 __all__ = [
     "AnyStage",
@@ -26,6 +28,7 @@ __all__ = [
     "CorpusStage",
     "DistillStage",
     "EvalStage",
+    "JudgeStage",
     "ModelSpec",
     "PretrainStage",
     "Price",
@@ -36,6 +39,8 @@ __all__ = [
     "SampleStage",
     "Source",
     "TaskSpec",
+    "TeacherPrice",
+    "TeacherSpec",
     "check_models",
     "find_recipe",
     "load_recipe",

@@ -61,10 +61,10 @@ def recipe_folders() -> list[Path]:
 
 def check_models(recipe: Recipe, find: Callable[[str], Path], origin: str) -> None:
     """Refuses a recipe that names a model which is neither an earlier stage nor found by `find` (which raises UserError)."""
-    stages = {stage.name for stage in recipe.stages}
+    known = {stage.name for stage in recipe.stages} | {teacher.name for teacher in recipe.teachers}
     for position, stage in enumerate(recipe.stages):
         for key, name in stage.inputs().items():
-            if name in stages or name.endswith(".jsonl"):
+            if name in known or name.endswith(".jsonl"):
                 continue
             try:
                 find(name)
@@ -75,16 +75,32 @@ def check_models(recipe: Recipe, find: Callable[[str], Path], origin: str) -> No
 def _check_order(recipe: Recipe, origin: str) -> None:
     """Every input that is a stage must come earlier and be of the right sort."""
     earlier: dict[str, AnyStage] = {}
+    teachers = [teacher.name for teacher in recipe.teachers]
     later = {stage.name for stage in recipe.stages}
     for position, stage in enumerate(recipe.stages):
         where = f"{origin}: stage[{position}] {stage.name!r}"
         if stage.name in earlier:
             raise UserError(f"{where}: name is taken by an earlier stage; every stage needs its own.")
+        if stage.name in teachers or len(set(teachers)) < len(teachers):
+            raise UserError(
+                f"{origin}: teachers and stages share no names, and {_twice(teachers, stage.name)!r} is there twice; rename one."
+            )
         for key, name in stage.inputs().items():
-            fault = _input_fault(stage, key, name, earlier, later)
+            fault = _teacher_fault(stage, key) if name in teachers else _input_fault(stage, key, name, earlier, later)
             if fault:
                 raise UserError(f"{where}: {key} = {name!r} {fault}.")
         earlier[stage.name] = stage
+
+
+def _twice(teachers: list[str], stage: str) -> str:
+    return next((name for name in teachers if teachers.count(name) > 1), stage)
+
+
+def _teacher_fault(stage: AnyStage, key: str) -> str | None:
+    """A teacher over the network gives answers, no weights and no distributions."""
+    if (stage.kind, key) in (("sample", "from"), ("judge", "teacher")):
+        return None
+    return "is a teacher that only answers questions; it can be `from` of a sample stage and `teacher` of a judge stage"
 
 
 def _input_fault(stage: AnyStage, key: str, name: str, earlier: dict[str, AnyStage], later: set[str]) -> str | None:
@@ -93,10 +109,10 @@ def _input_fault(stage: AnyStage, key: str, name: str, earlier: dict[str, AnySta
         return "names a stage that comes no earlier; move that stage up"
     kind = earlier[name].kind if name in earlier else None
     if key != "data":
-        produces_no_model = kind in ("corpus", "sample", "eval", "report")
+        produces_no_model = kind in ("corpus", "sample", "judge", "eval", "report")
         return f"is a {kind} stage, which makes no model; name a stage that does" if produces_no_model else None
     wanted = "corpus" if stage.kind == "pretrain" else "sample"
-    if kind == wanted:
+    if kind == wanted or (wanted, kind) == ("sample", "judge"):
         return None
     if wanted == "sample" and kind is None and name.endswith(".jsonl"):
         return None if Path(name).is_file() else "does not exist; give the path of a JSONL file or the name of an earlier sample stage"

@@ -7,18 +7,11 @@ Field names are the keys of the TOML file; `from`, a word of Python's, is the at
 import hashlib
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Dtype = Literal["float32", "bfloat16"]  # of products; weights and optimiser states are float32
-Positive = Annotated[int, Field(gt=0)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
-
-
-class Table(BaseModel):
-    """A TOML table: its keys are known, its types exact (an integer may stand for a float), its values frozen."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True, validate_default=True)
+from spoutnik.recipe.judge import JudgeStage
+from spoutnik.recipe.tables import Dtype, Fraction, Name, Positive, StageBase, Table
+from spoutnik.recipe.teachers import TeacherSpec
 
 
 class Price(Table):
@@ -82,16 +75,6 @@ class Balance(Table):
 
     bias_update_rate: Annotated[float, Field(ge=0)] = 0.001
     sequence_loss: Annotated[float, Field(ge=0)] = 0.0001
-
-
-class StageBase(Table):
-    name: Name
-    minutes: Annotated[float, Field(ge=0)] = 0.0
-    """How long it is planned to take on the machine that the recipe was written for; shown, never enforced."""
-
-    def inputs(self) -> dict[str, str]:
-        """Key of the recipe -> the stage, model or file that it names."""
-        return {}
 
 
 class Optimised(StageBase):
@@ -176,7 +159,7 @@ class RLStage(Optimised):
 
 
 class SampleStage(StageBase):
-    """Rejection sampling: writes samples.jsonl with what the verifier accepts."""
+    """Rejection sampling: writes samples.jsonl with what the verifier accepts. `from` is a model or a teacher."""
 
     kind: Literal["sample"] = "sample"
     from_: str = Field(alias="from")
@@ -283,7 +266,7 @@ class ReportStage(StageBase):
     kind: Literal["report"] = "report"
 
 
-AnyStage = CorpusStage | PretrainStage | RLStage | SampleStage | SFTStage | DistillStage | EvalStage | ReportStage
+AnyStage = CorpusStage | PretrainStage | RLStage | SampleStage | JudgeStage | SFTStage | DistillStage | EvalStage | ReportStage
 Stage = Annotated[AnyStage, Field(discriminator="kind")]
 
 
@@ -291,6 +274,7 @@ class Recipe(Table):
     name: Name
     seed: Annotated[int, Field(ge=0)] = 0
     price: Price = Price()
+    teachers: Annotated[list[TeacherSpec], Field(default_factory=list, alias="teacher")]
     stages: Annotated[list[Stage], Field(alias="stage", min_length=1)]
 
     def stage_seed(self, stage: str) -> int:

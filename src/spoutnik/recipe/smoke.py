@@ -39,6 +39,8 @@ def _clip(value: Any) -> Any:
         clipped["batch_tokens"] = max(clipped["batch_tokens"] // clipped["sequence_length"], 1) * clipped["sequence_length"]
     if clipped.get("kind") == "sample":
         clipped["keep"] = "all"
+    if clipped.get("kind") == "judge":
+        clipped |= {"problems": CEILINGS["problems"]} | ({"keep_from": 0} if clipped.get("scale") != "a/b" else {})
     if "depth" in clipped:
         clipped["depth"] = min(clipped["depth"], 2)
     if "minibatches" in clipped and clipped.get("prompts", 1) % clipped["minibatches"]:

@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spoutnik.run.ledger import Ledger
 from spoutnik.run.progress import Progress
 from spoutnik.run.record import Record
+
+if TYPE_CHECKING:
+    from spoutnik.recipe.teachers import TeacherSpec
 
 
 @dataclass
@@ -20,7 +23,9 @@ class StageContext:
                     any other name -> where that model is. Raises UserError.
     seed            of this stage alone
     save_every_s    seconds between saved states; save_every_steps, where above 0, counts steps instead
-    lineage         what goes into the checkpoint's spoutnik.json: recipe, stage, its definition and hash, seed, parents
+    lineage         what goes into the checkpoint's spoutnik.json: recipe, stage, its definition and hash, seed, parents, and the
+                    teachers of all that it builds on, if any
+    teachers        the recipe's [[teacher]] tables by name
     """
 
     name: str
@@ -34,6 +39,7 @@ class StageContext:
     save_every_steps: int = 0
     progress: Callable[..., Progress] = Progress
     lineage: dict[str, Any] = field(default_factory=dict)
+    teachers: "dict[str, TeacherSpec]" = field(default_factory=dict)
 
     def log(self, event: str, **values: Any) -> None:
         """Appends an event of this stage to the record."""

@@ -9,6 +9,7 @@ from spoutnik.run.directory import RunDirectory, write_whole
 from spoutnik.run.record import Event, read
 from spoutnik.run.report_data import RunLog, sort_events
 from spoutnik.run.report_results import accuracy_section, cost_section, key_figures, lineage_section, summary
+from spoutnik.run.report_teachers import teachers_section
 from spoutnik.run.report_training import health_section, learning_section, length_section, router_section, samples_section
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -31,6 +32,7 @@ def render(events: list[Event]) -> str:
         samples_section(log),
         router_section(log),
         cost_section(log),
+        teachers_section(events),
         lineage_section(log),
         health_section(log),
     ]

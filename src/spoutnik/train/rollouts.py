@@ -36,6 +36,10 @@ class Rollout:
     right_steps: int
     supported: bool
 
+    @property
+    def length(self) -> int:
+        return len(self.token_ids)
+
 
 def rollout_engine(model: CausalLM, tokenizer: Tokenizer, answers: int, dtype: Dtype = "float32") -> Engine:
     """The engine of a stage that asks for so many answers at a time, for a model of float32 weights, which kernels may round to `dtype`.
@@ -68,14 +72,30 @@ def sample_rollouts(
 
 def judge(task: Task, problem: Problem, prompt: str, prompt_ids: list[int], completion: Completion) -> Rollout:
     """Grades one completion and checks whether its thinking holds."""
-    thinking = reasoning.starts_thinking(prompt)
-    thoughts, content = reasoning.split(completion.text, thinking)
-    check, answer = check_steps(thoughts), extract_answer(content)
-    value = answer_value(answer) if answer is not None else None
+    found = examine(task, problem, completion.text, reasoning.starts_thinking(prompt))
     return Rollout(
         problem, prompt_ids, completion.token_ids, completion.logprobs, completion.text, completion.finish_reason == "length",
-        grade(task, problem, completion.text, thinking), check.steps, check.right, value is not None and supported(thoughts, value),
+        found.reward, found.steps, found.right_steps, found.supported,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What a text earned, and whether its thinking holds; see `Rollout`."""
+
+    reward: Reward
+    steps: int
+    right_steps: int
+    supported: bool
+
+
+def examine(task: Task, problem: Problem, text: str, thinking: bool) -> Examined:
+    """Grades a text, whoever wrote it; `thinking` says that its prompt already opened `<think>`."""
+    thoughts, content = reasoning.split(text, thinking)
+    check, answer = check_steps(thoughts), extract_answer(content)
+    value = answer_value(answer) if answer is not None else None
+    holds = value is not None and supported(thoughts, value)
+    return Examined(grade(task, problem, text, thinking), check.steps, check.right, holds)
 
 
 def rollout_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
