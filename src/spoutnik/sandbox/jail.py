@@ -175,6 +175,6 @@ def give_up(protections: frozenset[str], limits: Limits, held_bytes: int) -> Non
     if "no-new-privileges" in protections:
         linux.no_new_privileges()
     if "landlock" in protections:
-        linux.landlock({path: linux.LANDLOCK_READ for path in _readable()} | {path: linux.LANDLOCK_READ_WRITE for path in _DEVICES})
+        linux.landlock(_readable(), _DEVICES)
     if "seccomp" in protections:
         linux.filter_system_calls(seccomp.build(alone=None if "pid" in protections else os.getpid()))

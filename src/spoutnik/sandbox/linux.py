@@ -7,6 +7,7 @@ import ctypes
 import os
 import signal
 import struct
+from collections.abc import Sequence
 
 NEW_MOUNT, NEW_UTS, NEW_IPC, NEW_USER, NEW_PID, NEW_NETWORK = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 READ_ONLY, NO_SETUID, NO_DEVICES, NO_EXEC = 1, 2, 4, 8
@@ -19,8 +20,7 @@ _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT, _MOUNT_SETATTR = 444, 445, 
 """The same on x86-64 and aarch64, as all calls since 424."""
 _CLONE = {"x86_64": 56, "aarch64": 220}
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
-LANDLOCK_READ, LANDLOCK_READ_WRITE = 0b1100, 0b0110
-"""Reading files and folders; reading and writing a file."""
+_WRITE_FILE, _READ_FILE, _READ_DIR = 2, 4, 8
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 
@@ -91,8 +91,8 @@ def landlock_version() -> int:
         return 0
 
 
-def landlock(allowed: dict[str, int]) -> None:
-    """Refuses all files but those beneath the given paths, for the given access, and what else this kernel's Landlock can refuse.
+def landlock(readable: Sequence[str], writable: Sequence[str]) -> None:
+    """Refuses all files but those at or beneath `readable` and `writable`, and what else this kernel's Landlock can refuse.
 
     Paths that do not exist are passed over. linux/landlock.h; the bits of each version are cumulative.
     """
@@ -100,11 +100,12 @@ def landlock(allowed: dict[str, int]) -> None:
     files = (1 << (13 + (version >= 2) + (version >= 3) + (version >= 5))) - 1
     handled = struct.pack("=QQQ", files, 0b11, 0b11)[: 24 if version >= 6 else 16 if version >= 4 else 8]
     ruleset = _call("syscall", _LANDLOCK_CREATE, handled, len(handled), 0)
-    for path, access in allowed.items():
+    for path in (*readable, *writable):
         try:
             place = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
+        access = _READ_FILE | (_WRITE_FILE if path in writable else 0) | (_READ_DIR if os.path.isdir(path) else 0)
         _call("syscall", _LANDLOCK_ADD, ruleset, 1, struct.pack("=Qi", access, place), 0, path=path)
         os.close(place)
     _call("syscall", _LANDLOCK_RESTRICT, ruleset, 0)

@@ -1,11 +1,15 @@
 """The program's own process: its descriptors, what Python shows it, and its code as `__main__`."""
 
+import atexit
+import contextlib
+import fcntl
 import io
 import linecache
 import os
 import sys
 import traceback
 import types
+from typing import NoReturn
 
 from spoutnik.sandbox import jail
 from spoutnik.sandbox.limits import Limits
@@ -15,6 +19,9 @@ CHANNEL = 3
 """The descriptor that joins a program and its partner."""
 
 
+_ABOVE = 16
+
+
 class Start(BaseException):  # noqa: N818
     """Raised in a program's process: leaves all frames of the runner, so that the program ends as any Python program does."""
 
@@ -22,15 +29,27 @@ class Start(BaseException):  # noqa: N818
         self.source = source
 
 
-def become(source: int, descriptors: list[int], protections: frozenset[str], limits: Limits, held_bytes: int) -> None:
-    """Turns this process into the program read from `source`, with `descriptors` as 0, 1, 2 and perhaps CHANNEL; raises Start."""
-    text = _read(source)
-    for number, descriptor in enumerate([os.dup(descriptor) for descriptor in descriptors]):
-        os.dup2(descriptor, number)
-    os.closerange(len(descriptors), 1 << 16)
-    os.environ.clear()
-    os.environ.update(HOME=jail.WORK, LANG="C.UTF-8", TMPDIR=jail.WORK)
-    jail.give_up(protections, limits, held_bytes)
+def become(
+    source: int, descriptors: list[int], report: int, protections: frozenset[str], limits: Limits, held_bytes: int
+) -> NoReturn:
+    """Turns this process into the program read from `source`, with `descriptors` as 0, 1, 2 and perhaps CHANNEL; raises Start.
+
+    A wall that cannot be built ends the process, and `report` is told; the program does not begin.
+    """
+    try:
+        text = _read(source)
+        report = fcntl.fcntl(report, fcntl.F_DUPFD, _ABOVE)
+        for number, descriptor in enumerate([fcntl.fcntl(descriptor, fcntl.F_DUPFD, _ABOVE) for descriptor in descriptors]):
+            os.dup2(descriptor, number)
+        os.closerange(len(descriptors), report)
+        os.closerange(report + 1, 1 << 16)
+        os.environ.clear()
+        os.environ.update(HOME=jail.WORK, LANG="C.UTF-8", TMPDIR=jail.WORK)
+        jail.give_up(protections, limits, held_bytes)
+        os.close(report)
+    except BaseException as error:
+        os.write(report, f"{type(error).__name__}: {error}".encode()[:1000])
+        os._exit(1)
     raise Start(text)
 
 
@@ -40,7 +59,7 @@ def _read(source: int) -> str:
         return file.read().decode("utf-8", "surrogatepass")
 
 
-def run(source: str) -> None:
+def run(source: str) -> NoReturn:
     """Runs the text as `__main__`; an exception that nobody caught is printed and ends with status 1."""
     sys.argv = [FILE]
     sys.stdin = io.TextIOWrapper(open(0, "rb"), encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
@@ -50,10 +69,27 @@ def run(source: str) -> None:
         del sys.modules[name]
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     linecache.cache[FILE] = (len(source), None, source.splitlines(keepends=True), FILE)
+    status = 0
+    atexit.register(lambda: _leave(status))
     try:
         exec(compile(source, FILE, "exec", dont_inherit=True), main.__dict__)
-    except Exception as error:
+    except SystemExit as end:
+        if isinstance(end.code, int):
+            status = end.code & 0xFF
+        elif end.code is not None:
+            print(end.code, file=sys.stderr)
+            status = 1
+    except BaseException as error:
+        status = 1
         if error.__traceback__ is not None:
             error.__traceback__ = error.__traceback__.tb_next
         traceback.print_exception(error)
-        sys.exit(1)
+    sys.exit(status)
+
+
+def _leave(status: int) -> None:
+    """Runs after all other exit handlers and threads; what the interpreter would do then, freeing every object, takes longer than a fork."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(status)

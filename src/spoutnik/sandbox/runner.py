@@ -17,7 +17,7 @@ import sys
 import time
 from typing import Any, NoReturn
 
-from spoutnik.sandbox import jail, linux, program
+from spoutnik.sandbox import jail, linux, program, seccomp
 from spoutnik.sandbox.limits import Limits
 from spoutnik.sandbox.watch import Watch
 
@@ -35,6 +35,7 @@ def main(channel: int, protections: frozenset[str]) -> None:
         for name in _PRELOADED:
             importlib.import_module(name)
         jail.enter(protections)
+        seccomp.build()  # once; it is kept
     except (jail.JailError, OSError) as error:
         _reply(owner, {"refused": str(error)})
         os._exit(1)
@@ -117,7 +118,7 @@ class Job:
 
     def _become(self, text: int, descriptors: list[int]) -> None:
         linux.die_with_parent()
-        program.become(text, descriptors, self.protections, self.limits, self.space)
+        program.become(text, descriptors, self.pipes[0][1], self.protections, self.limits, self.space)
 
     def supervise(self, owner: socket.socket) -> dict[str, Any]:
         """Reads output and looks at the clock and the processes until the program has ended or was killed; collects all of it."""

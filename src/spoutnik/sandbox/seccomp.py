@@ -4,6 +4,7 @@ Anything else fails with EPERM, so a program sees a PermissionError; calls of an
 """
 
 import errno
+import functools
 import os
 import struct
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ class Rule:
     with_bit: int = 0
 
 
+@functools.cache
 def build(alone: int | None = None, machine: str | None = None) -> bytes:
     """The filter as an array of `struct sock_filter`.
 
