@@ -4,6 +4,7 @@ The runner's root is a small read-only folder in memory with Python's own files,
 has no /proc, no /sys, no home. Of what a program needs, only /tmp is writable; each program gets a fresh one.
 """
 
+import contextlib
 import math
 import os
 import resource
@@ -65,7 +66,8 @@ def _enter_user_namespace(flags: int) -> None:
     user, group = os.geteuid(), os.getegid()
     mapped: Callable[[], bool] = bool  # False
     if user == 0:
-        os.setgroups([])
+        with contextlib.suppress(PermissionError):  # root of a container that may not
+            os.setgroups([])
         mapped = _map_from_outside()
     linux.unshare(flags)
     if not mapped():

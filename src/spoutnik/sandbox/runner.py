@@ -4,7 +4,7 @@ Starting Python and building walls for every program would cost more than most o
 program reads its own text and input from descriptors that come over the socket, so none finds another's in its memory.
 """
 
-import dataclasses
+import contextlib
 import gc
 import importlib
 import json
@@ -143,11 +143,13 @@ class Job:
         os.kill(self.init, signal.SIGKILL)
         _, _, spent = os.wait4(self.init, 0)
         for stream in streams:
-            while self._keep(stream, kept[stream]):
-                pass
+            os.set_blocking(stream, False)
+            with contextlib.suppress(BlockingIOError):
+                while self._keep(stream, kept[stream]):
+                    pass
         for end in (report, *streams):
             os.close(end)
-        return self._summary(ended, spent.ru_utime + spent.ru_stime, spent.ru_maxrss * 1024, *kept.values())
+        return self._summary(ended, max(self.cpu_s, spent.ru_utime + spent.ru_stime), spent.ru_maxrss * 1024, *kept.values())
 
     def _keep(self, stream: int, kept: bytearray) -> bool:
         """Reads once; False at the end, or when there is more than may be written."""
@@ -160,7 +162,7 @@ class Job:
 
     def _look(self) -> None:
         usage = self.watch.usage(self.init, self.bare)
-        self.peak = max(self.peak, usage.resident_bytes)
+        self.peak, self.cpu_s = max(self.peak, usage.resident_bytes), max(self.cpu_s, usage.cpu_s)
         over = {
             "timeout": time.monotonic() - self.began > self.limits.wall_s,
             "cpu": usage.cpu_s > self.limits.cpu_s,
