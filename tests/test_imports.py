@@ -10,7 +10,7 @@ import pytest
 import spoutnik.errors
 
 PACKAGE = Path(spoutnik.errors.__file__).parent
-LEAVES = {"errors", "recipe", "run"}
+LEAVES = {"errors", "recipe", "run", "sandbox"}
 LAYERS = [{"text", "model"}, {"checkpoint"}, {"engine", "teacher", "tasks"}, {"data"}, {"serve", "train", "evaluate", "plan", "audit"}]
 TOP = {"cli", "pipeline", "preflight", "__init__", "__main__", "library"}
 ALLOWED = {("evaluate", "train.rollouts")}
@@ -26,6 +26,7 @@ NO_TORCH = [
     "spoutnik.engine.prompts",
     "spoutnik.engine.shelf",
     "spoutnik.tasks",
+    "spoutnik.sandbox.pool",
 ]
 
 

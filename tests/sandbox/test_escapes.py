@@ -59,7 +59,10 @@ def test_a_bomb_of_processes_or_threads_ends_at_the_limit(run: Run, bomb: str) -
 
 
 def test_an_endless_fork_bomb_ends_with_its_program_and_leaves_the_runner_working(run: Run) -> None:
-    assert run("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", limits=wider(wall_s=0.5)).outcome in ("timeout", "cpu")
+    assert run("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", limits=wider(wall_s=0.5)).outcome in (
+        "timeout",
+        "cpu",
+    )
     assert run("print(1)").stdout == "1\n"
 
 
@@ -251,7 +254,9 @@ def test_many_processes_together_have_no_more_memory_than_one(run: Run) -> None:
     assert run(MANY, limits=wider(memory_bytes=400 * MIB)).ok
 
 
-@pytest.mark.parametrize("loop", ["while True: pass", "import os\nos.fork()\nos.fork()\nwhile True: pass", "9 ** 9 ** 9"], ids=["one", "four", "c"])
+@pytest.mark.parametrize(
+    "loop", ["while True: pass", "import os\nos.fork()\nos.fork()\nwhile True: pass", "9 ** 9 ** 9"], ids=["one", "four", "c"]
+)
 def test_processor_time_is_counted_over_all_processes(run: Run, loop: str) -> None:
     result = run(loop, limits=wider(cpu_s=0.3))
     assert result.outcome == "cpu"
@@ -263,7 +268,14 @@ def test_a_program_that_ignores_the_signal_of_the_limit_is_killed(run: Run) -> N
     assert run(program, limits=wider(cpu_s=0.3)).outcome == "cpu"
 
 
-@pytest.mark.parametrize("wait", ["import time; time.sleep(60)", "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)", "import threading; threading.Event().wait()"])
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "import time; time.sleep(60)",
+        "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)",
+        "import threading; threading.Event().wait()",
+    ],
+)
 def test_waiting_ends_at_the_wall_clock(run: Run, wait: str) -> None:
     start = time.monotonic()
     result = run(wait, limits=wider(wall_s=0.2))
@@ -330,7 +342,9 @@ def test_dangerous_system_calls_are_refused_by_the_filter(run: Run) -> None:
     numbers = " ".join(map(str, REFUSED.values()))
     answers = dict(zip(REFUSED, map(int, run(PROBE, numbers).stdout.split()), strict=True))
     assert {name: answer for name, answer in answers.items() if answer != 1} == {}
-    without = {name: number for name, number in REFUSED.items() if name in ("socket", "bpf", "keyctl", "execve", "userfaultfd", "memfd_create")}
+    without = {
+        name: number for name, number in REFUSED.items() if name in ("socket", "bpf", "keyctl", "execve", "userfaultfd", "memfd_create")
+    }
     assert "1" not in run(PROBE, " ".join(map(str, without.values())), without={"seccomp"}).stdout.split()
 
 
@@ -365,4 +379,3 @@ def test_shared_memory_of_another_program_is_not_found(run: Run) -> None:
     kept = run(find, without={"seccomp", "ipc"}).stdout
     assert int(kept) >= 0
     subprocess.run(["ipcrm", "-m", kept.strip()], check=True)
-

@@ -34,7 +34,11 @@ ENDS = {
     "import os; os.abort()": ("crashed", -signal.SIGABRT, "killed by SIGABRT"),
     "import os; os.kill(os.getpid(), 15)": ("crashed", -signal.SIGTERM, "killed by SIGTERM"),
     "import ctypes; ctypes.string_at(0)": ("crashed", -signal.SIGSEGV, "killed by SIGSEGV"),
-    "import sys; sys.setrecursionlimit(10**9)\nx = []\nfor _ in range(10**6): x = [x]\nrepr(x)": ("crashed", -signal.SIGSEGV, "killed by SIGSEGV"),
+    "import sys; sys.setrecursionlimit(10**9)\nx = []\nfor _ in range(10**6): x = [x]\nrepr(x)": (
+        "crashed",
+        -signal.SIGSEGV,
+        "killed by SIGSEGV",
+    ),
 }
 
 
@@ -65,12 +69,14 @@ if __name__ == "__main__":
 def test_a_traceback_shows_only_the_program(run: Run) -> None:
     assert run("def f():\n    raise ValueError('é')\nf()").stderr == (
         'Traceback (most recent call last):\n  File "program.py", line 3, in <module>\n    f()\n'
-        '  File "program.py", line 2, in f\n    raise ValueError(\'é\')\nValueError: é\n'
+        "  File \"program.py\", line 2, in f\n    raise ValueError('é')\nValueError: é\n"
     )
 
 
 def test_input_is_given_and_is_empty_otherwise(run: Run) -> None:
-    assert run("print(input() + '|' + __import__('sys').stdin.read())", "é1\nb\n\ud800").stdout == "é1|b\n\\ud800\n".replace("\\ud800", "\ufffd" * 3)
+    assert run("print(input() + '|' + __import__('sys').stdin.read())", "é1\nb\n\ud800").stdout == "é1|b\n\\ud800\n".replace(
+        "\\ud800", "\ufffd" * 3
+    )
     assert run("print(__import__('sys').stdin.read())").stdout == "\n"
 
 

@@ -29,9 +29,7 @@ class Start(BaseException):  # noqa: N818
         self.source = source
 
 
-def become(
-    source: int, descriptors: list[int], report: int, protections: frozenset[str], limits: Limits, held_bytes: int
-) -> NoReturn:
+def become(source: int, descriptors: list[int], report: int, protections: frozenset[str], limits: Limits, held_bytes: int) -> NoReturn:
     """Turns this process into the program read from `source`, with `descriptors` as 0, 1, 2 and perhaps CHANNEL; raises Start.
 
     A wall that cannot be built ends the process, and `report` is told; the program does not begin.

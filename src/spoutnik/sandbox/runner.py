@@ -21,7 +21,21 @@ from spoutnik.sandbox import jail, linux, program, seccomp
 from spoutnik.sandbox.limits import Limits
 from spoutnik.sandbox.watch import Watch
 
-_PRELOADED = ("bisect", "collections", "copy", "datetime", "functools", "heapq", "itertools", "math", "operator", "random", "re", "string", "typing")
+_PRELOADED = (
+    "bisect",
+    "collections",
+    "copy",
+    "datetime",
+    "functools",
+    "heapq",
+    "itertools",
+    "math",
+    "operator",
+    "random",
+    "re",
+    "string",
+    "typing",
+)
 """What programs import most: found ready, it costs them nothing."""
 _TICK_MS = 20
 _CHUNK = 1 << 16
