@@ -114,13 +114,25 @@ def test_a_program_cannot_kill_its_runner(run: Run) -> None:
 
 
 def test_a_signal_to_all_reaches_none_of_ours(run: Run) -> None:
-    attack = "import os, time\nfor number in (15, 9, 19):\n    try: os.kill(-1, number)\n    except OSError: pass\ntime.sleep(0.1)\nprint('still here')"
+    attack = """
+import os, time
+for number in (15, 9, 19):
+    try: os.kill(-1, number)
+    except OSError: pass
+time.sleep(0.1)
+print('still here')
+"""
     assert run(attack).stdout == "still here\n"
 
 
 def test_a_program_cannot_signal_processes_outside(run: Run) -> None:
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as victim:
-        attack = f"import os\nfor pid in ({victim.pid}, -{victim.pid}):\n    try: os.kill(pid, 9)\n    except OSError as error: print(error.errno)"
+        attack = f"""
+import os
+for pid in ({victim.pid}, -{victim.pid}):
+    try: os.kill(pid, 9)
+    except OSError as error: print(error.errno)
+"""
         assert run(attack).stdout == "3\n3\n"  # no such process
         assert victim.poll() is None
         run(attack, without=EVERYTHING)
@@ -141,14 +153,22 @@ def test_files_outside_cannot_be_read(run: Run, folder: Path) -> None:
 
 @pytest.mark.parametrize("home", ["~", "/root", "/home", "/work", "/etc/passwd", "/sys", "/proc"])
 def test_home_and_system_folders_hold_nothing(run: Run, home: str) -> None:
-    program = f"import os\nfor folder, _, files in os.walk({os.path.expanduser(home)!r}):\n    for file in files: print(os.path.join(folder, file))"
+    program = f"""
+import os
+for folder, _, files in os.walk({os.path.expanduser(home)!r}):
+    for file in files: print(os.path.join(folder, file))
+"""
     seen = run(program, limits=wider(output_bytes=10**8)).stdout.splitlines()
     assert [path for path in seen if not path.startswith(os.path.join(sys.base_prefix, "lib"))] == []
 
 
 @pytest.mark.parametrize("file", ["environ", "maps", "mem"])
 def test_environment_and_memory_of_other_processes_cannot_be_read(run: Run, file: str) -> None:
-    attack = f"for pid in (1, {os.getpid()}):\n    try: print(len(open(f'/proc/{{pid}}/{file}', 'rb').read(0)))\n    except OSError as error: print(error.errno)"
+    attack = f"""
+for pid in (1, {os.getpid()}):
+    try: print(len(open(f'/proc/{{pid}}/{file}', 'rb').read(0)))
+    except OSError as error: print(error.errno)
+"""
     assert run(attack).stdout == "2\n2\n"  # no such file
     assert run(attack, without=EVERYTHING).stdout.endswith("0\n")
 
@@ -264,7 +284,13 @@ def test_processor_time_is_counted_over_all_processes(run: Run, loop: str) -> No
 
 
 def test_a_program_that_ignores_the_signal_of_the_limit_is_killed(run: Run) -> None:
-    program = "import signal\nfor number in range(1, 65):\n    try: signal.signal(number, signal.SIG_IGN)\n    except (OSError, ValueError): pass\nwhile True: pass"
+    program = """
+import signal
+for number in range(1, 65):
+    try: signal.signal(number, signal.SIG_IGN)
+    except (OSError, ValueError): pass
+while True: pass
+"""
     assert run(program, limits=wider(cpu_s=0.3)).outcome == "cpu"
 
 
@@ -321,8 +347,9 @@ REFUSED = {
     "socket": 41, "connect": 42, "bind": 49, "sendmsg": 46, "setsockopt": 54, "ptrace": 101, "process_vm_readv": 310, "mount": 165,
     "umount2": 166, "pivot_root": 155, "chroot": 161, "unshare": 272, "setns": 308, "open_tree": 428, "move_mount": 429, "fsopen": 430,
     "mount_setattr": 442, "bpf": 321, "kexec_load": 246, "keyctl": 250, "add_key": 248, "request_key": 249, "io_uring_setup": 425,
-    "userfaultfd": 323, "perf_event_open": 298, "execve": 59, "execveat": 322, "memfd_create": 319, "shmget": 29, "msgget": 68, "semget": 64,
-    "mq_open": 240, "pidfd_open": 434, "pidfd_getfd": 438, "pidfd_send_signal": 424, "process_madvise": 440, "kcmp": 312, "setresuid": 117,
+    "userfaultfd": 323, "perf_event_open": 298, "execve": 59, "execveat": 322, "memfd_create": 319, "shmget": 29, "msgget": 68,
+    "semget": 64,     "mq_open": 240, "pidfd_open": 434, "pidfd_getfd": 438, "pidfd_send_signal": 424, "process_madvise": 440,
+    "kcmp": 312, "setresuid": 117,
     "capset": 126, "init_module": 175, "open_by_handle_at": 304, "syslog": 103, "reboot": 169, "personality": 135, "iopl": 172,
     "mknod": 133, "setxattr": 188, "chown": 92, "vmsplice": 278, "sethostname": 170, "modify_ldt": 154, "a call of tomorrow": 1000,
 }  # fmt: skip

@@ -79,9 +79,22 @@ CHEATS = {
     "leaving with status 0": "import os\nos._exit(0)",
     "raising SystemExit": "def total(numbers, start=0):\n    raise SystemExit(0)",
     "equal to everything": "class E(int):\n    __eq__ = lambda self, other: True\ndef total(numbers, start=0): return E()",
-    "telling the tests to leave": "import os, json\nd = json.dumps({'error': ['SystemExit', '0']}).encode()\nfor _ in range(9): os.write(3, len(d).to_bytes(4, 'big') + d)\ndef total(): pass",
-    "replacing Python's own": "import builtins\nbuiltins.AssertionError = builtins.isinstance = lambda *a: True\ndef total(numbers, start=0): return 6",
-    "looking for the tests": "import gc, os, sys\ntold = os.read(0, 100), [x for x in gc.get_objects() if isinstance(x, str) and 'candidate' in x]\nassert any(told)\ndef total(numbers, start=0): return sum(numbers, start)",
+    "telling the tests to leave": """
+import json, os
+message = json.dumps({'error': ['SystemExit', '0']}).encode()
+for _ in range(9): os.write(3, len(message).to_bytes(4, 'big') + message)
+def total(): pass
+""",
+    "replacing Python's own": """
+import builtins
+builtins.AssertionError = builtins.isinstance = lambda *values: True
+def total(numbers, start=0): return 6
+""",
+    "looking for the tests": """
+import gc, os
+assert os.read(0, 100) or [text for text in gc.get_objects() if isinstance(text, str) and 'candidate' in text]
+def total(numbers, start=0): return sum(numbers, start)
+""",
     "killing the tests": "import os\nos.kill(os.getppid(), 9)\nos.kill(os.getpid() - 1, 9)",
 }  # fmt: skip
 
@@ -147,7 +160,10 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, words: str) -> None:
         make(f"code:{path}")
 
 
-@pytest.mark.parametrize(("option", "words"), [({"timeout_s": 0}, "timeout_s is 0"), ({"protection": "none"}, "no protection 'none'"), ({"pool": 1}, "no option 'pool'")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [({"timeout_s": 0}, "timeout_s is 0"), ({"protection": "none"}, "no protection 'none'"), ({"pool": 1}, "no option 'pool'")],
+)
 def test_a_bad_option_is_refused(tmp_path: Path, option: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         make(f"code:{write(tmp_path / 'a.jsonl', [row()])}", **option)
@@ -160,8 +176,10 @@ def test_an_open_block_reaches_to_the_end() -> None:
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | st.complex_numbers(allow_nan=False),
-    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text() | st.integers(), inner) | st.sets(st.integers()),
-    max_leaves=10,
+    lambda inner: (
+        st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text() | st.integers(), inner) | st.sets(st.integers(), max_size=1)
+    ),
+    max_leaves=6,
 )
 
 

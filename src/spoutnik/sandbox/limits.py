@@ -10,8 +10,8 @@ FULL = frozenset(
 )
 """Namespaces of its own (the first six), no capability, no way to gain one, and a filter of system calls."""
 LANDLOCK = frozenset({"landlock", "capabilities", "no-new-privileges", "seccomp"})
-"""For systems that grant no user namespaces. A program sees that files and processes of others exist, but reads only Python's own, writes no
-file, starts no process, and signals none but itself. Weaker, because one layer less stands between it and the kernel."""
+"""For systems that grant no user namespaces. A program can tell that files of others exist, but it reads only Python's own, writes none,
+starts no process and signals none but itself. Weaker: for most of this only one wall stands, where otherwise two or three do."""
 MODES = {"full": FULL, "landlock": LANDLOCK}
 
 

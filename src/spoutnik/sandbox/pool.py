@@ -22,7 +22,10 @@ from spoutnik.errors import UserError
 from spoutnik.sandbox.limits import FULL, MODES, Limits, Result, explain
 
 _START_S, _GRACE_S = 60.0, 10.0
-_RUNNER = "import sys; sys.path.insert(0, sys.argv[1]); from spoutnik.sandbox import runner; runner.main(int(sys.argv[2]), frozenset(sys.argv[3:]))"
+_RUNNER = """import sys
+sys.path.insert(0, sys.argv[1])
+from spoutnik.sandbox import runner
+runner.main(int(sys.argv[2]), frozenset(sys.argv[3:]))"""
 
 
 class SandboxError(Exception):
@@ -36,7 +39,7 @@ class SandboxPool:
     """
 
     def __init__(self, workers: int = 1, limits: Limits | None = None, protections: frozenset[str] = FULL) -> None:
-        self.limits = limits or Limits()
+        self.workers, self.limits = workers, limits or Limits()
         self._runners = [_Runner(protections) for _ in range(workers)]
         self._free: queue.SimpleQueue[_Runner] = queue.SimpleQueue()
         for runner in self._runners:

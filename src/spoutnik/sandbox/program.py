@@ -22,7 +22,7 @@ CHANNEL = 3
 _ABOVE = 16
 
 
-class Start(BaseException):  # noqa: N818
+class Start(BaseException):
     """Raised in a program's process: leaves all frames of the runner, so that the program ends as any Python program does."""
 
     def __init__(self, source: str) -> None:
@@ -86,7 +86,7 @@ def run(source: str) -> NoReturn:
 
 
 def _leave(status: int) -> None:
-    """Runs after all other exit handlers and threads; what the interpreter would do then, freeing every object, takes longer than a fork."""
+    """Runs after all threads and other exit handlers. The interpreter would now free every object, which takes longer than a fork."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()

@@ -52,6 +52,12 @@ class CodeTask:
         self._rows = Rows(self.name, "code", read_exercises(Path(self.path)), lambda row: " ".join(row.prompt.split()), self.belongs_to)
         self.pool = self.pool or shared_pool(self.protection)
 
+    @property
+    def graders(self) -> int:
+        """Answers that may be judged at once, from as many threads."""
+        assert self.pool is not None
+        return self.pool.workers
+
     def problem(self, split: str, seed: int, index: int) -> Problem:
         row = self._rows.at(split, seed, index)
         data = {"prompt": row.prompt, "entry_point": row.entry_point, "test": row.test}
@@ -84,7 +90,8 @@ def read_exercises(path: Path) -> list[Exercise]:
         if not record["entry_point"].isidentifier():
             raise UserError(f"{where}: entry_point is {record['entry_point']!r}; give the name of a function.")
         solution = record.get("canonical_solution")
-        exercises.append(Exercise(*(record[name] for name in _FIELDS), record["prompt"] + solution if isinstance(solution, str) else ""))
+        whole = record["prompt"] + solution if isinstance(solution, str) else ""
+        exercises.append(Exercise(record["prompt"], record["entry_point"], record["test"], whole))
     return exercises
 
 

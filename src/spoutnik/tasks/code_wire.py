@@ -1,7 +1,7 @@
 """Both sides of the judging of code, as text for two sandboxed programs that talk over descriptor 3. Imports the standard library only.
 
-The tests run in one process and the answer in another. So an answer cannot read what is expected of it, replace `assert` or `==`, or end the
-tests with a friendly exit status: all that it can do is return values. Values cross as JSON with marks for types, never as pickles.
+The tests run in one process and the answer in another. So an answer cannot read what is expected of it, replace `assert` or `==`, or end
+the tests with a friendly exit status: it can only return values. Values cross as JSON with marks for types, never as pickles.
 """
 
 import ast
@@ -16,9 +16,12 @@ _CHANNEL, _LENGTH_BYTES, _LONGEST = 3, 4, 1 << 26
 
 def encode(value: Any) -> Any:
     """A value as JSON: numbers, texts, bytes, lists, tuples, sets and dicts, nested; raises TypeError for any other type."""
-    if value is None or isinstance(value, bool | int | float | str):
-        plain = next((kind for kind in (bool, int, float, str) if isinstance(value, kind)), None)
-        return value if plain is None else plain(value)
+    if value is None:
+        return None
+    plain: type[Any]
+    for plain in (bool, int, float, str):
+        if isinstance(value, plain):
+            return plain(value)
     if isinstance(value, complex):
         return ["complex", value.real, value.imag]
     if isinstance(value, bytes | bytearray):
@@ -38,8 +41,10 @@ def decode(data: Any) -> Any:
     kind, *parts = data
     if kind == "complex":
         return complex(*parts)
-    if kind in ("bytes", "bytearray"):
-        return {"bytes": bytes, "bytearray": bytearray}[kind].fromhex(parts[0])
+    if kind == "bytes":
+        return bytes.fromhex(parts[0])
+    if kind == "bytearray":
+        return bytearray.fromhex(parts[0])
     if kind == "dict":
         return {decode(key): decode(item) for key, item in parts[0]}
     return {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}[kind](decode(item) for item in parts[0])
@@ -72,6 +77,7 @@ def _exactly(size: int) -> bytes:
 
 def serve(prompt: str, answer: str, entry_point: str) -> None:
     """The answer's side: makes the function, then calls it as it is told. An answer without the function continues the prompt."""
+    sys.set_int_max_str_digits(0)
     names: dict[str, Any] = {"__name__": "answer"}
     try:
         if _defines(answer, entry_point):
@@ -112,6 +118,7 @@ def _try(prompt: str, names: dict[str, Any]) -> None:
 
 def judge() -> None:
     """The tests' side, told by its input: ends with status 0 only if every test passes."""
+    sys.set_int_max_str_digits(0)
     task = json.loads(sys.stdin.read())
     names: dict[str, Any] = {"__name__": "tests"}
     _try(task["prompt"], names)
