@@ -96,6 +96,8 @@ class Job:
         """Process 1 of the namespace: all others end with it, and none of them can signal it. It ends with the program."""
         try:
             linux.die_with_parent()
+            for end, _ in self.pipes:
+                os.close(end)
             report = self.pipes[0][1]
             poll = select.poll()
             poll.register(report, 0)
@@ -122,15 +124,18 @@ class Job:
         ours = theirs = None
         if partner:
             ours, theirs = socket.socketpair()
+        init = os.getpid()
         main = os.fork()
         if main == 0:
-            self._become(text, [stdin, *output, *([ours.fileno()] if ours else [])])
+            self._become(init, text, [stdin, *output, *([ours.fileno()] if ours else [])])
         if theirs and os.fork() == 0:
-            self._become(partner[0], [os.open("/dev/null", os.O_RDONLY), *output, theirs.fileno()])
+            self._become(init, partner[0], [os.open("/dev/null", os.O_RDONLY), *output, theirs.fileno()])
         return main
 
-    def _become(self, text: int, descriptors: list[int]) -> None:
+    def _become(self, init: int, text: int, descriptors: list[int]) -> None:
         linux.die_with_parent()
+        if os.getppid() != init:  # it was gone before the line above
+            os._exit(1)
         program.become(text, descriptors, self.pipes[0][1], self.protections, self.limits, self.space)
 
     def supervise(self, owner: socket.socket) -> dict[str, Any]:
