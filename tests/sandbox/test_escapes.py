@@ -151,7 +151,7 @@ def test_files_outside_cannot_be_read(run: Run, folder: Path) -> None:
     assert run(attack, without={"mount"}).stdout == "the secret\n"
 
 
-@pytest.mark.parametrize("home", ["~", "/root", "/home", "/work", "/etc/passwd", "/sys", "/proc"])
+@pytest.mark.parametrize("home", ["~", "/root", "/home", "/var", "/opt", "/etc/passwd", "/sys", "/proc"])
 def test_home_and_system_folders_hold_nothing(run: Run, home: str) -> None:
     program = f"""
 import os
