@@ -52,6 +52,7 @@ def examine() -> tuple[dict[str, Any], list[str]]:
         "disk": f"{here.disk_free / machine.GIB:.1f} GiB free",
         "instruction sets": ", ".join(here.instruction_sets) or "none that matter",
         "kernels": _kernels(),
+        "sandbox": _sandbox(),
         **{name: version or "missing (optional)" for name, version in versions.items() if name != "torch"},
     }
     return findings, faults
@@ -76,6 +77,24 @@ def _kernels() -> str:
     except (UserError, OSError) as error:
         return f"none, generation runs on torch, slower ({error})"
     return f"built for this processor, {'on AMX tiles' if kernels.spoutnik_tiles() else 'on vectors'}"
+
+
+def _sandbox() -> str:
+    """How untrusted programs (rewards for code) are walled off here."""
+    from spoutnik.errors import UserError
+    from spoutnik.sandbox.limits import MODES
+    from spoutnik.sandbox.pool import SandboxError, SandboxPool
+
+    refusals = []
+    for mode, protections in MODES.items():
+        with SandboxPool(protections=protections) as pool:
+            try:
+                pool.check()
+            except (UserError, SandboxError) as error:
+                refusals.append(str(error))
+                continue
+        return f"{mode}: {', '.join(sorted(protections))}" if not refusals else f"only {mode}, to be asked for by name ({refusals[0]})"
+    return f"none, rewards for code cannot be had ({refusals[0]})"
 
 
 def _torch_build() -> str:

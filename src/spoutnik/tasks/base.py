@@ -28,7 +28,7 @@ class Problem:
 
 
 class Task(Protocol):
-    """A source of problems and the judge of their answers."""
+    """A source of problems and the judge of their answers. One that judges in other processes may say how many at once: `graders`."""
 
     @property
     def name(self) -> str: ...

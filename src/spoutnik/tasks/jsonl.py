@@ -6,14 +6,14 @@ A line is an object with a question and an answer (GSM8K's files: the final answ
 
 import functools
 import importlib.util
-import json
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from spoutnik.errors import UserError
-from spoutnik.tasks.base import SPLITS, Problem, check_split, no_trace, split_of
+from spoutnik.tasks.base import Problem, no_trace
+from spoutnik.tasks.rows import Rows, records
 from spoutnik.tasks.values import read_number, same_answer
 from spoutnik.tasks.workers import VerifierPool, shared_pool
 from spoutnik.text import reasoning as think
@@ -44,28 +44,13 @@ class JsonlTask:
 
     def __post_init__(self) -> None:
         self.name = f"jsonl:{self.path}"
-        if self.belongs_to not in (*SPLITS, "both"):
-            raise UserError(f"task {self.name!r}: option belongs_to is {self.belongs_to!r}; give 'train', 'held-out' or 'both'.")
-        self._rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
-        for row in read_rows(Path(self.path), self.question, self.answer):
-            # The path is no part of the key: a copy of a file must not move its questions to the other split.
-            self._rows[split_of("jsonl", row.question) if self.belongs_to == "both" else self.belongs_to].append(row)
-        self._order = functools.lru_cache(maxsize=4)(self._shuffled)
+        self._rows = Rows(
+            self.name, "jsonl", read_rows(Path(self.path), self.question, self.answer), lambda row: row.question, self.belongs_to
+        )
 
     def problem(self, split: str, seed: int, index: int) -> Problem:
-        """Each pass over the split's rows (index // rows) has its own order, drawn from the seed."""
-        check_split(split)
-        rows = self._rows[split]
-        if not rows:
-            raise UserError(f"{self.path} has no question in the {split} split; give a longer file or set belongs_to.")
-        epoch, place = divmod(index, len(rows))
-        row = rows[self._order(split, seed, epoch)[place]]
+        row = self._rows.at(split, seed, index)
         return Problem(self.name, split, seed, index, row.question, row.answer)
-
-    def _shuffled(self, split: str, seed: int, epoch: int) -> list[int]:
-        order = list(range(len(self._rows[split])))
-        random.Random(f"{split}/{seed}/{epoch}").shuffle(order)
-        return order
 
     def verify(self, problem: Problem, answer: str) -> bool:
         if read_number(problem.answer) is not None and read_number(answer) is not None:
@@ -80,25 +65,10 @@ class JsonlTask:
 
 def read_rows(path: Path, question: str, answer: str) -> list[Row]:
     """All rows of a file; raises UserError with file and line for one that cannot be used. Blank lines are skipped."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror}); give the path of a JSONL file.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); convert it.") from error
-    rows = [_row(line, f"{path}, line {number}", question, answer) for number, line in enumerate(lines, 1) if line.strip()]
-    if not rows:
-        raise UserError(f"{path} holds no question; give a JSONL file with one object a line.")
-    return rows
+    return [_row(record, where, question, answer) for where, record in records(path, f"{question!r} and {answer!r}")]
 
 
-def _row(line: str, where: str, question: str, answer: str) -> Row:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON ({error}); put one object on each line.") from error
-    if not isinstance(record, dict):
-        raise UserError(f"{where}: found {type(record).__name__}, expected an object with {question!r} and {answer!r}.")
+def _row(record: dict[str, Any], where: str, question: str, answer: str) -> Row:
     if "messages" in record and question not in record:
         asked, answered = _turns(record["messages"], where)
     else:

@@ -1,4 +1,4 @@
-"""Tasks by name: our own, the adapters `gym:DATASET` and `jsonl:PATH`, and mixtures of all of them."""
+"""Tasks by name: our own, the adapters `gym:DATASET`, `jsonl:PATH` and `code:PATH`, and mixtures of all of them."""
 
 import dataclasses
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from spoutnik.errors import UserError
 from spoutnik.tasks.arithmetic import Arithmetic
 from spoutnik.tasks.base import Task
+from spoutnik.tasks.code import CodeTask
 from spoutnik.tasks.countdown import Countdown
 from spoutnik.tasks.gym import GymTask
 from spoutnik.tasks.jsonl import JsonlTask
@@ -14,7 +15,8 @@ from spoutnik.tasks.mixture import Mixture
 from spoutnik.tasks.words import Words
 
 _OWN: dict[str, type[Any]] = {"arithmetic": Arithmetic, "countdown": Countdown, "letters": Letters, "words": Words}
-_ADAPTERS = ("gym:DATASET", "jsonl:PATH", "mixture")
+_ADAPTERS = ("gym:DATASET", "jsonl:PATH", "code:PATH", "mixture")
+_FILES: dict[str, type[Any]] = {"jsonl": JsonlTask, "code": CodeTask}
 
 
 def names() -> list[str]:
@@ -27,9 +29,10 @@ def make(name: str, /, **options: Any) -> Task:
     kind, colon, source = name.partition(":")
     if colon and kind == "gym":
         return GymTask(source, options)
-    if colon and kind == "jsonl":
-        _check_options(name, JsonlTask, options, hidden=("path", "pool"))
-        return JsonlTask(source, **options)
+    if colon and kind in _FILES:
+        _check_options(name, _FILES[kind], options, hidden=("path", "pool"))
+        adapter: Task = _FILES[kind](source, **options)
+        return adapter
     if name == "mixture":
         unknown = set(options) - {"parts"}
         if unknown:

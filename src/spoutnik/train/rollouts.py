@@ -1,6 +1,7 @@
 """Rollouts: a policy's answers to problems, graded. One engine makes all of a stage's and follows the weights in place."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from spoutnik.engine.generator import Engine
@@ -64,10 +65,13 @@ def sample_rollouts(
         for sample in range(group)
     ]
     completions = engine.generate(requests)
-    return [
-        judge(task, problems[index // group], prompts[index // group], encoded[index // group], completion)
-        for index, completion in enumerate(completions)
-    ]
+
+    def judged(index: int) -> Rollout:
+        place = index // group
+        return judge(task, problems[place], prompts[place], encoded[place], completions[index])
+
+    with ThreadPoolExecutor(getattr(task, "graders", 1)) as threads:
+        return list(threads.map(judged, range(len(completions))))
 
 
 def judge(task: Task, problem: Problem, prompt: str, prompt_ids: list[int], completion: Completion) -> Rollout:
