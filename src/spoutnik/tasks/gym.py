@@ -6,7 +6,8 @@ import random
 from typing import Any
 
 from spoutnik.errors import UserError
-from spoutnik.tasks.base import Draft, Problem, draw, no_trace
+from spoutnik.tasks.base import Draft, Problem, draw
+from spoutnik.tasks.gym_traces import write_trace
 from spoutnik.tasks.workers import VerifierPool, shared_pool
 
 # Items are drawn from this many unless the option `size` says otherwise; some generators prepare all of theirs at the start.
@@ -40,7 +41,7 @@ class GymTask:
         return (self.pool or shared_pool()).verify("spoutnik.tasks.gym_judge:is_right", self.dataset, self.options, entry, answer)
 
     def trace(self, problem: Problem, rng: random.Random) -> str:
-        raise no_trace(self.name)
+        return write_trace(self.dataset, self._item(problem.data["item"]))
 
 
 def _create(dataset: str, options: dict[str, Any]) -> Any:
