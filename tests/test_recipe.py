@@ -51,6 +51,24 @@ def test_a_whole_recipe_is_taken_with_its_defaults():
 
 
 @pytest.mark.parametrize(
+    ("algorithm", "expected"),
+    [
+        ("grpo", {"clip": 10.0, "clip_high": 10.0, "kl_coef": 0.001, "sampling_rounds": 1, "overlong_cache": 0, "off_policy_delta": None}),
+        ("dr_grpo", {"clip": 0.2, "clip_high": 0.2, "kl_coef": 0.0}),
+        ("dapo", {"clip": 0.2, "clip_high": 0.28, "kl_coef": 0.0, "sampling_rounds": 4, "overlong_cache": 12}),
+        ("gspo", {"clip": 3e-4, "clip_high": 4e-4, "kl_coef": 0.0}),
+        ("v32", {"clip": 10.0, "kl_coef": 0.001, "kl_estimate": "unbiased", "off_policy_delta": 0.5}),
+    ],
+)
+def test_an_algorithm_brings_its_papers_values_and_the_recipe_overrides_them(algorithm, expected):
+    zero = parse_recipe(changed("zero", algorithm=algorithm), "my.toml").stages[2]
+    assert {key: getattr(zero, key) for key in expected} == expected
+    other = parse_recipe(changed("zero", algorithm=algorithm, clip=0.1, kl_coef=0.5), "my.toml").stages[2]
+    assert (other.clip, other.kl_coef) == (0.1, 0.5)
+    assert smoke(parse_recipe(changed("zero", algorithm=algorithm, max_new_tokens=512), "my.toml")).stages[2].algorithm == algorithm
+
+
+@pytest.mark.parametrize(
     ("stage", "changes", "expected"),
     [
         ("base", {"learning_rat": 0.1}, ["stage[1] 'base'", "learning_rat", "did you mean `learning_rate`?"]),
@@ -72,6 +90,9 @@ def test_a_whole_recipe_is_taken_with_its_defaults():
         ("zero", {"from": "corpus"}, ["from = 'corpus'", "makes no model"]),
         ("zero", {"from": "zero"}, ["from = 'zero'", "comes no earlier"]),
         ("zero", {"prompts": 9, "minibatches": 2}, ["prompts (9)", "minibatches (2)"]),
+        ("zero", {"algorithm": "dapo", "average": "tokens"}, ["`average`", "leave it out"]),
+        ("zero", {"algorithm": "ppo"}, ["algorithm = 'ppo'", "'grpo'"]),
+        ("zero", {"overlong_cache": 65}, ["overlong_cache (65)", "max_new_tokens (64)"]),
         ("samples", {"temperature": 0.0, "samples_per_problem": 4}, ["same sample every time"]),
         ("sft", {"data": "zero"}, ["data = 'zero'", "expected a sample stage", "samples"]),
         ("sft", {"data": "nowhere.jsonl"}, ["nowhere.jsonl", "does not exist"]),

@@ -12,14 +12,16 @@ from spoutnik.engine.torch_runner import TorchRunner
 from spoutnik.errors import UserError
 from spoutnik.model.init import initialise
 from spoutnik.model.transformer import CausalLM
-from spoutnik.recipe.schema import RLStage
+from spoutnik.recipe.reinforcement import RLStage
 from spoutnik.run.record import read
 from spoutnik.tasks import make
 from spoutnik.tasks.reward import Reward
-from spoutnik.train import rl, rollouts
-from spoutnik.train.algorithms import group_advantages
+from spoutnik.train import collect, policy, rl, rollouts
+from spoutnik.train.algorithms.groups import group_advantages
+from spoutnik.train.collect import rewards
 from spoutnik.train.optim import Optimizer
-from spoutnik.train.rl import Engines, frozen_copy, make_engines, rewards, rl_step
+from spoutnik.train.policy import Engines
+from spoutnik.train.rl import frozen_copy, make_engines, rl_step
 from spoutnik.train.rollouts import Rollout
 from spoutnik.train.scoring import answer_logits, answer_logprobs
 from spoutnik.train.state import TrainState
@@ -66,7 +68,7 @@ def gradients(monkeypatch):
         state.optimizer.zero_grad()
         return 0.0
 
-    monkeypatch.setattr(rl, "apply_update", keep)
+    monkeypatch.setattr(policy, "apply_update", keep)
     return found
 
 
@@ -115,7 +117,7 @@ def test_modules_that_sample_agree_with_themselves_up_to_rounding(model, context
 
 @needs_kernels
 def test_values_of_later_mini_batches_are_those_of_the_moved_policy(model, context, parity, engines, monkeypatch):
-    inner, distances, moved = rl._micro_loss, [], []
+    inner, distances, moved = policy._micro_loss, [], []
 
     def compare(state, settings, streams, fixed, tokens):
         with torch.no_grad():
@@ -124,7 +126,7 @@ def test_values_of_later_mini_batches_are_those_of_the_moved_policy(model, conte
         moved.append(float((fixed["sampler"] - fixed["policy"]).abs().max()))
         return inner(state, settings, streams, fixed, tokens)
 
-    monkeypatch.setattr(rl, "_micro_loss", compare)
+    monkeypatch.setattr(policy, "_micro_loss", compare)
     monkeypatch.setattr(rl, "has_signal", lambda rewards_PG: torch.ones(len(rewards_PG), dtype=torch.bool))
     state = start(model)
     state.step = 1  # past the first step of the warm-up
@@ -143,27 +145,29 @@ def test_the_gradient_is_that_of_the_modules_own_values(model, context, gradient
     with torch.no_grad():
         model.lm_head.weight.mul_(1.5)  # away from the reference, and the samples come from elsewhere
     for runner in ("best", "modules"):
-        rl._minibatch(state, settings, context, engines(state, runner), samples, rewards(samples, settings), 1.0, moved=True)
+        policy.update_policy(state, settings, context, engines(state, runner), samples, rewards(samples, settings), 1.0, moved=True)
     by_kernels, by_modules = gradients
     assert by_kernels.keys() == by_modules.keys()
     for name in by_kernels:
         torch.testing.assert_close(by_kernels[name], by_modules[name], rtol=1e-4, atol=1e-6)
 
 
-def test_the_first_gradient_is_reinforce_with_advantages(model, context, gradients, engines):
+@pytest.mark.parametrize("average", ["answers", "tokens"])
+def test_the_first_gradient_is_reinforce_with_advantages(model, context, gradients, engines, average):
     samples = [rollout([9, 8, 7], 1.0), rollout([9, 3], 0.0), rollout([4], 0.0)]
     with torch.no_grad():
         for sample in samples:
             ids_BT = torch.tensor([sample.prompt_ids + sample.token_ids])
             mask_BT = torch.tensor([[0.0] * 3 + [1.0] * len(sample.token_ids)])
             sample.logprobs[:] = answer_logprobs(answer_logits(model, ids_BT, mask_BT), ids_BT, mask_BT, 0.8)[0, 3:].tolist()
-    settings, state = stage(prompts=1), start(model)
-    rl._minibatch(state, settings, context, engines(state), samples, rewards(samples, settings), 1.0, moved=True)
+    settings, state = stage(prompts=1, average=average), start(model)
+    policy.update_policy(state, settings, context, engines(state), samples, rewards(samples, settings), 1.0, moved=True)
     loss = torch.zeros(())
     for sample, advantage in zip(samples, group_advantages(rewards(samples, settings))[0], strict=True):
+        weight = 1 / 6 if average == "tokens" else 1 / (3 * len(sample.token_ids))
         logits_BTV = model(torch.tensor([sample.prompt_ids + sample.token_ids])) / 0.8
         for place, token in enumerate(sample.token_ids, start=3):
-            loss = loss - advantage * logits_BTV[0, place - 1].log_softmax(-1)[token] / 6
+            loss = loss - advantage * logits_BTV[0, place - 1].log_softmax(-1)[token] * weight
     loss.backward()
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
@@ -177,8 +181,8 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(model, context, gradi
     with torch.no_grad():
         model.lm_head.weight.mul_(1.5)  # away from the reference
     for size in (8192, cells):
-        monkeypatch.setattr(rl, "MICRO_BATCH_CELLS", size)
-        metrics, gap = rl._minibatch(state, settings, context, engines(state), samples, rewards(samples, settings), 1.0, moved=True)
+        monkeypatch.setattr(policy, "MICRO_BATCH_CELLS", size)
+        metrics, gap = policy.update_policy(state, settings, context, engines(state), samples, rewards(samples, settings), 1.0, moved=True)
     first, second = gradients
     assert first.keys() == second.keys()
     for name in first:
@@ -188,9 +192,9 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(model, context, gradi
 
 
 def test_micro_batches_hold_every_row_once_within_their_size(monkeypatch):
-    monkeypatch.setattr(rl, "MICRO_BATCH_CELLS", 20)
+    monkeypatch.setattr(policy, "MICRO_BATCH_CELLS", 20)
     lengths = [3, 9, 30, 5, 5, 1, 10, 2]
-    batches = rl._micro_batches(lengths)
+    batches = policy._micro_batches(lengths)
     assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
     assert all(len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= 20 for batch in batches)
 
@@ -222,7 +226,7 @@ def test_groups_without_signal_are_counted_and_change_nothing(model, context, en
 
 def test_mini_batches_are_several_updates_of_one_step_at_one_learning_rate(model, context, parity, engines, monkeypatch):
     scales = []
-    monkeypatch.setattr(rl, "apply_update", lambda state, loss, scale, *_: scales.append(scale) or 0.0)
+    monkeypatch.setattr(policy, "apply_update", lambda state, loss, scale, *_: scales.append(scale) or 0.0)
     monkeypatch.setattr(rl, "has_signal", lambda rewards_PG: torch.ones(len(rewards_PG), dtype=torch.bool))
     state = start(model)
     state.step = 9
@@ -246,7 +250,7 @@ def test_the_reference_follows_the_policy_every_so_many_steps_in_its_own_memory(
 
 @pytest.mark.parametrize("runner", ["best", "modules"])
 def test_a_sampler_that_disagrees_with_the_trainer_stops_the_run(model, context, parity, engines, monkeypatch, runner):
-    sample = rl.sample_rollouts
+    sample = collect.sample_rollouts
 
     def wrong(*arguments):
         found = sample(*arguments)
@@ -254,7 +258,7 @@ def test_a_sampler_that_disagrees_with_the_trainer_stops_the_run(model, context,
             each.logprobs[:] = [logprob - 0.5 for logprob in each.logprobs]
         return found
 
-    monkeypatch.setattr(rl, "sample_rollouts", wrong)
+    monkeypatch.setattr(collect, "sample_rollouts", wrong)
     state = start(model)
     with pytest.raises(UserError, match=r"disagree .* by 0\.5 nats"):
         rl_step(state, stage(prompts=4), COUNTDOWN, engines(state, runner), context)
@@ -264,7 +268,7 @@ def test_a_sampler_that_disagrees_with_the_trainer_stops_the_run(model, context,
 def test_modules_that_compute_something_else_stop_the_run_though_only_their_derivative_is_used(
     model, context, parity, engines, monkeypatch
 ):
-    monkeypatch.setattr(rl, "answer_logits", lambda *arguments: 1.3 * answer_logits(*arguments))
+    monkeypatch.setattr(policy, "answer_logits", lambda *arguments: 1.3 * answer_logits(*arguments))
     state = start(model)
     with pytest.raises(UserError, match="disagree"):
         rl_step(state, stage(prompts=4), COUNTDOWN, engines(state), context)
@@ -292,3 +296,82 @@ def test_thinking_of_the_first_and_last_step_is_kept_for_the_report(model, conte
     assert samples == [("early", 1)] * 2 + [("late", 3)] * 2
     assert context.ledger.costs().tokens > 0
     assert math.isfinite(context.ledger.costs().flops)
+
+
+@pytest.fixture
+def by_prompt(monkeypatch):
+    """Grades by a function of the problem and the text."""
+
+    def graded(verdict):
+        monkeypatch.setattr(rollouts, "grade", lambda task, problem, text, thinking: Reward(float(verdict(problem, text)), 0.0, 0.0))
+
+    return graded
+
+
+def test_dynamic_sampling_draws_new_problems_for_groups_without_signal_until_none_is_left(model, context, by_prompt, engines):
+    hopeless = {COUNTDOWN.problem("train", context.seed, index).prompt for index in (0, 2)}
+    by_prompt(lambda problem, text: problem.prompt not in hopeless and len(text) % 2 == 0)
+    state = start(model, kl_coef=0.0)
+    metrics = rl_step(state, stage(algorithm="dapo", prompts=3, group=12), COUNTDOWN, engines(state), context)
+    assert metrics["no_signal"] == pytest.approx(2 / 3), "of the problems drawn first"
+    assert metrics["informative"] == 3
+    assert metrics["groups"] == 5
+    assert metrics["accuracy"] < 0.3, "of what nothing has selected"
+
+
+def test_dynamic_sampling_gives_up_after_so_many_rounds(model, context, by_prompt, engines):
+    by_prompt(lambda problem, text: False)
+    state = start(model, kl_coef=0.0)
+    before = model.lm_head.weight.clone()
+    settings = stage(algorithm="dapo", prompts=2, sampling_rounds=3, overlong_cache=0)
+    metrics = rl_step(state, settings, COUNTDOWN, engines(state), context)
+    assert (metrics["groups"], metrics["informative"], metrics["no_signal"]) == (6, 0, 1.0)
+    assert torch.equal(model.lm_head.weight, before)
+
+
+def test_rounds_and_steps_never_draw_the_same_problem_twice(model, context, by_prompt, engines, monkeypatch):
+    by_prompt(lambda problem, text: False)
+    drawn, problem = [], COUNTDOWN.problem
+    monkeypatch.setattr(COUNTDOWN, "problem", lambda split, seed, index: drawn.append(index) or problem(split, seed, index))
+    state = start(model, kl_coef=0.0)
+    settings = stage(algorithm="dapo", prompts=2, sampling_rounds=2, overlong_cache=0)
+    for _ in range(3):
+        rl_step(state, settings, COUNTDOWN, engines(state), context)
+    assert len(drawn) == len(set(drawn)) == 12
+
+
+def test_long_answers_earn_less_where_the_recipe_says_so():
+    samples = [rollout(range(9, 9 + length), 1.0) for length in (2, 5, 6)]
+    found_PG = rewards(samples, stage(prompts=1, overlong_cache=2, format_weight=0.0))
+    torch.testing.assert_close(found_PG, torch.tensor([[1.0, 0.5, 0.0]]))
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "dr_grpo", "dapo", "gspo", "v32"])
+def test_every_algorithm_makes_steps_whose_first_ratio_is_exactly_one(model, context, parity, engines, algorithm):
+    settings = stage(algorithm=algorithm, prompts=4, group=6, minibatches=2, kl_coef=0.1, steps=2, learning_rate=1e-3)
+    state = start(model)
+    running = engines(state)
+    first = rl_step(state, settings, COUNTDOWN, running, context)
+    assert first["grad_norm"] > 0
+    assert math.isfinite(first["loss"])
+    second = rl_step(state, settings, COUNTDOWN, running, context)
+    assert second["grad_norm"] > 0
+    assert second["mismatch"] == (0.0 if running.policy.exact else second["forward_gap"])
+
+
+def test_the_ratio_corrects_for_what_the_sampler_said(model, context, gradients, engines):
+    """Where the sampler gave tokens another probability, each token's gradient is weighed by the ratio of the two."""
+    state, settings = start(model, kl_coef=0.0), stage(prompts=1, group=2)
+    samples = [rollout([9, 8], 1.0), rollout([4], 0.0)]
+    with torch.no_grad():
+        for sample in samples:
+            ids_BT, mask_BT = torch.tensor([sample.prompt_ids + sample.token_ids]), torch.zeros(1, 3 + len(sample.token_ids))
+            mask_BT[:, 3:] = 1.0
+            sample.logprobs[:] = answer_logprobs(answer_logits(model, ids_BT, mask_BT), ids_BT, mask_BT, 0.8)[0, 3:].tolist()
+    policy.update_policy(state, settings, context, engines(state, "modules"), samples, rewards(samples, settings), 1.0, moved=False)
+    for sample in samples:
+        sample.logprobs[:] = [logprob - math.log(2.0) for logprob in sample.logprobs]
+    policy.update_policy(state, settings, context, engines(state, "modules"), samples, rewards(samples, settings), 1.0, moved=False)
+    agreed, corrected = gradients
+    for name in agreed:
+        torch.testing.assert_close(corrected[name], 2.0 * agreed[name], rtol=1e-3, atol=1e-6)

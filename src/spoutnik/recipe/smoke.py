@@ -12,6 +12,8 @@ CEILINGS = {
     "group": 4,
     "problems": 8,
     "max_new_tokens": 32,
+    "overlong_cache": 8,
+    "sampling_rounds": 2,
     "batch_size": 4,
     "samples_per_problem": 2,
 }

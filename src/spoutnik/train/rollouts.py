@@ -7,7 +7,7 @@ from spoutnik.engine.generator import Engine
 from spoutnik.engine.request import Completion, Request
 from spoutnik.engine.runner import choose_runner
 from spoutnik.model.transformer import CausalLM
-from spoutnik.recipe.schema import Dtype
+from spoutnik.recipe.tables import Dtype
 from spoutnik.tasks.base import Problem, Task
 from spoutnik.tasks.faithful import answer_value, check_steps, supported
 from spoutnik.tasks.reward import Reward, extract_answer, grade

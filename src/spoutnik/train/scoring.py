@@ -9,7 +9,7 @@ from torch import Tensor
 from spoutnik.engine.generator import Engine
 from spoutnik.engine.scoring import Given
 from spoutnik.model.transformer import CausalLM
-from spoutnik.recipe.schema import Dtype
+from spoutnik.recipe.tables import Dtype
 from spoutnik.train.rollouts import Rollout
 
 
