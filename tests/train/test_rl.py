@@ -78,6 +78,10 @@ def rollout(tokens, accuracy=0.0, fault=None, prompt=(5, 6, 7)):
     return Rollout(problem, list(prompt), list(tokens), [-1.0] * len(tokens), "", False, reward, 0, 0, False)
 
 
+def batch(samples, settings):
+    return policy.mini_batch(samples, rewards(samples, settings))
+
+
 @needs_kernels
 def test_in_float32_every_step_begins_with_the_samplers_bits_and_the_first_with_the_references(model, tokenizer, context, parity, engines):
     state, settings = start(model), stage(prompts=4, minibatches=2, kl_coef=0.1, reference_every=2)
@@ -119,12 +123,12 @@ def test_modules_that_sample_agree_with_themselves_up_to_rounding(model, context
 def test_values_of_later_mini_batches_are_those_of_the_moved_policy(model, context, parity, engines, monkeypatch):
     inner, distances, moved = policy._micro_loss, [], []
 
-    def compare(state, settings, streams, fixed, tokens):
+    def compare(state, settings, streams, fixed, tokens, kept):
         with torch.no_grad():
             own_BT = answer_logprobs(answer_logits(state.model, fixed["ids"], fixed["mask"]), fixed["ids"], fixed["mask"], 0.8)
         distances.append(float((own_BT - fixed["policy"]).abs().max()))
         moved.append(float((fixed["sampler"] - fixed["policy"]).abs().max()))
-        return inner(state, settings, streams, fixed, tokens)
+        return inner(state, settings, streams, fixed, tokens, kept)
 
     monkeypatch.setattr(policy, "_micro_loss", compare)
     monkeypatch.setattr(rl, "has_signal", lambda rewards_PG: torch.ones(len(rewards_PG), dtype=torch.bool))
@@ -145,7 +149,7 @@ def test_the_gradient_is_that_of_the_modules_own_values(model, context, gradient
     with torch.no_grad():
         model.lm_head.weight.mul_(1.5)  # away from the reference, and the samples come from elsewhere
     for runner in ("best", "modules"):
-        policy.update_policy(state, settings, context, engines(state, runner), samples, rewards(samples, settings), 1.0, moved=True)
+        policy.update_policy(state, settings, context, engines(state, runner), batch(samples, settings), 1.0, moved=True)
     by_kernels, by_modules = gradients
     assert by_kernels.keys() == by_modules.keys()
     for name in by_kernels:
@@ -161,7 +165,7 @@ def test_the_first_gradient_is_reinforce_with_advantages(model, context, gradien
             mask_BT = torch.tensor([[0.0] * 3 + [1.0] * len(sample.token_ids)])
             sample.logprobs[:] = answer_logprobs(answer_logits(model, ids_BT, mask_BT), ids_BT, mask_BT, 0.8)[0, 3:].tolist()
     settings, state = stage(prompts=1, average=average), start(model)
-    policy.update_policy(state, settings, context, engines(state), samples, rewards(samples, settings), 1.0, moved=True)
+    policy.update_policy(state, settings, context, engines(state), batch(samples, settings), 1.0, moved=True)
     loss = torch.zeros(())
     for sample, advantage in zip(samples, group_advantages(rewards(samples, settings))[0], strict=True):
         weight = 1 / 6 if average == "tokens" else 1 / (3 * len(sample.token_ids))
@@ -182,7 +186,7 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(model, context, gradi
         model.lm_head.weight.mul_(1.5)  # away from the reference
     for size in (8192, cells):
         monkeypatch.setattr(policy, "MICRO_BATCH_CELLS", size)
-        metrics, gap = policy.update_policy(state, settings, context, engines(state), samples, rewards(samples, settings), 1.0, moved=True)
+        metrics, gap = policy.update_policy(state, settings, context, engines(state), batch(samples, settings), 1.0, moved=True)
     first, second = gradients
     assert first.keys() == second.keys()
     for name in first:
@@ -368,10 +372,64 @@ def test_the_ratio_corrects_for_what_the_sampler_said(model, context, gradients,
             ids_BT, mask_BT = torch.tensor([sample.prompt_ids + sample.token_ids]), torch.zeros(1, 3 + len(sample.token_ids))
             mask_BT[:, 3:] = 1.0
             sample.logprobs[:] = answer_logprobs(answer_logits(model, ids_BT, mask_BT), ids_BT, mask_BT, 0.8)[0, 3:].tolist()
-    policy.update_policy(state, settings, context, engines(state, "modules"), samples, rewards(samples, settings), 1.0, moved=False)
+    policy.update_policy(state, settings, context, engines(state, "modules"), batch(samples, settings), 1.0, moved=False)
     for sample in samples:
         sample.logprobs[:] = [logprob - math.log(2.0) for logprob in sample.logprobs]
-    policy.update_policy(state, settings, context, engines(state, "modules"), samples, rewards(samples, settings), 1.0, moved=False)
+    policy.update_policy(state, settings, context, engines(state, "modules"), batch(samples, settings), 1.0, moved=False)
     agreed, corrected = gradients
     for name in agreed:
         torch.testing.assert_close(corrected[name], 2.0 * agreed[name], rtol=1e-3, atol=1e-6)
+
+
+@pytest.fixture
+def everything_counts(monkeypatch):
+    """Groups whose rewards agree are trained on, too, so that a tiny model's step surely has two mini-batches."""
+    monkeypatch.setattr(rl, "has_signal", lambda rewards_PG: torch.ones(len(rewards_PG), dtype=torch.bool))
+
+
+@pytest.mark.parametrize("truncation", [{"top_p": 0.6}, {"top_k": 3}])
+def test_where_the_sampler_cuts_the_vocabulary_both_policies_and_the_reference_are_over_what_it_kept(
+    model, context, parity, engines, everything_counts, monkeypatch, truncation
+):
+    inner, seen = policy.objective, []
+
+    def look(streams, logprobs_BT, log_ratio_BT, clip, divergence_BT):
+        largest = (log_ratio_BT.abs(), divergence_BT.abs(), logprobs_BT)
+        seen.append([float(values.detach().max()) for values in largest])
+        return inner(streams, logprobs_BT, log_ratio_BT, clip, divergence_BT)
+
+    monkeypatch.setattr(policy, "objective", look)
+    state = start(model)
+    state.step = 1
+    settings = stage(prompts=4, minibatches=2, kl_coef=0.1, **truncation)
+    running = engines(state)
+    metrics = rl_step(state, settings, COUNTDOWN, running, context)
+    first, second = seen
+    assert first[0] == 0.0 if running.policy.exact else first[0] < 1e-4
+    assert first[1] < 1e-9
+    assert second[0] > 1e-3, "the first mini-batch moved the policy"
+    assert metrics["mismatch"] < 1e-5
+    assert all(most <= 1e-5 for _, _, most in seen), "probabilities at most 1"
+
+
+def test_routing_is_kept_while_updates_move_the_routers(model, context, parity, engines, everything_counts, monkeypatch):
+    inner, chosen = policy.answer_logits, []
+
+    def look(model, ids_BT, mask_BT, routing=None):
+        found = inner(model, ids_BT, mask_BT, routing)
+        chosen.append(None if routing is None else [experts_TK.clone() for experts_TK in routing.experts_TK])
+        return found
+
+    monkeypatch.setattr(policy, "answer_logits", look)
+    state = start(model, kl_coef=0.0)
+    state.step = 1
+    with torch.no_grad():
+        model.model.layers[1].mlp.gate.weight.mul_(1e-3)  # affinities so alike that a step changes choices
+    settings = stage(prompts=4, minibatches=2, kl_coef=0.0, keep_routing=True)
+    metrics = rl_step(state, settings, COUNTDOWN, engines(state), context)
+    assert len(chosen) == 4, "two looks before the first update, two updates"
+    assert all(torch.equal(a, b) for before, after in ((0, 2), (1, 3)) for a, b in zip(chosen[before], chosen[after], strict=True))
+    assert metrics["rerouted"] > 0
+    chosen.clear()
+    rl_step(state, stage(prompts=4, minibatches=1, kl_coef=0.0, keep_routing=True), COUNTDOWN, engines(state), context)
+    assert chosen == [None], "with one update the routing is the rollouts' by itself"

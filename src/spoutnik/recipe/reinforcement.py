@@ -11,7 +11,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "dr_grpo": {"clip": 0.2, "kl_coef": 0.0},
     "dapo": {"clip": 0.2, "clip_high": 0.28, "kl_coef": 0.0, "sampling_rounds": 4},
     "gspo": {"clip": 3e-4, "clip_high": 4e-4, "kl_coef": 0.0},
-    "v32": {"clip": 10.0, "kl_coef": 0.001, "kl_estimate": "unbiased", "off_policy_delta": 0.5},
+    "v32": {"clip": 10.0, "kl_coef": 0.001, "kl_estimate": "unbiased", "off_policy_delta": 0.5, "keep_routing": True},
 }
 """What an algorithm sets unless the recipe does: its paper's values (R1's for v32, whose paper names none)."""
 OVERLONG_SHARE = 5
@@ -29,6 +29,9 @@ class RLStage(Optimised):
     group: Annotated[int, Field(ge=2)]
     max_new_tokens: Positive
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    """Answers are drawn from the likeliest tokens only; training then looks at the same ones."""
     learning_rate: Annotated[float, Field(gt=0)]
     clip: Annotated[float, Field(gt=0)]
     clip_high: Annotated[float, Field(gt=0)]
@@ -41,6 +44,8 @@ class RLStage(Optimised):
     """GRPO's mean over an answer's tokens, then over answers; or over all tokens at once."""
     off_policy_delta: Annotated[float, Field(gt=0)] | None = None
     """Bad answers that the policy has moved away from by more nats a token than this teach nothing."""
+    keep_routing: bool = False
+    """Whether later mini-batches send tokens to the experts that they went to before the first; nothing without experts or mini-batches."""
     sampling_rounds: Positive = 1
     """Most times that problems are drawn in a step, to replace groups without signal."""
     overlong_cache: Annotated[int, Field(ge=0)] = 0
@@ -51,6 +56,11 @@ class RLStage(Optimised):
 
     def inputs(self) -> dict[str, str]:
         return {"from": self.from_}
+
+    @property
+    def truncates(self) -> bool:
+        """Whether the sampler draws from some of the tokens only."""
+        return self.top_p < 1 or self.top_k > 0
 
     @model_validator(mode="before")
     @classmethod

@@ -46,7 +46,9 @@ def collect(engine: Engine, task: Task, stage: RLStage, draw: Draw, seed: int) -
     for number in range(stage.sampling_rounds):
         problems = draw(number, len(places))
         round_seed = stream_seed(seed, number) if number else seed
-        rollouts = sample_rollouts(engine, task, problems, stage.group, stage.temperature, stage.max_new_tokens, round_seed)
+        rollouts = sample_rollouts(
+            engine, task, problems, stage.group, stage.temperature, stage.max_new_tokens, round_seed, stage.top_p, stage.top_k
+        )
         first = first or rollouts
         for index, place in enumerate(places):
             extra += groups[place]

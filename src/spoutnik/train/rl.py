@@ -20,7 +20,7 @@ from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.algorithms.groups import has_signal
 from spoutnik.train.collect import Collected, collect
 from spoutnik.train.optim import Optimizer
-from spoutnik.train.policy import Engines, update_policy
+from spoutnik.train.policy import METRICS, Engines, mini_batch, remember, update_policy
 from spoutnik.train.rollouts import Rollout, rollout_engine, rollout_metrics
 from spoutnik.train.schedule import wsd
 from spoutnik.train.scoring import rescored
@@ -101,20 +101,26 @@ def _updates(
     state: TrainState, stage: RLStage, context: StageContext, engines: Engines, found: Collected, informative: Sequence[int], scale: float
 ) -> tuple[dict[str, float], float]:
     """An optimiser step for each mini-batch that holds a group with signal. Returns the means of their metrics, and `forward_gap`."""
-    sums = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "off_policy": 0.0, "grad_norm": 0.0}
-    forward_gap: float | None = None
     size = stage.prompts // stage.minibatches
-    for first in range(0, stage.prompts, size):
-        groups = [index for index in informative if first <= index < first + size]
-        if groups:
-            moved = forward_gap is not None  # by the mini-batch before
-            if moved:
-                engines.policy.refresh()
-            chosen = found.groups(groups, stage.group)
-            metrics, gap = update_policy(state, stage, context, engines, chosen, found.rewards[groups], scale, moved)
-            sums = {name: sums[name] + value / stage.minibatches for name, value in metrics.items()}
-            forward_gap = forward_gap if moved else gap
-    return sums, forward_gap or 0.0
+    parts = [[index for index in informative if first <= index < first + size] for first in range(0, stage.prompts, size)]
+    batches = [mini_batch(found.groups(groups, stage.group), found.rewards[groups]) for groups in parts if groups]
+    routes = replays_routing(stage, state.model)
+    kept = [remember(state.model, stage, batch, routes) for batch in batches] if stage.truncates or routes else None
+    sums, forward_gap = dict.fromkeys([*METRICS, "grad_norm"], 0.0), 0.0
+    for place, batch in enumerate(batches):
+        if place:
+            engines.policy.refresh()  # moved by the mini-batch before
+        keeping = kept[place] if kept is not None else None
+        metrics, gap = update_policy(state, stage, context, engines, batch, scale, place > 0, keeping)
+        sums = {name: sums[name] + value / stage.minibatches for name, value in metrics.items()}
+        forward_gap = forward_gap if place else gap
+    return sums, forward_gap
+
+
+def replays_routing(stage: RLStage, model: CausalLM) -> bool:
+    """Whether there are routers to be told anything, and updates before which their choices are the sampler's by themselves."""
+    layers = range(model.config.num_hidden_layers)
+    return stage.keep_routing and stage.minibatches > 1 and any(map(model.config.layer_has_experts, layers))
 
 
 def check_mismatch(mismatch: float, dtype: Dtype = "float32") -> None:
@@ -128,7 +134,7 @@ def check_mismatch(mismatch: float, dtype: Dtype = "float32") -> None:
 
 
 def _account(context: StageContext, state: TrainState, stage: RLStage, found: Collected, informative: Sequence[int], scored: float) -> None:
-    """Tokens sampled, and FLOPs of sampling, of training on informative groups, and of the reference's and the policy's scores.
+    """Tokens sampled, and FLOPs of sampling, of training on informative groups, of scores, and of `remember`.
 
     `scored` is the share of the tokens that the policy's engine scored.
     """
@@ -137,7 +143,8 @@ def _account(context: StageContext, state: TrainState, stage: RLStage, found: Co
     cells = sum(map(_length, rollouts))
     trained = sum(map(_length, found.groups(informative, stage.group)))
     mean = cells // len(rollouts)
-    scoring = ((state.reference is not None) + scored) * forward_flops(config, trained, mean)
+    reread = stage.truncates or replays_routing(stage, state.model)
+    scoring = ((state.reference is not None) + scored + reread) * forward_flops(config, trained, mean)
     context.ledger.add(
         sum(len(rollout.token_ids) for rollout in rollouts),
         forward_flops(config, cells, mean) + training_flops(config, trained, mean) + scoring,
