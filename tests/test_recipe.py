@@ -18,9 +18,15 @@ ZERO = {"kind": "rl", "name": "zero", "from": "base", "task": COUNTDOWN, "prompt
 ZERO["learning_rate"] = 1e-4
 SAMPLES = {"kind": "sample", "name": "samples", "from": "zero", "task": COUNTDOWN, "problems": 100, "max_new_tokens": 64}
 SFT = {"kind": "sft", "name": "sft", "from": "base", "data": "samples", "steps": 10, "batch_size": 8, "learning_rate": 1e-4}
+PAIRS = {**SAMPLES, "name": "pairs", "keep": "pairs", "samples_per_problem": 4}
+PREFERRED = {**SFT, "kind": "dpo", "name": "preferred", "data": "pairs"}
 TAUGHT = {**SFT, "kind": "distill", "name": "taught", "from": "smollm2", "mode": "samples"}
 EVAL = {"kind": "eval", "name": "eval", "models": ["base", "zero"], "tasks": [{**COUNTDOWN, "problems": 50}], "max_new_tokens": 64}
-WHOLE = {"name": "test", "seed": 3, "stage": [CORPUS, BASE, ZERO, SAMPLES, SFT, TAUGHT, EVAL, {"kind": "report", "name": "report"}]}
+WHOLE = {
+    "name": "test",
+    "seed": 3,
+    "stage": [CORPUS, BASE, ZERO, SAMPLES, SFT, TAUGHT, EVAL, PAIRS, PREFERRED, {"kind": "report", "name": "report"}],
+}
 
 
 def changed(stage, **changes):
@@ -42,7 +48,18 @@ def fault(content):
 
 def test_a_whole_recipe_is_taken_with_its_defaults():
     recipe = parse_recipe(WHOLE, "my.toml")
-    assert [stage.kind for stage in recipe.stages] == ["corpus", "pretrain", "rl", "sample", "sft", "distill", "eval", "report"]
+    assert [stage.kind for stage in recipe.stages] == [
+        "corpus",
+        "pretrain",
+        "rl",
+        "sample",
+        "sft",
+        "distill",
+        "eval",
+        "sample",
+        "dpo",
+        "report",
+    ]
     base, zero, evaluation = recipe.stages[1], recipe.stages[2], recipe.stages[6]
     assert (base.batch_tokens, base.schedule, base.balance.bias_update_rate, base.mtp_weight) == (8192, "wsd", 0.001, 0.3)
     assert (zero.from_, zero.clip, zero.kl_coef, zero.reference_every, zero.task.options) == ("base", 10.0, 0.001, 400, {"numbers": [2, 3]})
@@ -95,6 +112,10 @@ def test_an_algorithm_brings_its_papers_values_and_the_recipe_overrides_them(alg
         ("zero", {"overlong_cache": 65}, ["overlong_cache (65)", "max_new_tokens (64)"]),
         ("samples", {"temperature": 0.0, "samples_per_problem": 4}, ["same sample every time"]),
         ("sft", {"data": "zero"}, ["data = 'zero'", "expected a sample stage", "samples"]),
+        ("pairs", {"samples_per_problem": 1}, ["keep = 'pairs'", "2 or more"]),
+        ("preferred", {"data": "samples"}, ["data = 'samples' keeps no pairs", "keep = 'pairs'"]),
+        ("preferred", {"data": "base"}, ["data = 'base'", "expected a sample stage or a .jsonl file"]),
+        ("sft", {"data": "pairs"}, ["data = 'pairs'", "comes no earlier"]),
         ("sft", {"data": "nowhere.jsonl"}, ["nowhere.jsonl", "does not exist"]),
         ("sft", {"name": "base"}, ["name is taken"]),
         ("taught", {"mode": "on-policy"}, ["mode = 'on-policy' needs `teacher`"]),

@@ -23,6 +23,7 @@ STAGE_FUNCTIONS = {
     "rl": "spoutnik.train.rl:run_rl",
     "sample": "spoutnik.train.rejection:run_sample",
     "sft": "spoutnik.train.sft:run_sft",
+    "dpo": "spoutnik.train.preference:run_dpo",
     "distill": "spoutnik.train.distill:run_distill",
     "eval": "spoutnik.evaluate.evaluate:run_eval",
 }

@@ -77,6 +77,25 @@ reference_every = 3
 kl_coef = 0.01
 
 [[stage]]
+kind = "sample"
+name = "pairs"
+from = "base"
+task = {PUZZLE}
+problems = 8
+samples_per_problem = 2
+max_new_tokens = 8
+keep = "any-pairs"
+
+[[stage]]
+kind = "dpo"
+name = "preferring"
+from = "tuned"
+data = "pairs"
+steps = 8
+batch_size = 2
+learning_rate = 1e-3
+
+[[stage]]
 kind = "distill"
 name = "student"
 mode = "on-policy"
@@ -89,7 +108,7 @@ temperature = 1.0
 steps = 8
 learning_rate = 1e-3
 """
-TRAINED = ("base", "tuned", "zero", "student")
+TRAINED = ("base", "tuned", "zero", "preferring", "student")
 OF_THE_CLOCK = ("time", "tokens_per_s", "rollout_s")
 
 

@@ -78,7 +78,8 @@ class SampleStage(StageBase):
     samples_per_problem: Positive = 1
     temperature: Annotated[float, Field(ge=0)] = 1.0
     max_new_tokens: Positive
-    keep: Literal["correct", "correct-and-faithful", "all"] = "correct"
+    keep: Literal["correct", "correct-and-faithful", "all", "pairs", "any-pairs"] = "correct"
+    """"pairs": a right answer and a wrong one to the same problem; "any-pairs": the one that earned most and the one that earned least."""
     prefer: Literal["shortest", "first"] = "shortest"
     dtype: Dtype = "float32"
 
@@ -89,7 +90,14 @@ class SampleStage(StageBase):
     def consistent(self) -> Self:
         if self.temperature == 0 and self.samples_per_problem > 1:
             raise ValueError("temperature = 0 gives the same sample every time: set samples_per_problem = 1 or a temperature above 0")
+        if self.keeps_pairs and self.samples_per_problem < 2:
+            raise ValueError(f"keep = '{self.keep}' needs samples_per_problem of 2 or more: a pair is two answers to one problem")
         return self
+
+    @property
+    def keeps_pairs(self) -> bool:
+        """Whether what is kept are pairs, for DPO, and not single answers."""
+        return self.keep in ("pairs", "any-pairs")
 
 
 class SFTStage(Optimised):
@@ -98,6 +106,23 @@ class SFTStage(Optimised):
     data: str
     batch_size: Positive
     learning_rate: Annotated[float, Field(gt=0)]
+    schedule: Literal["wsd", "cosine"] = "cosine"
+    warmup: Fraction = 0.05
+    dtype: Dtype = "float32"
+
+    def inputs(self) -> dict[str, str]:
+        return {"from": self.from_, "data": self.data}
+
+
+class DPOStage(Optimised):
+    """Direct preference optimisation (arXiv 2305.18290) on pairs: of a sample stage that keeps pairs, or of a JSONL file."""
+
+    kind: Literal["dpo"] = "dpo"
+    from_: str = Field(alias="from")
+    data: str
+    batch_size: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    beta: Annotated[float, Field(gt=0)] = 0.1
     schedule: Literal["wsd", "cosine"] = "cosine"
     warmup: Fraction = 0.05
     dtype: Dtype = "float32"
@@ -176,7 +201,7 @@ class ReportStage(StageBase):
     kind: Literal["report"] = "report"
 
 
-AnyStage = CorpusStage | PretrainStage | RLStage | SampleStage | SFTStage | DistillStage | EvalStage | ReportStage
+AnyStage = CorpusStage | PretrainStage | RLStage | SampleStage | SFTStage | DPOStage | DistillStage | EvalStage | ReportStage
 Stage = Annotated[AnyStage, Field(discriminator="kind")]
 
 

@@ -10,6 +10,11 @@ LEARNING = {
     "pretrain": [("loss", ["loss", "ce", "mtp_loss"], False)],
     "sft": [("loss", ["loss"], False)],
     "rl": [("reward", ["reward"], False), ("accuracy and format", ["accuracy", "format", "language", "faithful"], True)],
+    "dpo": [
+        ("loss", ["loss"], False),
+        ("pairs whose better answer gained more", ["preferred"], True),
+        ("gain", ["chosen_gain", "rejected_gain"], False),
+    ],
     "distill": [("loss", ["loss"], False), ("reverse KL to the teacher", ["reverse_kl"], False), ("accuracy", ["accuracy"], True)],
 }
 WASTE = {"truncated": "cut off", "no_signal": "groups without signal", "clip_fraction": "clipped tokens"}
