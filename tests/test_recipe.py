@@ -109,6 +109,8 @@ def test_an_algorithm_brings_its_papers_values_and_the_recipe_overrides_them(alg
         ("zero", {"prompts": 9, "minibatches": 2}, ["prompts (9)", "minibatches (2)"]),
         ("zero", {"algorithm": "dapo", "average": "tokens"}, ["`average`", "leave it out"]),
         ("zero", {"algorithm": "ppo"}, ["algorithm = 'ppo'", "'grpo'"]),
+        ("zero", {"curriculum": {"problems": 7}}, ["curriculum.problems", "prompts * sampling_rounds (8)"]),
+        ("zero", {"monitor": {"max_disputd": 0.1}}, ["monitor.max_disputd", "did you mean `max_disputed`?"]),
         ("zero", {"overlong_cache": 65}, ["overlong_cache (65)", "max_new_tokens (64)"]),
         ("samples", {"temperature": 0.0, "samples_per_problem": 4}, ["same sample every time"]),
         ("sft", {"data": "zero"}, ["data = 'zero'", "expected a sample stage", "samples"]),

@@ -74,6 +74,7 @@ steps = 8
 learning_rate = 1e-3
 language_weight = 1.0
 reference_every = 3
+curriculum = {{ problems = 12 }}
 kl_coef = 0.01
 
 [[stage]]

@@ -19,12 +19,13 @@ from spoutnik.tasks.reward import Reward
 from spoutnik.train import collect, policy, rl, rollouts
 from spoutnik.train.algorithms.groups import group_advantages
 from spoutnik.train.collect import rewards
+from spoutnik.train.curriculum import PassRates
 from spoutnik.train.optim import Optimizer
 from spoutnik.train.policy import Engines
 from spoutnik.train.rl import frozen_copy, make_engines, rl_step
 from spoutnik.train.rollouts import Rollout
 from spoutnik.train.scoring import answer_logits, answer_logprobs
-from spoutnik.train.state import TrainState
+from spoutnik.train.state import TrainState, load_state, save_state
 
 TASK = {"name": "countdown", "numbers": [2], "high": 9}
 COUNTDOWN = make("countdown", numbers=[2], high=9)
@@ -296,7 +297,7 @@ def test_thinking_of_the_first_and_last_step_is_kept_for_the_report(model, conte
     running = engines(state)
     for _ in range(3):
         rl_step(state, settings, COUNTDOWN, running, context)
-    samples = [(event["when"], event["step"]) for event in read(context.record.path) if event["event"] == "sample"]
+    samples = [(event["when"], event["step"]) for event in read(context.record.path) if event.get("when") in ("early", "late")]
     assert samples == [("early", 1)] * 2 + [("late", 3)] * 2
     assert context.ledger.costs().tokens > 0
     assert math.isfinite(context.ledger.costs().flops)
@@ -433,3 +434,51 @@ def test_routing_is_kept_while_updates_move_the_routers(model, context, parity, 
     chosen.clear()
     rl_step(state, stage(prompts=4, minibatches=1, kl_coef=0.0, keep_routing=True), COUNTDOWN, engines(state), context)
     assert chosen == [None], "with one update the routing is the rollouts' by itself"
+
+
+def test_a_curriculum_draws_from_its_pool_and_learns_its_pass_rates(model, context, by_prompt, engines):
+    easy = COUNTDOWN.problem("train", context.seed, 0).prompt
+    by_prompt(lambda problem, text: problem.prompt == easy or len(text) % 2 == 0)
+    state, settings = start(model, kl_coef=0.0), stage(prompts=2, kl_coef=0.0, curriculum={"problems": 5})
+    state.pass_rates = PassRates.unknown(5)
+    running = engines(state)
+    steps = [rl_step(state, settings, COUNTDOWN, running, context) for _ in range(8)]
+    assert steps[0]["pool_seen"] == pytest.approx(2 / 5)
+    assert steps[-1]["pool_seen"] == 1.0
+    assert state.pass_rates.rate(0) == max(map(state.pass_rates.rate, range(5)))
+
+
+def test_a_curriculum_goes_on_to_the_same_bits_from_a_saved_state(config, context, parity, engines, tmp_path):
+    settings, found = stage(prompts=2, kl_coef=0.0, curriculum={"problems": 7}), []
+    for interrupted in (False, True):
+        model = CausalLM(config)
+        initialise(model, seed=1)
+        state = start(model, kl_coef=0.0)
+        state.pass_rates = PassRates.unknown(7)
+        for step in range(4):
+            if interrupted and step == 2:
+                save_state(state, tmp_path)
+                state = load_state(start(CausalLM(config), kl_coef=0.0), tmp_path)
+            rl_step(state, settings, COUNTDOWN, engines(state), context)
+        found.append((state.pass_rates, state.disputed, {name: tensor.clone() for name, tensor in state.model.state_dict().items()}))
+    assert found[0][:2] == found[1][:2]
+    assert all(torch.equal(found[0][2][name], tensor) for name, tensor in found[1][2].items())
+
+
+def test_a_reward_that_is_gamed_is_shown_and_stops_the_run(model, context, by_prompt, engines):
+    by_prompt(lambda problem, text: len(text) % 2 == 0)  # pays for something else than the task
+    state, settings = start(model, kl_coef=0.0), stage(prompts=2, kl_coef=0.0, monitor={"max_disputed": 0.1, "steps": 3})
+    running = engines(state)
+    first = rl_step(state, settings, COUNTDOWN, running, context)
+    assert first["disputed"] == pytest.approx(first["accuracy"])
+    assert first["checked"] == 0.0
+
+    def go_on():
+        for _ in range(8):
+            rl_step(state, settings, COUNTDOWN, running, context)
+
+    with pytest.raises(UserError, match="please the reward"):
+        go_on()
+    disputed = [event for event in read(context.record.path) if event.get("when") == "disputed"]
+    assert disputed
+    assert disputed[0]["correct"] is False

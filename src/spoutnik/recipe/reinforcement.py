@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from spoutnik.recipe.tables import Dtype, LearntTask, Optimised, Positive
+from spoutnik.recipe.tables import Dtype, Fraction, LearntTask, Optimised, Positive, Table
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "grpo": {"clip": 10.0, "kl_coef": 0.001},
@@ -16,6 +16,19 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 """What an algorithm sets unless the recipe does: its paper's values (R1's for v32, whose paper names none)."""
 OVERLONG_SHARE = 5
 """DAPO's L_cache is a fifth of the longest answer."""
+
+
+class Curriculum(Table):
+    """Problems are drawn from a pool of so many, those that are solved now and then more often."""
+
+    problems: Positive
+
+
+class Monitor(Table):
+    """Ends the run where an independent check rejects more than this share of samples that were rewarded as right, over so many steps."""
+
+    max_disputed: Fraction = 0.05
+    steps: Positive = 10
 
 
 class RLStage(Optimised):
@@ -50,6 +63,8 @@ class RLStage(Optimised):
     """Most times that problems are drawn in a step, to replace groups without signal."""
     overlong_cache: Annotated[int, Field(ge=0)] = 0
     """The last so many tokens of the longest answer that are punished."""
+    curriculum: Curriculum | None = None
+    monitor: Monitor = Monitor()
     language_weight: Annotated[float, Field(ge=0)] = 0.0
     format_weight: Annotated[float, Field(ge=0)] = 1.0
     dtype: Dtype = "float32"
@@ -80,6 +95,9 @@ class RLStage(Optimised):
             raise ValueError(f"prompts ({self.prompts}) must be a multiple of minibatches ({self.minibatches}): groups are never cut")
         if self.average == "tokens" and self.algorithm != "grpo":
             raise ValueError(f"`average` belongs to algorithm = 'grpo'; {self.algorithm} has an average of its own: leave it out")
+        needed = self.prompts * self.sampling_rounds
+        if self.curriculum is not None and self.curriculum.problems < needed:
+            raise ValueError(f"curriculum.problems must be at least prompts * sampling_rounds ({needed}), the most that a step draws")
         if self.overlong_cache > self.max_new_tokens:
             raise ValueError(f"overlong_cache ({self.overlong_cache}) must be at most max_new_tokens ({self.max_new_tokens})")
         return self

@@ -40,7 +40,9 @@ def _clip(value: Any) -> Any:
     if "batch_tokens" in clipped and "sequence_length" in clipped:
         clipped["batch_tokens"] = max(clipped["batch_tokens"] // clipped["sequence_length"], 1) * clipped["sequence_length"]
     if clipped.get("kind") == "sample":
-        clipped["keep"] = "any-pairs" if "pairs" in clipped.get("keep", "") else "all"
+        clipped["keep"] = "any-pairs" if clipped.get("keep") in ("pairs", "any-pairs") else "all"
+    if "sampling_rounds" in clipped and "curriculum" in clipped:
+        clipped["sampling_rounds"] = 1
     if "depth" in clipped:
         clipped["depth"] = min(clipped["depth"], 2)
     if "minibatches" in clipped and clipped.get("prompts", 1) % clipped["minibatches"]:

@@ -58,7 +58,7 @@ def read_pairs(path: Path, tokenizer: Tokenizer, longest: int) -> list[Pair]:
         prompt, *answers = _texts(line, place)
         asked = {"role": "user", "content": prompt}
         examples = [_encoded([asked, {"role": "assistant", "content": answer}], tokenizer, longest, place) for answer in answers]
-        pairs.append(Pair(*examples))
+        pairs.append(Pair(examples[0], examples[1]))
     return pairs
 
 
@@ -134,7 +134,7 @@ def encode(messages: Sequence[dict[str, Any]], tokenizer: Tokenizer) -> Example:
 
 
 def batch_of(examples: Sequence[Item], step: int, size: int, seed: int) -> list[Item]:
-    """The examples (or pairs) of step `step`: every epoch is shuffled anew; within pools of 8 batches, examples of like length go together."""
+    """The examples (or pairs) of step `step`: every epoch is shuffled anew; within pools of 8 batches, like lengths go together."""
     order: list[int] = []
     first = step // POOL * POOL * size
     while len(order) < POOL * size:

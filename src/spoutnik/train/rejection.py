@@ -60,7 +60,7 @@ def run_sample(stage: SampleStage, context: StageContext) -> None:
 
 
 def kept(task: Task, rollouts: Sequence[Rollout], stage: SampleStage) -> list[dict[str, object]]:
-    """What a problem's samples leave: everything, or the first or shortest that is right, well-formed and (if asked) faithful; or a pair."""
+    """What a problem's samples leave: all, or the first or shortest that is right, well-formed and (if asked) faithful; or a pair."""
     if stage.keep == "all":
         return [_row(rollout) for rollout in rollouts]
     if stage.keeps_pairs:

@@ -18,7 +18,9 @@ from spoutnik.tasks import make
 from spoutnik.tasks.base import Problem, Task
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.algorithms.groups import has_signal
-from spoutnik.train.collect import Collected, collect
+from spoutnik.train.collect import Collected, Draw, collect
+from spoutnik.train.curriculum import PassRates
+from spoutnik.train.monitor import check, compare, verdicts
 from spoutnik.train.optim import Optimizer
 from spoutnik.train.policy import METRICS, Engines, mini_batch, remember, update_policy
 from spoutnik.train.rollouts import Rollout, rollout_engine, rollout_metrics
@@ -40,7 +42,8 @@ def run_rl(stage: RLStage, context: StageContext) -> None:
     engines = make_engines(model, reference, tokenizer, stage.prompts * stage.group, stage.dtype)
 
     def start() -> TrainState:
-        return TrainState(model, Optimizer(model, stage.learning_rate, stage.weight_decay), reference=reference)
+        pool = PassRates.unknown(stage.curriculum.problems) if stage.curriculum else None
+        return TrainState(model, Optimizer(model, stage.learning_rate, stage.weight_decay), reference=reference, pass_rates=pool)
 
     def load(folder: Path) -> TrainState:
         return load_state(start(), folder)
@@ -69,11 +72,12 @@ def rl_step(state: TrainState, stage: RLStage, task: Task, engines: Engines, con
         if engine is not None:
             engine.refresh()
 
-    def draw(number: int, count: int) -> list[Problem]:
-        start = (step * stage.sampling_rounds + number) * stage.prompts
-        return [task.problem(stage.task.split, context.seed, start + place) for place in range(count)]
-
-    found = collect(engines.policy, task, stage, draw, stream_seed(context.seed, step))
+    found = collect(engines.policy, task, stage, _drawing(state, stage, task, context.seed), stream_seed(context.seed, step))
+    everything = [*found.rollouts, *found.extra]
+    if state.pass_rates is not None:
+        _note(state.pass_rates, everything, stage.group)
+    second = verdicts(found.first)
+    checked_metrics = compare(found.first, second, found.first_rewards)
     rollout_s = time.perf_counter() - began
     checked = found.rollouts[step % stage.group :: stage.group]
     mismatch = rescored(engines.policy, checked, stage.temperature) if engines.policy.exact else None
@@ -87,14 +91,38 @@ def rl_step(state: TrainState, stage: RLStage, task: Task, engines: Engines, con
     scored = 1 / stage.group + 1 - 1 / stage.minibatches if engines.policy.exact else 0.0
     _account(context, state, stage, found, informative, scored)
     _show(context, step, stage, found.rollouts)
-    drawn = len(found.rollouts) + len(found.extra)
-    tokens = sum(len(rollout.token_ids) for rollout in [*found.rollouts, *found.extra])
+    _show_disputed(context, step, found.first, second)
+    state.disputed = check(state.disputed, checked_metrics.get("disputed", 0.0), stage.monitor)
+    tokens = sum(len(rollout.token_ids) for rollout in everything)
+    pool = state.pass_rates.metrics() if state.pass_rates is not None else {}
     return {
         "reward": float(found.first_rewards.mean()), **rollout_metrics(found.first),
-        "no_signal": 1 - float(has_signal(found.first_rewards).float().mean()), "groups": drawn // stage.group,
-        "informative": len(informative), **sums, "mismatch": mismatch, "forward_gap": forward_gap,
+        "no_signal": 1 - float(has_signal(found.first_rewards).float().mean()), "groups": len(everything) // stage.group,
+        "informative": len(informative), **checked_metrics, **pool, **sums, "mismatch": mismatch, "forward_gap": forward_gap,
         "learning_rate": stage.learning_rate * scale, "rollout_s": rollout_s, "tokens_per_s": tokens / (time.perf_counter() - began),
     }  # fmt: skip
+
+
+def _drawing(state: TrainState, stage: RLStage, task: Task, seed: int) -> Draw:
+    """How a step gets its problems: fresh ones, or those of the curriculum's pool that promise most, never twice in a step."""
+    used: list[int] = []
+
+    def draw(number: int, count: int) -> list[Problem]:
+        start = (state.step * stage.sampling_rounds + number) * stage.prompts
+        indices = list(range(start, start + count))
+        if state.pass_rates is not None:
+            indices = state.pass_rates.draw(count, stream_seed(seed, state.step, "pool", number), without=used)
+            used.extend(indices)
+        return [task.problem(stage.task.split, seed, index) for index in indices]
+
+    return draw
+
+
+def _note(rates: PassRates, rollouts: Sequence[Rollout], group: int) -> None:
+    """Tells a curriculum how its problems went; samples without a verdict say nothing."""
+    for first in range(0, len(rollouts), group):
+        judged = [rollout.reward.accuracy for rollout in rollouts[first : first + group] if not rollout.reward.faulted]
+        rates.note(rollouts[first].problem.index, round(sum(judged)), len(judged))
 
 
 def _updates(
@@ -163,3 +191,12 @@ def _show(context: StageContext, step: int, stage: RLStage, rollouts: Sequence[R
                 "sample", step=step + 1, when="early" if step == 0 else "late", prompt=rollout.problem.prompt, text=rollout.text,
                 correct=bool(rollout.reward.accuracy),
             )  # fmt: skip
+
+
+def _show_disputed(context: StageContext, step: int, rollouts: Sequence[Rollout], second: Sequence[bool | None]) -> None:
+    """Keeps the first sample that was rewarded as right and that the second judge rejects."""
+    for rollout, verdict in zip(rollouts, second, strict=True):
+        if rollout.reward.accuracy and verdict is False:
+            prompt = rollout.problem.prompt
+            context.log("sample", step=step + 1, when="disputed", prompt=prompt, text=rollout.text, correct=False)
+            return
