@@ -18,9 +18,15 @@ ZERO = {"kind": "rl", "name": "zero", "from": "base", "task": COUNTDOWN, "prompt
 ZERO["learning_rate"] = 1e-4
 SAMPLES = {"kind": "sample", "name": "samples", "from": "zero", "task": COUNTDOWN, "problems": 100, "max_new_tokens": 64}
 SFT = {"kind": "sft", "name": "sft", "from": "base", "data": "samples", "steps": 10, "batch_size": 8, "learning_rate": 1e-4}
+PAIRS = {**SAMPLES, "name": "pairs", "keep": "pairs", "samples_per_problem": 4}
+PREFERRED = {**SFT, "kind": "dpo", "name": "preferred", "data": "pairs"}
 TAUGHT = {**SFT, "kind": "distill", "name": "taught", "from": "smollm2", "mode": "samples"}
 EVAL = {"kind": "eval", "name": "eval", "models": ["base", "zero"], "tasks": [{**COUNTDOWN, "problems": 50}], "max_new_tokens": 64}
-WHOLE = {"name": "test", "seed": 3, "stage": [CORPUS, BASE, ZERO, SAMPLES, SFT, TAUGHT, EVAL, {"kind": "report", "name": "report"}]}
+WHOLE = {
+    "name": "test",
+    "seed": 3,
+    "stage": [CORPUS, BASE, ZERO, SAMPLES, SFT, TAUGHT, EVAL, PAIRS, PREFERRED, {"kind": "report", "name": "report"}],
+}
 
 
 def changed(stage, **changes):
@@ -42,12 +48,41 @@ def fault(content):
 
 def test_a_whole_recipe_is_taken_with_its_defaults():
     recipe = parse_recipe(WHOLE, "my.toml")
-    assert [stage.kind for stage in recipe.stages] == ["corpus", "pretrain", "rl", "sample", "sft", "distill", "eval", "report"]
+    assert [stage.kind for stage in recipe.stages] == [
+        "corpus",
+        "pretrain",
+        "rl",
+        "sample",
+        "sft",
+        "distill",
+        "eval",
+        "sample",
+        "dpo",
+        "report",
+    ]
     base, zero, evaluation = recipe.stages[1], recipe.stages[2], recipe.stages[6]
     assert (base.batch_tokens, base.schedule, base.balance.bias_update_rate, base.mtp_weight) == (8192, "wsd", 0.001, 0.3)
     assert (zero.from_, zero.clip, zero.kl_coef, zero.reference_every, zero.task.options) == ("base", 10.0, 0.001, 400, {"numbers": [2, 3]})
     assert evaluation.tasks[0].split == "held-out"
     assert zero.task.split == "train"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "expected"),
+    [
+        ("grpo", {"clip": 10.0, "clip_high": 10.0, "kl_coef": 0.001, "sampling_rounds": 1, "overlong_cache": 0, "off_policy_delta": None}),
+        ("dr_grpo", {"clip": 0.2, "clip_high": 0.2, "kl_coef": 0.0}),
+        ("dapo", {"clip": 0.2, "clip_high": 0.28, "kl_coef": 0.0, "sampling_rounds": 4, "overlong_cache": 12}),
+        ("gspo", {"clip": 3e-4, "clip_high": 4e-4, "kl_coef": 0.0}),
+        ("v32", {"clip": 10.0, "kl_coef": 0.001, "kl_estimate": "unbiased", "off_policy_delta": 0.5}),
+    ],
+)
+def test_an_algorithm_brings_its_papers_values_and_the_recipe_overrides_them(algorithm, expected):
+    zero = parse_recipe(changed("zero", algorithm=algorithm), "my.toml").stages[2]
+    assert {key: getattr(zero, key) for key in expected} == expected
+    other = parse_recipe(changed("zero", algorithm=algorithm, clip=0.1, kl_coef=0.5), "my.toml").stages[2]
+    assert (other.clip, other.kl_coef) == (0.1, 0.5)
+    assert smoke(parse_recipe(changed("zero", algorithm=algorithm, max_new_tokens=512), "my.toml")).stages[2].algorithm == algorithm
 
 
 @pytest.mark.parametrize(
@@ -72,8 +107,17 @@ def test_a_whole_recipe_is_taken_with_its_defaults():
         ("zero", {"from": "corpus"}, ["from = 'corpus'", "makes no model"]),
         ("zero", {"from": "zero"}, ["from = 'zero'", "comes no earlier"]),
         ("zero", {"prompts": 9, "minibatches": 2}, ["prompts (9)", "minibatches (2)"]),
+        ("zero", {"algorithm": "dapo", "average": "tokens"}, ["`average`", "leave it out"]),
+        ("zero", {"algorithm": "ppo"}, ["algorithm = 'ppo'", "'grpo'"]),
+        ("zero", {"curriculum": {"problems": 7}}, ["curriculum.problems", "prompts * sampling_rounds (8)"]),
+        ("zero", {"monitor": {"max_disputd": 0.1}}, ["monitor.max_disputd", "did you mean `max_disputed`?"]),
+        ("zero", {"overlong_cache": 65}, ["overlong_cache (65)", "max_new_tokens (64)"]),
         ("samples", {"temperature": 0.0, "samples_per_problem": 4}, ["same sample every time"]),
         ("sft", {"data": "zero"}, ["data = 'zero'", "expected a sample stage", "samples"]),
+        ("pairs", {"samples_per_problem": 1}, ["keep = 'pairs'", "2 or more"]),
+        ("preferred", {"data": "samples"}, ["data = 'samples' keeps no pairs", "keep = 'pairs'"]),
+        ("preferred", {"data": "base"}, ["data = 'base'", "expected a sample stage or a .jsonl file"]),
+        ("sft", {"data": "pairs"}, ["data = 'pairs'", "comes no earlier"]),
         ("sft", {"data": "nowhere.jsonl"}, ["nowhere.jsonl", "does not exist"]),
         ("sft", {"name": "base"}, ["name is taken"]),
         ("taught", {"mode": "on-policy"}, ["mode = 'on-policy' needs `teacher`"]),

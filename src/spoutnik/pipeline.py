@@ -27,6 +27,7 @@ STAGE_FUNCTIONS = {
     "sample": "spoutnik.train.rejection:run_sample",
     "judge": "spoutnik.train.judged:run_judge",
     "sft": "spoutnik.train.sft:run_sft",
+    "dpo": "spoutnik.train.preference:run_dpo",
     "distill": "spoutnik.train.distill:run_distill",
     "eval": "spoutnik.evaluate.evaluate:run_eval",
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from spoutnik.errors import UserError
 from spoutnik.recipe import AnyStage, CorpusStage, DistillStage, JudgeStage, PretrainStage, Recipe, RLStage, TaskSpec, check_models
-from spoutnik.recipe.schema import Optimised
+from spoutnik.recipe.tables import Optimised
 from spoutnik.run import machine
 from spoutnik.teacher.opening import read_key
 from spoutnik.teacher.questions import read_prompts

@@ -74,7 +74,27 @@ steps = 8
 learning_rate = 1e-3
 language_weight = 1.0
 reference_every = 3
+curriculum = {{ problems = 12 }}
 kl_coef = 0.01
+
+[[stage]]
+kind = "sample"
+name = "pairs"
+from = "base"
+task = {PUZZLE}
+problems = 8
+samples_per_problem = 2
+max_new_tokens = 8
+keep = "any-pairs"
+
+[[stage]]
+kind = "dpo"
+name = "preferring"
+from = "tuned"
+data = "pairs"
+steps = 8
+batch_size = 2
+learning_rate = 1e-3
 
 [[stage]]
 kind = "distill"
@@ -89,7 +109,7 @@ temperature = 1.0
 steps = 8
 learning_rate = 1e-3
 """
-TRAINED = ("base", "tuned", "zero", "student")
+TRAINED = ("base", "tuned", "zero", "preferring", "student")
 OF_THE_CLOCK = ("time", "tokens_per_s", "rollout_s")
 
 

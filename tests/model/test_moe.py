@@ -173,3 +173,28 @@ def test_the_implementation_never_changes_the_model() -> None:
                 module.experts.implementation = name
         logits[name] = model(ids_BT)
     assert all(error(value, logits["loop"]) < 1e-5 for value in logits.values())
+
+
+@pytest.mark.parametrize("name", ["deepseek-v3", "deepseek-v2"])
+def test_a_replayed_routing_chooses_as_before_and_weighs_by_the_scores_of_now(name: str) -> None:
+    model = tiny_model(name)
+    ids_BT = torch.randint(0, model.config.vocab_size, (2, 7), generator=torch.Generator().manual_seed(1))
+    before, own, replayed = Routing(), Routing(), Routing()
+    out_BTV = model(ids_BT, routing=before)
+    assert torch.equal(model(ids_BT, routing=Routing(before)), out_BTV), "nothing has changed yet"
+    randomise(model, seed=9)
+    model(ids_BT, routing=own)
+    replayed = Routing(before)
+    model(ids_BT, routing=replayed).square().sum().backward()
+    assert replayed.layers == before.layers
+    for kept_TK, told_TK, own_TK in zip(before.experts_TK, replayed.experts_TK, own.experts_TK, strict=True):
+        assert torch.equal(told_TK, kept_TK)
+        assert not torch.equal(own_TK, kept_TK)
+    first = replayed.layers[0]
+    gate = model.model.layers[first].mlp.gate
+    assert float(gate.weight.grad.abs().sum()) > 0, "the weights of the experts are still the router's"
+    hidden_TD = torch.randn(5, model.config.hidden_size, dtype=gate.weight.dtype, generator=torch.Generator().manual_seed(2))
+    _, own_TK, weights_TK = gate(hidden_TD)
+    _, told_TK, same_TK = gate(hidden_TD, own_TK.flip(-1))
+    assert torch.equal(told_TK, own_TK.flip(-1))
+    torch.testing.assert_close(same_TK.flip(-1), weights_TK)

@@ -92,7 +92,7 @@ def test_refusals_that_cost_nothing_are_tried_again_and_book_nothing(server, ask
 @pytest.mark.parametrize("fault", ["disconnect", "malformed", "half", "hang", "keep-alive"])
 def test_an_attempt_that_may_have_been_paid_stays_on_the_bill(server, ask, fault):
     server.faults = [fault]
-    results, totals = ask(questions(1), timeout_s=0.3)
+    results, totals = ask(questions(1), timeout_s=3.0)  # long enough for an answer beside other work
     assert results[0].text == "echo: what is 0?"
     assert (totals.paid, totals.in_flight) == (15_000, 0)
     assert totals.doubtful == worst_cost(questions(1)[0].messages, 100, PRICE)

@@ -12,17 +12,20 @@ from spoutnik.engine.torch_runner import TorchRunner
 from spoutnik.errors import UserError
 from spoutnik.model.init import initialise
 from spoutnik.model.transformer import CausalLM
-from spoutnik.recipe.schema import RLStage
+from spoutnik.recipe.reinforcement import RLStage
 from spoutnik.run.record import read
 from spoutnik.tasks import make
 from spoutnik.tasks.reward import Reward
-from spoutnik.train import rl, rollouts
-from spoutnik.train.algorithms import group_advantages
+from spoutnik.train import collect, policy, rl, rollouts
+from spoutnik.train.algorithms.groups import group_advantages
+from spoutnik.train.collect import rewards
+from spoutnik.train.curriculum import PassRates
 from spoutnik.train.optim import Optimizer
-from spoutnik.train.rl import Engines, frozen_copy, make_engines, rewards, rl_step
+from spoutnik.train.policy import Engines
+from spoutnik.train.rl import frozen_copy, make_engines, rl_step
 from spoutnik.train.rollouts import Rollout
 from spoutnik.train.scoring import answer_logits, answer_logprobs
-from spoutnik.train.state import TrainState
+from spoutnik.train.state import TrainState, load_state, save_state
 
 TASK = {"name": "countdown", "numbers": [2], "high": 9}
 COUNTDOWN = make("countdown", numbers=[2], high=9)
@@ -66,7 +69,7 @@ def gradients(monkeypatch):
         state.optimizer.zero_grad()
         return 0.0
 
-    monkeypatch.setattr(rl, "apply_update", keep)
+    monkeypatch.setattr(policy, "apply_update", keep)
     return found
 
 
@@ -74,6 +77,10 @@ def rollout(tokens, accuracy=0.0, fault=None, prompt=(5, 6, 7)):
     problem = COUNTDOWN.problem("train", 0, 0)
     reward = Reward(accuracy, 0.5, 0.25, fault)
     return Rollout(problem, list(prompt), list(tokens), [-1.0] * len(tokens), "", False, reward, 0, 0, False)
+
+
+def batch(samples, settings):
+    return policy.mini_batch(samples, rewards(samples, settings))
 
 
 @needs_kernels
@@ -115,16 +122,16 @@ def test_modules_that_sample_agree_with_themselves_up_to_rounding(model, context
 
 @needs_kernels
 def test_values_of_later_mini_batches_are_those_of_the_moved_policy(model, context, parity, engines, monkeypatch):
-    inner, distances, moved = rl._micro_loss, [], []
+    inner, distances, moved = policy._micro_loss, [], []
 
-    def compare(state, settings, streams, fixed, tokens):
+    def compare(state, settings, streams, fixed, tokens, kept):
         with torch.no_grad():
             own_BT = answer_logprobs(answer_logits(state.model, fixed["ids"], fixed["mask"]), fixed["ids"], fixed["mask"], 0.8)
         distances.append(float((own_BT - fixed["policy"]).abs().max()))
         moved.append(float((fixed["sampler"] - fixed["policy"]).abs().max()))
-        return inner(state, settings, streams, fixed, tokens)
+        return inner(state, settings, streams, fixed, tokens, kept)
 
-    monkeypatch.setattr(rl, "_micro_loss", compare)
+    monkeypatch.setattr(policy, "_micro_loss", compare)
     monkeypatch.setattr(rl, "has_signal", lambda rewards_PG: torch.ones(len(rewards_PG), dtype=torch.bool))
     state = start(model)
     state.step = 1  # past the first step of the warm-up
@@ -143,27 +150,29 @@ def test_the_gradient_is_that_of_the_modules_own_values(model, context, gradient
     with torch.no_grad():
         model.lm_head.weight.mul_(1.5)  # away from the reference, and the samples come from elsewhere
     for runner in ("best", "modules"):
-        rl._minibatch(state, settings, context, engines(state, runner), samples, rewards(samples, settings), 1.0, moved=True)
+        policy.update_policy(state, settings, context, engines(state, runner), batch(samples, settings), 1.0, moved=True)
     by_kernels, by_modules = gradients
     assert by_kernels.keys() == by_modules.keys()
     for name in by_kernels:
         torch.testing.assert_close(by_kernels[name], by_modules[name], rtol=1e-4, atol=1e-6)
 
 
-def test_the_first_gradient_is_reinforce_with_advantages(model, context, gradients, engines):
+@pytest.mark.parametrize("average", ["answers", "tokens"])
+def test_the_first_gradient_is_reinforce_with_advantages(model, context, gradients, engines, average):
     samples = [rollout([9, 8, 7], 1.0), rollout([9, 3], 0.0), rollout([4], 0.0)]
     with torch.no_grad():
         for sample in samples:
             ids_BT = torch.tensor([sample.prompt_ids + sample.token_ids])
             mask_BT = torch.tensor([[0.0] * 3 + [1.0] * len(sample.token_ids)])
             sample.logprobs[:] = answer_logprobs(answer_logits(model, ids_BT, mask_BT), ids_BT, mask_BT, 0.8)[0, 3:].tolist()
-    settings, state = stage(prompts=1), start(model)
-    rl._minibatch(state, settings, context, engines(state), samples, rewards(samples, settings), 1.0, moved=True)
+    settings, state = stage(prompts=1, average=average), start(model)
+    policy.update_policy(state, settings, context, engines(state), batch(samples, settings), 1.0, moved=True)
     loss = torch.zeros(())
     for sample, advantage in zip(samples, group_advantages(rewards(samples, settings))[0], strict=True):
+        weight = 1 / 6 if average == "tokens" else 1 / (3 * len(sample.token_ids))
         logits_BTV = model(torch.tensor([sample.prompt_ids + sample.token_ids])) / 0.8
         for place, token in enumerate(sample.token_ids, start=3):
-            loss = loss - advantage * logits_BTV[0, place - 1].log_softmax(-1)[token] / 6
+            loss = loss - advantage * logits_BTV[0, place - 1].log_softmax(-1)[token] * weight
     loss.backward()
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
@@ -177,8 +186,8 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(model, context, gradi
     with torch.no_grad():
         model.lm_head.weight.mul_(1.5)  # away from the reference
     for size in (8192, cells):
-        monkeypatch.setattr(rl, "MICRO_BATCH_CELLS", size)
-        metrics, gap = rl._minibatch(state, settings, context, engines(state), samples, rewards(samples, settings), 1.0, moved=True)
+        monkeypatch.setattr(policy, "MICRO_BATCH_CELLS", size)
+        metrics, gap = policy.update_policy(state, settings, context, engines(state), batch(samples, settings), 1.0, moved=True)
     first, second = gradients
     assert first.keys() == second.keys()
     for name in first:
@@ -188,9 +197,9 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(model, context, gradi
 
 
 def test_micro_batches_hold_every_row_once_within_their_size(monkeypatch):
-    monkeypatch.setattr(rl, "MICRO_BATCH_CELLS", 20)
+    monkeypatch.setattr(policy, "MICRO_BATCH_CELLS", 20)
     lengths = [3, 9, 30, 5, 5, 1, 10, 2]
-    batches = rl._micro_batches(lengths)
+    batches = policy._micro_batches(lengths)
     assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
     assert all(len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= 20 for batch in batches)
 
@@ -222,7 +231,7 @@ def test_groups_without_signal_are_counted_and_change_nothing(model, context, en
 
 def test_mini_batches_are_several_updates_of_one_step_at_one_learning_rate(model, context, parity, engines, monkeypatch):
     scales = []
-    monkeypatch.setattr(rl, "apply_update", lambda state, loss, scale, *_: scales.append(scale) or 0.0)
+    monkeypatch.setattr(policy, "apply_update", lambda state, loss, scale, *_: scales.append(scale) or 0.0)
     monkeypatch.setattr(rl, "has_signal", lambda rewards_PG: torch.ones(len(rewards_PG), dtype=torch.bool))
     state = start(model)
     state.step = 9
@@ -246,7 +255,7 @@ def test_the_reference_follows_the_policy_every_so_many_steps_in_its_own_memory(
 
 @pytest.mark.parametrize("runner", ["best", "modules"])
 def test_a_sampler_that_disagrees_with_the_trainer_stops_the_run(model, context, parity, engines, monkeypatch, runner):
-    sample = rl.sample_rollouts
+    sample = collect.sample_rollouts
 
     def wrong(*arguments):
         found = sample(*arguments)
@@ -254,7 +263,7 @@ def test_a_sampler_that_disagrees_with_the_trainer_stops_the_run(model, context,
             each.logprobs[:] = [logprob - 0.5 for logprob in each.logprobs]
         return found
 
-    monkeypatch.setattr(rl, "sample_rollouts", wrong)
+    monkeypatch.setattr(collect, "sample_rollouts", wrong)
     state = start(model)
     with pytest.raises(UserError, match=r"disagree .* by 0\.5 nats"):
         rl_step(state, stage(prompts=4), COUNTDOWN, engines(state, runner), context)
@@ -264,7 +273,7 @@ def test_a_sampler_that_disagrees_with_the_trainer_stops_the_run(model, context,
 def test_modules_that_compute_something_else_stop_the_run_though_only_their_derivative_is_used(
     model, context, parity, engines, monkeypatch
 ):
-    monkeypatch.setattr(rl, "answer_logits", lambda *arguments: 1.3 * answer_logits(*arguments))
+    monkeypatch.setattr(policy, "answer_logits", lambda *arguments: 1.3 * answer_logits(*arguments))
     state = start(model)
     with pytest.raises(UserError, match="disagree"):
         rl_step(state, stage(prompts=4), COUNTDOWN, engines(state), context)
@@ -288,7 +297,188 @@ def test_thinking_of_the_first_and_last_step_is_kept_for_the_report(model, conte
     running = engines(state)
     for _ in range(3):
         rl_step(state, settings, COUNTDOWN, running, context)
-    samples = [(event["when"], event["step"]) for event in read(context.record.path) if event["event"] == "sample"]
+    samples = [(event["when"], event["step"]) for event in read(context.record.path) if event.get("when") in ("early", "late")]
     assert samples == [("early", 1)] * 2 + [("late", 3)] * 2
     assert context.ledger.costs().tokens > 0
     assert math.isfinite(context.ledger.costs().flops)
+
+
+@pytest.fixture
+def by_prompt(monkeypatch):
+    """Grades by a function of the problem and the text."""
+
+    def graded(verdict):
+        monkeypatch.setattr(rollouts, "grade", lambda task, problem, text, thinking: Reward(float(verdict(problem, text)), 0.0, 0.0))
+
+    return graded
+
+
+def test_dynamic_sampling_draws_new_problems_for_groups_without_signal_until_none_is_left(model, context, by_prompt, engines):
+    hopeless = {COUNTDOWN.problem("train", context.seed, index).prompt for index in (0, 2)}
+    by_prompt(lambda problem, text: problem.prompt not in hopeless and len(text) % 2 == 0)
+    state = start(model, kl_coef=0.0)
+    metrics = rl_step(state, stage(algorithm="dapo", prompts=3, group=12), COUNTDOWN, engines(state), context)
+    assert metrics["no_signal"] == pytest.approx(2 / 3), "of the problems drawn first"
+    assert metrics["informative"] == 3
+    assert metrics["groups"] == 5
+    assert metrics["accuracy"] < 0.3, "of what nothing has selected"
+
+
+def test_dynamic_sampling_gives_up_after_so_many_rounds(model, context, by_prompt, engines):
+    by_prompt(lambda problem, text: False)
+    state = start(model, kl_coef=0.0)
+    before = model.lm_head.weight.clone()
+    settings = stage(algorithm="dapo", prompts=2, sampling_rounds=3, overlong_cache=0)
+    metrics = rl_step(state, settings, COUNTDOWN, engines(state), context)
+    assert (metrics["groups"], metrics["informative"], metrics["no_signal"]) == (6, 0, 1.0)
+    assert torch.equal(model.lm_head.weight, before)
+
+
+def test_rounds_and_steps_never_draw_the_same_problem_twice(model, context, by_prompt, engines, monkeypatch):
+    by_prompt(lambda problem, text: False)
+    drawn, problem = [], COUNTDOWN.problem
+    monkeypatch.setattr(COUNTDOWN, "problem", lambda split, seed, index: drawn.append(index) or problem(split, seed, index))
+    state = start(model, kl_coef=0.0)
+    settings = stage(algorithm="dapo", prompts=2, sampling_rounds=2, overlong_cache=0)
+    for _ in range(3):
+        rl_step(state, settings, COUNTDOWN, engines(state), context)
+    assert len(drawn) == len(set(drawn)) == 12
+
+
+def test_long_answers_earn_less_where_the_recipe_says_so():
+    samples = [rollout(range(9, 9 + length), 1.0) for length in (2, 5, 6)]
+    found_PG = rewards(samples, stage(prompts=1, overlong_cache=2, format_weight=0.0))
+    torch.testing.assert_close(found_PG, torch.tensor([[1.0, 0.5, 0.0]]))
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "dr_grpo", "dapo", "gspo", "v32"])
+def test_every_algorithm_makes_steps_whose_first_ratio_is_exactly_one(model, context, parity, engines, algorithm):
+    settings = stage(algorithm=algorithm, prompts=4, group=6, minibatches=2, kl_coef=0.1, steps=2, learning_rate=1e-3)
+    state = start(model)
+    running = engines(state)
+    first = rl_step(state, settings, COUNTDOWN, running, context)
+    assert first["grad_norm"] > 0
+    assert math.isfinite(first["loss"])
+    second = rl_step(state, settings, COUNTDOWN, running, context)
+    assert second["grad_norm"] > 0
+    assert second["mismatch"] == (0.0 if running.policy.exact else second["forward_gap"])
+
+
+def test_the_ratio_corrects_for_what_the_sampler_said(model, context, gradients, engines):
+    """Where the sampler gave tokens another probability, each token's gradient is weighed by the ratio of the two."""
+    state, settings = start(model, kl_coef=0.0), stage(prompts=1, group=2)
+    samples = [rollout([9, 8], 1.0), rollout([4], 0.0)]
+    with torch.no_grad():
+        for sample in samples:
+            ids_BT, mask_BT = torch.tensor([sample.prompt_ids + sample.token_ids]), torch.zeros(1, 3 + len(sample.token_ids))
+            mask_BT[:, 3:] = 1.0
+            sample.logprobs[:] = answer_logprobs(answer_logits(model, ids_BT, mask_BT), ids_BT, mask_BT, 0.8)[0, 3:].tolist()
+    policy.update_policy(state, settings, context, engines(state, "modules"), batch(samples, settings), 1.0, moved=False)
+    for sample in samples:
+        sample.logprobs[:] = [logprob - math.log(2.0) for logprob in sample.logprobs]
+    policy.update_policy(state, settings, context, engines(state, "modules"), batch(samples, settings), 1.0, moved=False)
+    agreed, corrected = gradients
+    for name in agreed:
+        torch.testing.assert_close(corrected[name], 2.0 * agreed[name], rtol=1e-3, atol=1e-6)
+
+
+@pytest.fixture
+def everything_counts(monkeypatch):
+    """Groups whose rewards agree are trained on, too, so that a tiny model's step surely has two mini-batches."""
+    monkeypatch.setattr(rl, "has_signal", lambda rewards_PG: torch.ones(len(rewards_PG), dtype=torch.bool))
+
+
+@pytest.mark.parametrize("truncation", [{"top_p": 0.6}, {"top_k": 3}])
+def test_where_the_sampler_cuts_the_vocabulary_both_policies_and_the_reference_are_over_what_it_kept(
+    model, context, parity, engines, everything_counts, monkeypatch, truncation
+):
+    inner, seen = policy.objective, []
+
+    def look(streams, logprobs_BT, log_ratio_BT, clip, divergence_BT):
+        largest = (log_ratio_BT.abs(), divergence_BT.abs(), logprobs_BT)
+        seen.append([float(values.detach().max()) for values in largest])
+        return inner(streams, logprobs_BT, log_ratio_BT, clip, divergence_BT)
+
+    monkeypatch.setattr(policy, "objective", look)
+    state = start(model)
+    state.step = 1
+    settings = stage(prompts=4, minibatches=2, kl_coef=0.1, **truncation)
+    running = engines(state)
+    metrics = rl_step(state, settings, COUNTDOWN, running, context)
+    first, second = seen
+    assert first[0] == 0.0 if running.policy.exact else first[0] < 1e-4
+    assert first[1] < 1e-9
+    assert second[0] > 1e-3, "the first mini-batch moved the policy"
+    assert metrics["mismatch"] < 1e-5
+    assert all(most <= 1e-5 for _, _, most in seen), "probabilities at most 1"
+
+
+def test_routing_is_kept_while_updates_move_the_routers(model, context, parity, engines, everything_counts, monkeypatch):
+    inner, chosen = policy.answer_logits, []
+
+    def look(model, ids_BT, mask_BT, routing=None):
+        found = inner(model, ids_BT, mask_BT, routing)
+        chosen.append(None if routing is None else [experts_TK.clone() for experts_TK in routing.experts_TK])
+        return found
+
+    monkeypatch.setattr(policy, "answer_logits", look)
+    state = start(model, kl_coef=0.0)
+    state.step = 1
+    with torch.no_grad():
+        model.model.layers[1].mlp.gate.weight.mul_(1e-3)  # affinities so alike that a step changes choices
+    settings = stage(prompts=4, minibatches=2, kl_coef=0.0, keep_routing=True)
+    metrics = rl_step(state, settings, COUNTDOWN, engines(state), context)
+    assert len(chosen) == 4, "two looks before the first update, two updates"
+    assert all(torch.equal(a, b) for before, after in ((0, 2), (1, 3)) for a, b in zip(chosen[before], chosen[after], strict=True))
+    assert metrics["rerouted"] > 0
+    chosen.clear()
+    rl_step(state, stage(prompts=4, minibatches=1, kl_coef=0.0, keep_routing=True), COUNTDOWN, engines(state), context)
+    assert chosen == [None], "with one update the routing is the rollouts' by itself"
+
+
+def test_a_curriculum_draws_from_its_pool_and_learns_its_pass_rates(model, context, by_prompt, engines):
+    easy = COUNTDOWN.problem("train", context.seed, 0).prompt
+    by_prompt(lambda problem, text: problem.prompt == easy or len(text) % 2 == 0)
+    state, settings = start(model, kl_coef=0.0), stage(prompts=2, kl_coef=0.0, curriculum={"problems": 5})
+    state.pass_rates = PassRates.unknown(5)
+    running = engines(state)
+    steps = [rl_step(state, settings, COUNTDOWN, running, context) for _ in range(8)]
+    assert steps[0]["pool_seen"] == pytest.approx(2 / 5)
+    assert steps[-1]["pool_seen"] == 1.0
+    assert state.pass_rates.rate(0) == max(map(state.pass_rates.rate, range(5)))
+
+
+def test_a_curriculum_goes_on_to_the_same_bits_from_a_saved_state(config, context, parity, engines, tmp_path):
+    settings, found = stage(prompts=2, kl_coef=0.0, curriculum={"problems": 7}), []
+    for interrupted in (False, True):
+        model = CausalLM(config)
+        initialise(model, seed=1)
+        state = start(model, kl_coef=0.0)
+        state.pass_rates = PassRates.unknown(7)
+        for step in range(4):
+            if interrupted and step == 2:
+                save_state(state, tmp_path)
+                state = load_state(start(CausalLM(config), kl_coef=0.0), tmp_path)
+            rl_step(state, settings, COUNTDOWN, engines(state), context)
+        found.append((state.pass_rates, state.disputed, {name: tensor.clone() for name, tensor in state.model.state_dict().items()}))
+    assert found[0][:2] == found[1][:2]
+    assert all(torch.equal(found[0][2][name], tensor) for name, tensor in found[1][2].items())
+
+
+def test_a_reward_that_is_gamed_is_shown_and_stops_the_run(model, context, by_prompt, engines):
+    by_prompt(lambda problem, text: len(text) % 2 == 0)  # pays for something else than the task
+    state, settings = start(model, kl_coef=0.0), stage(prompts=2, kl_coef=0.0, monitor={"max_disputed": 0.1, "steps": 3})
+    running = engines(state)
+    first = rl_step(state, settings, COUNTDOWN, running, context)
+    assert first["disputed"] == pytest.approx(first["accuracy"])
+    assert first["checked"] == 0.0
+
+    def go_on():
+        for _ in range(8):
+            rl_step(state, settings, COUNTDOWN, running, context)
+
+    with pytest.raises(UserError, match="please the reward"):
+        go_on()
+    disputed = [event for event in read(context.record.path) if event.get("when") == "disputed"]
+    assert disputed
+    assert disputed[0]["correct"] is False

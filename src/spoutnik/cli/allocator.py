@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 TUNABLES = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000:glibc.malloc.top_pad=268435456"
-TRAINING = ("launch", "pretrain", "sft", "rl", "distill")
+TRAINING = ("launch", "pretrain", "sft", "rl", "dpo", "distill")
 
 
 def restart_with_kept_memory(arguments: Sequence[str]) -> None:

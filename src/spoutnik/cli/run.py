@@ -8,7 +8,7 @@ from spoutnik.cli.answer import Adapter, Dtype, MaxNewTokens, ModelName, Quantiz
 from spoutnik.errors import UserError
 
 if TYPE_CHECKING:
-    from spoutnik.recipe.schema import Price
+    from spoutnik.recipe.tables import Price
     from spoutnik.run.ledger import Costs
 
 PRICE_HELP = "What it is charged at, as in a recipe's [price]: kwh=0.30, cpu_core_hour=0.02, currency=CHF, watts_per_core=8."

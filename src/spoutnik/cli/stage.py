@@ -1,4 +1,4 @@
-"""spoutnik pretrain, sft, rl, distill: one stage of a recipe, with whatever it builds on that is not finished yet."""
+"""spoutnik pretrain, sft, rl, dpo, distill: one stage of a recipe, with whatever it builds on that is not finished yet."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +12,7 @@ HELP = {
     "pretrain": "Pretrain a model from scratch: one stage of a recipe, or a file with that stage and its corpus.",
     "sft": "Fine-tune a model on samples: one stage of a recipe, or a file with that one stage.",
     "rl": "Reinforcement learning with verifiable rewards: one stage of a recipe, or a file with that one stage.",
+    "dpo": "Learn from pairs of a better and a worse answer (DPO): one stage of a recipe, or a file with that one stage.",
     "distill": "Teach a student from a teacher: one stage of a recipe, or a file with that one stage.",
 }
 KINDS = tuple(HELP)

@@ -134,7 +134,14 @@ def _invert(cumulative_BN: Tensor, uniform_B1: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _draw_truncated(mass_RV: Tensor, total_R1: Tensor, parameters: SamplingParameters, uniform_R: Tensor) -> Tensor:
-    """Draws among the top_k likeliest tokens and, of those, the fewest that hold top_p of their mass.
+    """Draws among the allowed tokens."""
+    token_RN, top_RN, inside_RN = allowed(mass_RV, total_R1, parameters.top_k, parameters.top_p)
+    item_R1, _ = _invert(torch.where(inside_RN, top_RN, 0).cumsum(-1, dtype=torch.float64), uniform_R[:, None])
+    return token_RN.gather(-1, item_R1).squeeze(-1)
+
+
+def allowed(mass_RV: Tensor, total_R1: Tensor, top_k_R1: Tensor, top_p_R1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the top_k likeliest tokens the fewest that hold top_p of their mass: (candidates [R, N], their mass, whether each is allowed).
 
     Looks at the 256 likeliest tokens first and at more only if a row needs them: a full sort of a large vocabulary is dear.
     """
@@ -143,14 +150,13 @@ def _draw_truncated(mass_RV: Tensor, total_R1: Tensor, parameters: SamplingParam
     while True:
         top_RN, token_RN = mass_RV.topk(size, dim=-1)
         cumulative_RN = top_RN.cumsum(-1, dtype=torch.float64)
-        enough_R1 = (parameters.top_k <= size) | (cumulative_RN[:, -1:] >= parameters.top_p * total_R1)
+        enough_R1 = (top_k_R1 <= size) | (cumulative_RN[:, -1:] >= top_p_R1 * total_R1)
         if size == vocab_size or bool(enough_R1.all()):
             break
         size = min(8 * size, vocab_size)
     rank_N = torch.arange(size, device=mass_RV.device)
-    inside_RN = rank_N < parameters.top_k
+    inside_RN = rank_N < top_k_R1
     held_R1 = torch.where(inside_RN, top_RN, 0).sum(-1, keepdim=True, dtype=torch.float64)
-    held_R1 = torch.where(parameters.top_k <= size, held_R1, total_R1)
-    inside_RN &= cumulative_RN - top_RN < parameters.top_p * held_R1
-    item_R1, _ = _invert(torch.where(inside_RN, top_RN, 0).cumsum(-1, dtype=torch.float64), uniform_R[:, None])
-    return token_RN.gather(-1, item_R1).squeeze(-1)
+    held_R1 = torch.where(top_k_R1 <= size, held_R1, total_R1)
+    inside_RN &= cumulative_RN - top_RN < top_p_R1 * held_R1
+    return token_RN, top_RN, inside_RN

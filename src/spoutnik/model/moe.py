@@ -16,18 +16,26 @@ from spoutnik.model.layers import MLP
 
 
 class Routing:
-    """What the routers of one call decided, layer by layer: read by the balance losses and the bias update, never by the model."""
+    """What the routers of one call decided, layer by layer: read by the balance losses and the bias update, never by the model.
 
-    def __init__(self) -> None:
+    With `replay`, the routing of an earlier call on the same tokens, the routers choose as they did then; weights follow their scores now.
+    """
+
+    def __init__(self, replay: "Routing | None" = None) -> None:
         self.layers: list[int] = []
         self.scores_TE: list[Tensor] = []
         self.experts_TK: list[Tensor] = []
+        self._replayed_TK = {} if replay is None else dict(zip(replay.layers, replay.experts_TK, strict=True))
 
     def add(self, layer: int, scores_TE: Tensor, experts_TK: Tensor) -> None:
         """Notes one layer's affinities (with gradient, unbiased) and choices."""
         self.layers.append(layer)
         self.scores_TE.append(scores_TE)
         self.experts_TK.append(experts_TK)
+
+    def told(self, layer: int) -> Tensor | None:
+        """The experts [T, K] that a layer's router has to choose, if any."""
+        return self._replayed_TK.get(layer)
 
 
 class Router(nn.Module):
@@ -49,17 +57,13 @@ class Router(nn.Module):
         if self.topk_method == "noaux_tc":
             self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts, dtype=torch.float32))
 
-    def forward(self, hidden_TD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns (scores_TE, experts_TK int64, weights_TK), scores and weights in float32 at least."""
+    def forward(self, hidden_TD: Tensor, told_TK: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns (scores_TE, experts_TK int64, weights_TK), scores and weights in float32 at least. `told_TK` chooses in its place."""
         wide = torch.promote_types(hidden_TD.dtype, torch.float32)
         with torch.autocast(hidden_TD.device.type, enabled=False):
             logits_TE = hidden_TD.to(wide) @ self.weight.to(wide).T
-        if self.topk_method == "noaux_tc":
-            scores_TE = logits_TE.sigmoid()
-            experts_TK = self._select((scores_TE + self.e_score_correction_bias).detach())
-        else:
-            scores_TE = logits_TE.softmax(-1)
-            experts_TK = self._select(scores_TE.detach())
+        scores_TE = logits_TE.sigmoid() if self.topk_method == "noaux_tc" else logits_TE.softmax(-1)
+        experts_TK = self.choose(scores_TE) if told_TK is None else told_TK
         weights_TK = scores_TE.gather(-1, experts_TK)
         if self.norm_topk_prob:
             weights_TK = weights_TK / (weights_TK.sum(-1, keepdim=True) + 1e-20)
@@ -72,6 +76,11 @@ class Router(nn.Module):
         if bias is not None and self.e_score_correction_bias.dtype != bias.dtype:
             self.e_score_correction_bias = bias.to(self.e_score_correction_bias.device)
         return self
+
+    def choose(self, scores_TE: Tensor) -> Tensor:
+        """The experts [T, K] that tokens with these affinities go to."""
+        chosen_TE = scores_TE.detach()
+        return self._select(chosen_TE + self.e_score_correction_bias if self.topk_method == "noaux_tc" else chosen_TE)
 
     def _select(self, scores_TE: Tensor) -> Tensor:
         """Top-k experts within the best `topk_group` groups. A group scores the sum of its two best (V3) or its best (V2)."""
@@ -113,7 +122,7 @@ class MoE(nn.Module):
 
     def forward(self, x_BTD: Tensor, routing: Routing | None) -> Tensor:
         hidden_TD = x_BTD.flatten(0, -2)
-        scores_TE, experts_TK, weights_TK = self.gate(hidden_TD)
+        scores_TE, experts_TK, weights_TK = self.gate(hidden_TD, None if routing is None else routing.told(self.layer))
         if routing is not None:
             routing.add(self.layer, scores_TE, experts_TK)
         routed_BTD = self.experts(hidden_TD, experts_TK, weights_TK).view_as(x_BTD)

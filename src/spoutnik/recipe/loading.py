@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from spoutnik.errors import UserError
-from spoutnik.recipe.schema import AnyStage, Recipe
+from spoutnik.recipe.schema import AnyStage, Recipe, SampleStage
 
 
 def load_recipe(path_or_name: str | Path) -> Recipe:
@@ -113,13 +113,20 @@ def _input_fault(stage: AnyStage, key: str, name: str, earlier: dict[str, AnySta
         return f"is a {kind} stage, which makes no model; name a stage that does" if produces_no_model else None
     wanted = "corpus" if stage.kind == "pretrain" else "sample"
     if kind == wanted or (wanted, kind) == ("sample", "judge"):
-        return None
+        return _pairs_fault(stage, earlier[name])
     if wanted == "sample" and kind is None and name.endswith(".jsonl"):
         return None if Path(name).is_file() else "does not exist; give the path of a JSONL file or the name of an earlier sample stage"
     candidates = [known.name for known in earlier.values() if known.kind == wanted]
     offer = f"; there is: {', '.join(candidates)}" if candidates else "; add one before this stage"
     found = f"is a {kind} stage" if kind else "is no earlier stage"
     return f"{found}, expected a {wanted} stage{' or a .jsonl file' if wanted == 'sample' else ''}{offer}"
+
+
+def _pairs_fault(stage: AnyStage, source: AnyStage) -> str | None:
+    """DPO learns from pairs, all else from single answers."""
+    if not isinstance(source, SampleStage) or source.keeps_pairs == (stage.kind == "dpo"):
+        return None
+    return "keeps pairs, of which only a dpo stage learns" if source.keeps_pairs else "keeps no pairs; set its keep = 'pairs'"
 
 
 def _sentence(fault: ErrorDetails, content: dict[str, Any]) -> str:

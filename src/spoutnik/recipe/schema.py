@@ -7,84 +7,26 @@ Field names are the keys of the TOML file; `from`, a word of Python's, is the at
 import hashlib
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from spoutnik.recipe.judge import JudgeStage
-from spoutnik.recipe.tables import Dtype, Fraction, Name, Positive, StageBase, Table
+from spoutnik.recipe.reinforcement import RLStage
+from spoutnik.recipe.tables import (
+    Balance,
+    Dtype,
+    Fraction,
+    LearntTask,
+    ModelSpec,
+    Name,
+    Optimised,
+    Positive,
+    Price,
+    Source,
+    StageBase,
+    Table,
+    TaskSpec,
+)
 from spoutnik.recipe.teachers import TeacherSpec
-
-
-class Price(Table):
-    """What the ledger charges. `watts_per_core` is used, and named in the report, only where the machine has no energy counter."""
-
-    cpu_core_hour: Annotated[float, Field(ge=0)] = 0.0
-    kwh: Annotated[float, Field(ge=0)] = 0.0
-    currency: str = "EUR"
-    watts_per_core: Annotated[float, Field(gt=0)] = 10.0
-
-
-class TaskSpec(Table):
-    """A verifiable task: every key but `name`, `split` and `problems` is an option of `spoutnik.tasks.make`."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
-
-    name: str
-    split: Literal["train", "held-out"] = "train"
-    problems: Positive | None = None
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
-
-class LearntTask(TaskSpec):
-    """A task that something learns from: its held-out problems are for evaluations alone."""
-
-    split: Literal["train"] = "train"
-
-
-class ModelSpec(Table):
-    """A model from one dial: depth fixes width, heads, experts and learning rate; any other key overrides that field of ModelConfig."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
-
-    family: Literal["deepseek_v3", "llama"]
-    depth: Positive
-
-    @property
-    def overrides(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
-
-class Source(Table):
-    """One part of a corpus: traces of a task, or text (`builtin:english` or a path)."""
-
-    task: LearntTask | None = None
-    text: str | None = None
-    weight: Annotated[float, Field(gt=0)] = 1.0
-
-    @model_validator(mode="after")
-    def one_of_both(self) -> Self:
-        if (self.task is None) == (self.text is None):
-            raise ValueError("a source has either `task` or `text`, not both and not neither")
-        return self
-
-
-class Balance(Table):
-    """Load balancing of the experts without an auxiliary loss (arXiv 2412.19437, section 2.1.2)."""
-
-    bias_update_rate: Annotated[float, Field(ge=0)] = 0.001
-    sequence_loss: Annotated[float, Field(ge=0)] = 0.0001
-
-
-class Optimised(StageBase):
-    """What every stage that takes optimiser steps has."""
-
-    steps: Positive
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    grad_clip: Annotated[float, Field(gt=0)] = 1.0
-    max_bad_steps: Positive = 5
-    """So many steps in a row with a non-finite loss or gradient end the run."""
 
 
 class CorpusStage(StageBase):
@@ -128,36 +70,6 @@ class PretrainStage(Optimised):
         return self
 
 
-class RLStage(Optimised):
-    """GRPO as published for R1 (arXiv 2501.12948): the defaults for clip, kl_coef and reference_every are the paper's."""
-
-    kind: Literal["rl"] = "rl"
-    from_: str = Field(alias="from")
-    algorithm: Literal["grpo"] = "grpo"
-    task: LearntTask
-    prompts: Positive
-    group: Annotated[int, Field(ge=2)]
-    max_new_tokens: Positive
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    learning_rate: Annotated[float, Field(gt=0)]
-    clip: Annotated[float, Field(gt=0)] = 10.0
-    kl_coef: Annotated[float, Field(ge=0)] = 0.001
-    reference_every: Positive = 400
-    minibatches: Positive = 1
-    language_weight: Annotated[float, Field(ge=0)] = 0.0
-    format_weight: Annotated[float, Field(ge=0)] = 1.0
-    dtype: Dtype = "float32"
-
-    def inputs(self) -> dict[str, str]:
-        return {"from": self.from_}
-
-    @model_validator(mode="after")
-    def consistent(self) -> Self:
-        if self.prompts % self.minibatches:
-            raise ValueError(f"prompts ({self.prompts}) must be a multiple of minibatches ({self.minibatches}): groups are never cut")
-        return self
-
-
 class SampleStage(StageBase):
     """Rejection sampling: writes samples.jsonl with what the verifier accepts. `from` is a model or a teacher."""
 
@@ -168,7 +80,8 @@ class SampleStage(StageBase):
     samples_per_problem: Positive = 1
     temperature: Annotated[float, Field(ge=0)] = 1.0
     max_new_tokens: Positive
-    keep: Literal["correct", "correct-and-faithful", "all"] = "correct"
+    keep: Literal["correct", "correct-and-faithful", "all", "pairs", "any-pairs"] = "correct"
+    """"pairs": a right answer and a wrong one to the same problem; "any-pairs": the one that earned most and the one that earned least."""
     prefer: Literal["shortest", "first"] = "shortest"
     dtype: Dtype = "float32"
 
@@ -179,7 +92,14 @@ class SampleStage(StageBase):
     def consistent(self) -> Self:
         if self.temperature == 0 and self.samples_per_problem > 1:
             raise ValueError("temperature = 0 gives the same sample every time: set samples_per_problem = 1 or a temperature above 0")
+        if self.keeps_pairs and self.samples_per_problem < 2:
+            raise ValueError(f"keep = '{self.keep}' needs samples_per_problem of 2 or more: a pair is two answers to one problem")
         return self
+
+    @property
+    def keeps_pairs(self) -> bool:
+        """Whether what is kept are pairs, for DPO, and not single answers."""
+        return self.keep in ("pairs", "any-pairs")
 
 
 class SFTStage(Optimised):
@@ -188,6 +108,23 @@ class SFTStage(Optimised):
     data: str
     batch_size: Positive
     learning_rate: Annotated[float, Field(gt=0)]
+    schedule: Literal["wsd", "cosine"] = "cosine"
+    warmup: Fraction = 0.05
+    dtype: Dtype = "float32"
+
+    def inputs(self) -> dict[str, str]:
+        return {"from": self.from_, "data": self.data}
+
+
+class DPOStage(Optimised):
+    """Direct preference optimisation (arXiv 2305.18290) on pairs: of a sample stage that keeps pairs, or of a JSONL file."""
+
+    kind: Literal["dpo"] = "dpo"
+    from_: str = Field(alias="from")
+    data: str
+    batch_size: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    beta: Annotated[float, Field(gt=0)] = 0.1
     schedule: Literal["wsd", "cosine"] = "cosine"
     warmup: Fraction = 0.05
     dtype: Dtype = "float32"
@@ -266,7 +203,7 @@ class ReportStage(StageBase):
     kind: Literal["report"] = "report"
 
 
-AnyStage = CorpusStage | PretrainStage | RLStage | SampleStage | JudgeStage | SFTStage | DistillStage | EvalStage | ReportStage
+AnyStage = CorpusStage | PretrainStage | RLStage | SampleStage | JudgeStage | SFTStage | DPOStage | DistillStage | EvalStage | ReportStage
 Stage = Annotated[AnyStage, Field(discriminator="kind")]
 
 

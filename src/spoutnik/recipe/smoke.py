@@ -12,6 +12,8 @@ CEILINGS = {
     "group": 4,
     "problems": 8,
     "max_new_tokens": 32,
+    "overlong_cache": 8,
+    "sampling_rounds": 2,
     "batch_size": 4,
     "samples_per_problem": 2,
 }
@@ -38,9 +40,11 @@ def _clip(value: Any) -> Any:
     if "batch_tokens" in clipped and "sequence_length" in clipped:
         clipped["batch_tokens"] = max(clipped["batch_tokens"] // clipped["sequence_length"], 1) * clipped["sequence_length"]
     if clipped.get("kind") == "sample":
-        clipped["keep"] = "all"
+        clipped["keep"] = "any-pairs" if clipped.get("keep") in ("pairs", "any-pairs") else "all"
     if clipped.get("kind") == "judge":
         clipped |= {"problems": CEILINGS["problems"]} | ({"keep_from": 0} if clipped.get("scale") != "a/b" else {})
+    if "sampling_rounds" in clipped and "curriculum" in clipped:
+        clipped["sampling_rounds"] = 1
     if "depth" in clipped:
         clipped["depth"] = min(clipped["depth"], 2)
     if "minibatches" in clipped and clipped.get("prompts", 1) % clipped["minibatches"]:

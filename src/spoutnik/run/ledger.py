@@ -12,7 +12,7 @@ from spoutnik.run.energy import EnergyMeter
 from spoutnik.run.machine import cores
 
 if TYPE_CHECKING:
-    from spoutnik.recipe.schema import Price
+    from spoutnik.recipe.tables import Price
 
 
 @dataclass

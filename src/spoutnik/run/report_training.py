@@ -10,6 +10,11 @@ LEARNING = {
     "pretrain": [("loss", ["loss", "ce", "mtp_loss"], False)],
     "sft": [("loss", ["loss"], False)],
     "rl": [("reward", ["reward"], False), ("accuracy and format", ["accuracy", "format", "language", "faithful"], True)],
+    "dpo": [
+        ("loss", ["loss"], False),
+        ("pairs whose better answer gained more", ["preferred"], True),
+        ("gain", ["chosen_gain", "rejected_gain"], False),
+    ],
     "distill": [("loss", ["loss"], False), ("reverse KL to the teacher", ["reverse_kl"], False), ("accuracy", ["accuracy"], True)],
 }
 WASTE = {"truncated": "cut off", "no_signal": "groups without signal", "clip_fraction": "clipped tokens"}
@@ -50,6 +55,24 @@ def length_section(log: RunLog) -> str:
         "is skipped; the update of a clipped token is left out."
     )
     return _section("Response length, truncation, groups without signal", note, charts)
+
+
+def monitor_section(log: RunLog) -> str:
+    """The reward against an independent check of the same samples."""
+    charts = []
+    for stage in log.stages:
+        if not stage.curve("checked"):
+            continue
+        judged = [Series("rewarded as right", stage.curve("accuracy")), Series("right by the check", stage.curve("checked"))]
+        charts.append(line_chart(judged, f"{stage.name}: right answers, by the reward and by the check", percent=True))
+        doubts = [Series(metric, stage.curve(metric)) for metric in ("disputed", "overlooked", "unearned")]
+        charts.append(line_chart(doubts, f"{stage.name}: shares in doubt", percent=True))
+    note = (
+        "A second judge that no policy is paid by looks at the same samples. Disputed: rewarded as right, rejected by it. Overlooked: the "
+        "reverse. Unearned: the share of the reward that answers without a right result got, for instance for their format. A reward that "
+        "rises while the check does not is being gamed."
+    )
+    return _section("The reward against an independent check", note, charts)
 
 
 def router_section(log: RunLog) -> str:

@@ -17,7 +17,8 @@ from spoutnik.run.stage import run_stage
 from spoutnik.tasks import make
 from spoutnik.tasks.base import Task
 from spoutnik.text.chatml import CHATML_THINKING
-from spoutnik.train.algorithms import objective, on_policy_distillation
+from spoutnik.train.algorithms.on_policy import on_policy_distillation
+from spoutnik.train.algorithms.streams import objective
 from spoutnik.train.examples import collate
 from spoutnik.train.losses import reverse_kl
 from spoutnik.train.optim import Optimizer
@@ -97,7 +98,7 @@ def on_policy_step(
     logprobs_BT = answer_logprobs(student_NV, ids_BT, mask_BT)
     divergence_BT = torch.zeros_like(mask_BT).masked_scatter(mask_BT > 0, reverse_kl(student_NV, teacher_NV))
     tokens = float(mask_BT.sum())
-    loss = objective(on_policy_distillation(mask_BT), logprobs_BT, logprobs_BT.detach(), divergence_BT, clip=1.0, tokens=tokens)
+    loss = objective(on_policy_distillation(mask_BT), logprobs_BT, divergence_BT=divergence_BT)
     loss.backward()
     scale = factor(stage.schedule, step, stage.steps, stage.warmup)
     norm = apply_update(state, loss.item(), scale, stage.grad_clip, stage.max_bad_steps, context, {"ids": ids_BT, "mask": mask_BT})

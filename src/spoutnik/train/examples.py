@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,11 +25,64 @@ class Example:
     answer_start: int
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one prompt, of which one is preferred."""
+
+    chosen: Example
+    rejected: Example
+    reference: tuple[float, float] | None = None
+    """The reference's log-probabilities of the two, once it was asked."""
+
+    @property
+    def ids(self) -> list[int]:
+        """Those of the longer one, whose length is the pair's."""
+        return max(self.chosen.ids, self.rejected.ids, key=len)
+
+
+Item = TypeVar("Item", Example, Pair)
+
+
 def read_examples(path: Path, tokenizer: Tokenizer, longest: int) -> list[Example]:
     """Examples of samples.jsonl, or of any JSONL whose lines hold `messages` or `prompt` and `completion`.
 
     `longest` is the model's context in tokens; longer examples are refused. Raises UserError naming the line at fault.
     """
+    return [_encoded(_messages(line, place), tokenizer, longest, place) for line, place in _lines(path)]
+
+
+def read_pairs(path: Path, tokenizer: Tokenizer, longest: int) -> list[Pair]:
+    """Pairs of samples.jsonl, or of any JSONL whose lines hold `prompt`, `chosen` and `rejected`, in text. Errors as `read_examples`."""
+    pairs = []
+    for line, place in _lines(path):
+        prompt, *answers = _texts(line, place)
+        asked = {"role": "user", "content": prompt}
+        examples = [_encoded([asked, {"role": "assistant", "content": answer}], tokenizer, longest, place) for answer in answers]
+        pairs.append(Pair(examples[0], examples[1]))
+    return pairs
+
+
+def _texts(line: str, place: str) -> list[str]:
+    """prompt, chosen, rejected."""
+    try:
+        content = json.loads(line)
+        texts = [content[key] for key in ("prompt", "chosen", "rejected")]
+    except (ValueError, KeyError, TypeError):
+        texts = []
+    if not texts or not all(isinstance(text, str) for text in texts) or texts[1] == texts[2]:
+        raise UserError(f"{place} is not a pair: it needs `prompt`, `chosen` and `rejected`, texts of which the last two differ.")
+    return texts
+
+
+def _encoded(messages: Sequence[dict[str, Any]], tokenizer: Tokenizer, longest: int, place: str) -> Example:
+    example = encode(messages, tokenizer)
+    if len(example.ids) > longest:
+        raise UserError(f"{place} has {len(example.ids)} tokens, but the model's context is {longest}; shorten it.")
+    return example
+
+
+def _lines(path: Path) -> list[tuple[str, str]]:
+    """The lines that are not blank, each with its place for errors; there is one at least."""
     file = path / "samples.jsonl" if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"There is no data at {file}; name a finished sample stage or a .jsonl file.")
@@ -37,16 +90,10 @@ def read_examples(path: Path, tokenizer: Tokenizer, longest: int) -> list[Exampl
         lines = file.read_text(encoding="utf-8").split("\n")  # not splitlines: JSON strings may hold U+2028 and its like
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8 text (byte {error.start}); convert it, for instance with iconv.") from error
-    examples = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            example = encode(_messages(line, f"{file}, line {number}"), tokenizer)
-            if len(example.ids) > longest:
-                raise UserError(f"{file}, line {number} has {len(example.ids)} tokens, but the model's context is {longest}; shorten it.")
-            examples.append(example)
-    if not examples:
+    found = [(line, f"{file}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
+    if not found:
         raise UserError(f"{file} holds no example; a sample stage that kept nothing needs a better model or more samples.")
-    return examples
+    return found
 
 
 def _messages(line: str, place: str) -> list[dict[str, Any]]:
@@ -86,8 +133,8 @@ def encode(messages: Sequence[dict[str, Any]], tokenizer: Tokenizer) -> Example:
     return Example([*prompt_ids, *tokenizer.encode(answer), *end], len(prompt_ids))
 
 
-def batch_of(examples: Sequence[Example], step: int, size: int, seed: int) -> list[Example]:
-    """The examples of step `step`: every epoch is shuffled anew; within pools of 8 batches, examples of like length go together."""
+def batch_of(examples: Sequence[Item], step: int, size: int, seed: int) -> list[Item]:
+    """The examples (or pairs) of step `step`: every epoch is shuffled anew; within pools of 8 batches, like lengths go together."""
     order: list[int] = []
     first = step // POOL * POOL * size
     while len(order) < POOL * size:

@@ -37,14 +37,38 @@ class Sample(Protocol):
 
 
 def kept(rollouts: Sequence[Sample], stage: SampleStage, teachers: Sequence[Provenance] = ()) -> list[dict[str, object]]:
-    """What a problem's samples leave: everything, or the first or shortest that is right, well-formed and (if asked) faithful."""
+    """What a problem's samples leave: all, or the first or shortest that is right, well-formed and (if asked) faithful; or a pair."""
     if stage.keep == "all":
         return [_row(rollout, teachers) for rollout in rollouts]
+    if stage.keeps_pairs:
+        return pair(rollouts, stage.keep == "pairs", teachers)
     good = [rollout for rollout in rollouts if rollout.reward.accuracy and rollout.reward.format]
     if stage.keep == "correct-and-faithful":
         good = [rollout for rollout in good if is_faithful(rollout)]
     good = sorted(good, key=lambda rollout: rollout.length) if stage.prefer == "shortest" else good
     return [_row(rollout, teachers) for rollout in good[:1]]
+
+
+def pair(rollouts: Sequence[Sample], right_and_wrong: bool, teachers: Sequence[Provenance] = ()) -> list[dict[str, object]]:
+    """The answer that earned most against the one that earned least, the first of equals; none where the verifier said nothing of a sample.
+
+    With `right_and_wrong` there is a pair only where one is right and the other wrong; else any two different texts make one.
+    """
+    judged = [rollout for rollout in rollouts if not rollout.reward.faulted]
+    if not judged:
+        return []
+    best, worst = max(judged, key=_earned), min(reversed(judged), key=_earned)
+    if best.text == worst.text or (right_and_wrong and best.reward.accuracy == worst.reward.accuracy):
+        return []
+    problem = best.problem
+    return [
+        {"prompt": problem.prompt, "chosen": best.text, "rejected": worst.text, "task": problem.task, "seed": problem.seed,
+         "index": problem.index, **({KEY: list(teachers)} if teachers else {})}
+    ]  # fmt: skip
+
+
+def _earned(rollout: Sample) -> tuple[float, float, float]:
+    return rollout.reward.accuracy, rollout.reward.format, rollout.reward.language
 
 
 def is_faithful(rollout: Sample) -> bool:

@@ -14,13 +14,13 @@ def token_logprobs(logits_BTV: Tensor, ids_BT: Tensor, temperature: float = 1.0)
     return -F.cross_entropy(scaled.flatten(0, 1), ids_BT.flatten(), reduction="none").view_as(ids_BT)
 
 
-def policy_loss(logprobs_BT: Tensor, sampler_logprobs_BT: Tensor, advantages_BT: Tensor, clip: float) -> Tensor:
-    """-min(r A, clip(r, 1 - clip, 1 + clip) A) with r = p / p_sampler (PPO, arXiv 1707.06347, equation 7; GRPO's first term).
+def policy_loss(log_ratio_BT: Tensor, advantages_BT: Tensor, low: float, high: float) -> Tensor:
+    """-min(r A, clip(r, 1 - low, 1 + high) A) with log r = log p - log p_sampler (PPO, arXiv 1707.06347, equation 7; GRPO's first term).
 
-    With R1's clip of 10 the lower bound is below zero and never binds.
+    With R1's low = high = 10 the lower bound is below zero and never binds.
     """
-    ratio_BT = (logprobs_BT - sampler_logprobs_BT).exp()
-    return -torch.minimum(ratio_BT * advantages_BT, ratio_BT.clamp(1 - clip, 1 + clip) * advantages_BT)
+    ratio_BT = log_ratio_BT.exp()
+    return -torch.minimum(ratio_BT * advantages_BT, ratio_BT.clamp(1 - low, 1 + high) * advantages_BT)
 
 
 def k3_kl(logprobs_BT: Tensor, reference_logprobs_BT: Tensor) -> Tensor:

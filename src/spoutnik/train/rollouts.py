@@ -8,7 +8,7 @@ from spoutnik.engine.generator import Engine
 from spoutnik.engine.request import Completion, Request
 from spoutnik.engine.runner import choose_runner
 from spoutnik.model.transformer import CausalLM
-from spoutnik.recipe.schema import Dtype
+from spoutnik.recipe.tables import Dtype
 from spoutnik.tasks.base import Problem, Task
 from spoutnik.tasks.faithful import answer_value, check_steps, supported
 from spoutnik.tasks.reward import Reward, extract_answer, grade
@@ -21,7 +21,7 @@ MAX_BATCH = 512
 
 @dataclass(frozen=True)
 class Rollout:
-    """One answer and what it earned. `logprobs` are the sampler's, at the sampling temperature.
+    """One answer and what it earned. `logprobs` are the sampler's, at the sampling temperature, before top_p and top_k.
 
     `steps` sums are written in the thinking, `right_steps` of them are right, and `supported` says that a right one reaches the answer.
     """
@@ -53,14 +53,15 @@ def rollout_engine(model: CausalLM, tokenizer: Tokenizer, answers: int, dtype: D
 
 
 def sample_rollouts(
-    engine: Engine, task: Task, problems: Sequence[Problem], group: int, temperature: float, max_new_tokens: int, seed: int
-) -> list[Rollout]:
+    engine: Engine, task: Task, problems: Sequence[Problem], group: int, temperature: float, max_new_tokens: int, seed: int,
+    top_p: float = 1.0, top_k: int = 0,
+) -> list[Rollout]:  # fmt: skip
     """`group` answers to each problem, problem by problem. Equal arguments and weights give equal answers."""
     tokenizer = engine.tokenizer
     prompts = [tokenizer.render([{"role": "user", "content": problem.prompt}]) for problem in problems]
     encoded = [tokenizer.encode(prompt) for prompt in prompts]
     requests = [
-        Request(ids, max_new_tokens, temperature, seed=stream_seed(seed, place, sample))
+        Request(ids, max_new_tokens, temperature, top_p, top_k, seed=stream_seed(seed, place, sample))
         for place, ids in enumerate(encoded)
         for sample in range(group)
     ]

@@ -8,14 +8,15 @@ from torch import Tensor
 
 from spoutnik.engine.generator import Engine
 from spoutnik.engine.scoring import Given
+from spoutnik.model.moe import Routing
 from spoutnik.model.transformer import CausalLM
-from spoutnik.recipe.schema import Dtype
+from spoutnik.recipe.tables import Dtype
 from spoutnik.train.rollouts import Rollout
 
 
-def answer_logits(model: CausalLM, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+def answer_logits(model: CausalLM, ids_BT: Tensor, mask_BT: Tensor, routing: Routing | None = None) -> Tensor:
     """Logits [N, V] of the masked tokens only, row by row; the head, the dearest matrix of a small model, skips all other places."""
-    hidden_BTD = model.hidden(ids_BT[:, :-1])
+    hidden_BTD = model.hidden(ids_BT[:, :-1], routing=routing)
     return model.head(hidden_BTD[mask_BT[:, 1:] > 0])
 
 
@@ -26,11 +27,21 @@ def computed_in(dtype: Dtype, ids_BT: Tensor) -> torch.autocast:
 
 def answer_logprobs(logits_NV: Tensor, ids_BT: Tensor, mask_BT: Tensor, temperature: float = 1.0) -> Tensor:
     """Log-probabilities [B, T] of the masked tokens at `temperature`, zero elsewhere."""
-    chosen = mask_BT > 0
-    chosen[:, 0] = False
     scaled_NV = logits_NV if temperature == 1.0 else logits_NV / temperature
-    logprobs_N = -torch.nn.functional.cross_entropy(scaled_NV, ids_BT[chosen], reduction="none")
-    return logprobs_N.new_zeros(ids_BT.shape).masked_scatter(chosen, logprobs_N)
+    logprobs_N = -torch.nn.functional.cross_entropy(scaled_NV, ids_BT[answer_places(mask_BT)], reduction="none")
+    return placed(logprobs_N, mask_BT)
+
+
+def answer_places(mask_BT: Tensor) -> Tensor:
+    """[B, T] bool: the masked tokens that something precedes, which are those that have logits."""
+    places_BT = mask_BT > 0
+    places_BT[:, 0] = False
+    return places_BT
+
+
+def placed(values_N: Tensor, mask_BT: Tensor) -> Tensor:
+    """Values of the tokens that have logits, row by row, at their places [B, T]; zero elsewhere."""
+    return values_N.new_zeros(mask_BT.shape).masked_scatter(answer_places(mask_BT), values_N)
 
 
 def engine_logprobs(engine: Engine, rollouts: Sequence[Rollout], mask_BT: Tensor, temperature: float) -> Tensor:

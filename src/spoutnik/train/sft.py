@@ -9,7 +9,8 @@ from spoutnik.model.flops import training_flops
 from spoutnik.recipe.schema import DistillStage, SFTStage
 from spoutnik.run.context import StageContext
 from spoutnik.run.stage import run_stage
-from spoutnik.train.algorithms import imitate, objective
+from spoutnik.train.algorithms.imitate import imitate
+from spoutnik.train.algorithms.streams import objective
 from spoutnik.train.examples import Example, batch_of, collate, read_examples
 from spoutnik.train.optim import Optimizer
 from spoutnik.train.schedule import factor
@@ -55,7 +56,7 @@ def sft_step(
     with computed_in(stage.dtype, ids_BT):
         logits_NV = answer_logits(state.model, ids_BT, mask_BT)
     logprobs_BT = answer_logprobs(logits_NV, ids_BT, mask_BT)
-    loss = objective(imitate(mask_BT), logprobs_BT, logprobs_BT.detach(), None, clip=1.0, tokens=float(mask_BT.sum()))
+    loss = objective(imitate(mask_BT), logprobs_BT)
     loss.backward()
     scale = factor(stage.schedule, state.step, stage.steps, stage.warmup)
     norm = apply_update(state, loss.item(), scale, stage.grad_clip, stage.max_bad_steps, context, {"ids": ids_BT, "mask": mask_BT})

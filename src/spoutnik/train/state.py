@@ -2,14 +2,16 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from spoutnik.model.transformer import CausalLM
+from spoutnik.train.curriculum import PassRates
 from spoutnik.train.optim import Optimizer
 
 
@@ -22,6 +24,10 @@ class TrainState:
     step: int = 0
     bad_steps: int = 0
     reference: CausalLM | None = field(default=None)
+    pass_rates: PassRates | None = None
+    """Of a curriculum's problems."""
+    disputed: list[float] = field(default_factory=list)
+    """What the monitor of reward hacking looks back at."""
 
 
 def save_state(state: TrainState, folder: Path) -> None:
@@ -33,7 +39,9 @@ def save_state(state: TrainState, folder: Path) -> None:
         for kind, tensor in state.optimizer.state_of(parameter).items():
             tensors[f"optimizer.{kind}.{name}"] = tensor
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "state.safetensors")
-    counters = {"step": state.step, "bad_steps": state.bad_steps}
+    counters: dict[str, Any] = {"step": state.step, "bad_steps": state.bad_steps, "disputed": state.disputed}
+    if state.pass_rates is not None:
+        counters["pass_rates"] = asdict(state.pass_rates)
     (folder / "state.json").write_text(json.dumps(counters), encoding="utf-8")
 
 
@@ -50,7 +58,8 @@ def load_state(state: TrainState, folder: Path) -> TrainState:
         if kinds:
             state.optimizer.restore(parameter, kinds)
     counters = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    state.step, state.bad_steps = counters["step"], counters["bad_steps"]
+    state.step, state.bad_steps, state.disputed = counters["step"], counters["bad_steps"], counters["disputed"]
+    state.pass_rates = PassRates(**counters["pass_rates"]) if "pass_rates" in counters else None
     return state
 
 
