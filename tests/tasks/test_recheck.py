@@ -50,5 +50,6 @@ def test_numbers_lists_words_and_mathematics(reference, answer, expected):
     assert second_verdict(Problem("jsonl:x", "train", 0, 0, "?", reference), answered(answer)) is expected
 
 
-def test_it_has_no_opinion_on_what_reasoning_gym_scores_itself():
-    assert second_verdict(Problem("gym:leg_counting", "train", 0, 0, "?", "7"), answered("7")) is None
+@pytest.mark.parametrize("task", ["gym:leg_counting", "code:exercises.jsonl", "a task of tomorrow"])
+def test_it_has_no_opinion_where_many_answers_may_be_right(task):
+    assert second_verdict(Problem(task, "train", 0, 0, "?", "7"), answered("7")) is None

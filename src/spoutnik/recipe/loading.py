@@ -124,9 +124,10 @@ def _input_fault(stage: AnyStage, key: str, name: str, earlier: dict[str, AnySta
 
 def _pairs_fault(stage: AnyStage, source: AnyStage) -> str | None:
     """DPO learns from pairs, all else from single answers."""
-    if not isinstance(source, SampleStage) or source.keeps_pairs == (stage.kind == "dpo"):
+    pairs = isinstance(source, SampleStage) and source.keeps_pairs
+    if pairs == (stage.kind == "dpo"):
         return None
-    return "keeps pairs, of which only a dpo stage learns" if source.keeps_pairs else "keeps no pairs; set its keep = 'pairs'"
+    return "keeps pairs, of which only a dpo stage learns" if pairs else "keeps no pairs; name a sample stage with keep = 'pairs'"
 
 
 def _sentence(fault: ErrorDetails, content: dict[str, Any]) -> str:

@@ -12,26 +12,25 @@ from fractions import Fraction
 from spoutnik.tasks.base import Problem
 
 _ANSWER = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.DOTALL)
+_REFERENCE = ("arithmetic", "letters", "words")  # tasks that have one right answer
 _OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 _NUMBERS = re.compile(r"-?[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?")
 _PLAIN = re.compile(r"[0-9+\-*/() \t]{1,256}\Z")
 
 
 def second_verdict(problem: Problem, completion: str) -> bool | None:
-    """Whether the completion's answer is right; None where this judge cannot tell (mathematics in LaTeX, reasoning-gym's own scores).
+    """Whether the completion's answer is right; None where this judge cannot tell (mathematics in LaTeX, programs, reasoning-gym's scores).
 
     The answer is what stands in the only answer block behind the thinking.
     """
+    if problem.task not in _REFERENCE and problem.task != "countdown" and not problem.task.startswith("jsonl:"):
+        return None
     thinking, closed, after = completion.partition("</think>")
     blocks = _ANSWER.findall(after if closed else thinking)
     if len(blocks) != 1:
         return False
     answer = blocks[0].strip()
-    if problem.task == "countdown":
-        return _reaches(answer, problem)
-    if problem.task.startswith("gym:"):
-        return None
-    return _same(problem.answer, answer)
+    return _reaches(answer, problem) if problem.task == "countdown" else _same(problem.answer, answer)
 
 
 def _reaches(answer: str, problem: Problem) -> bool:

@@ -17,8 +17,8 @@ from spoutnik.train.algorithms.grpo import grpo
 from spoutnik.train.algorithms.gspo import gspo, sequence_log_ratio
 from spoutnik.train.algorithms.streams import Clip, Streams, objective
 from spoutnik.train.algorithms.v32 import unbiased_kl, v32, without_off_policy
+from spoutnik.train.as_sampled import Kept, Support, log_mass, rerouted, support_of
 from spoutnik.train.examples import collate
-from spoutnik.train.keep import Kept, Support, log_mass, rerouted, support_of
 from spoutnik.train.losses import k3_kl
 from spoutnik.train.rollouts import Rollout
 from spoutnik.train.scoring import (
@@ -90,7 +90,7 @@ def mini_batch(rollouts: list[Rollout], rewards_PG: Tensor) -> MiniBatch:
 
 
 def remember(model: CausalLM, stage: RLStage, batch: MiniBatch, routes: bool) -> list[Kept]:
-    """What is kept of each micro-batch, found by the policy that sampled it; see `keep.py`."""
+    """What is kept of each micro-batch, found by the policy that sampled it; see `as_sampled.py`."""
     kept = []
     for part in range(len(batch.parts)):
         fixed = batch.fields(part, {"ids": batch.ids, "mask": batch.mask})

@@ -1,4 +1,4 @@
-"""DeepSeek-V3.2's GRPO: corrections of the objective (arXiv 2512.02556, section 3.1, equations 5 to 9); `train/keep.py` has the others.
+"""DeepSeek-V3.2's GRPO: corrections of the objective (arXiv 2512.02556, section 3.1, equations 5 to 9); more in `train/as_sampled.py`.
 
 Deviation: the paper names no delta; 0.5 nats a token is ours. Groups whose rewards agree are left out, as in GRPO.
 

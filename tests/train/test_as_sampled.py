@@ -9,7 +9,7 @@ from torch.autograd import gradcheck
 from spoutnik.engine.request import Request
 from spoutnik.engine.sampler import SamplingParameters, sample
 from spoutnik.model.moe import Routing
-from spoutnik.train.keep import log_mass, rerouted, support_of
+from spoutnik.train.as_sampled import log_mass, rerouted, support_of
 
 
 def normal(*shape, seed=0, scale=1.0):
