@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from statistics import median
 
 from spoutnik.sandbox.limits import MODES
@@ -47,6 +48,10 @@ def fresh() -> None:
         assert pool.run(PROGRAM).ok
 
 
+def walled(pool: SandboxPool) -> None:
+    assert pool.run(PROGRAM).ok
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runners", type=int, nargs="+", default=[1, os.cpu_count() or 1])
@@ -56,7 +61,7 @@ def main() -> None:
         pools = {mode: SandboxPool(runners, protections=protections) for mode, protections in MODES.items()}
         ways: dict[str, Callable[[], object]] = {"plain Python, no sandbox": plain, "a fresh runner for each program": fresh}
         for mode, pool in pools.items():
-            ways[f"sandbox, {mode}"] = lambda pool=pool: pool.run(PROGRAM).ok or sys.exit("a program failed")  # type: ignore[misc]
+            ways[f"sandbox, {mode}"] = partial(walled, pool)
         rates: dict[str, list[float]] = {name: [] for name in ways}
         for pool in pools.values():
             pool.map([""] * runners)

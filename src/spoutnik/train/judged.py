@@ -42,10 +42,10 @@ class Tally:
     unfinished: int = 0
     points: int = 0
 
-    def figures(self) -> dict[str, float]:
-        """For the record: the counts, and the mean grade where grades are numbers."""
+    def figures(self, numbers: bool) -> dict[str, float]:
+        """For the record: the counts, and the mean grade where grades are `numbers`."""
         counts = {"asked": self.asked, "graded": self.graded, "unreadable": self.unreadable, "failed": self.failed}
-        mean = {"grade": self.points / self.graded} if self.points else {}
+        mean = {"grade": self.points / self.graded} if numbers and self.graded else {}
         return {**counts, "unfinished": self.unfinished, **mean}
 
 
@@ -74,7 +74,7 @@ def run_judge(stage: JudgeStage, context: StageContext) -> None:
             rows.append({"prompt": prompt, "completion": _whole(written[place][index]), "grade": grade, "judge": stage.teacher})
     teachers = context.lineage.get("teachers", [])
     rows = [{**row, KEY: teachers} for row in rows] if teachers else rows
-    context.log("judged", **tally.figures(), kept=len(rows))
+    context.log("judged", **tally.figures(stage.scale == "0-10"), kept=len(rows))
     if not rows:
         raise UserError(
             f"Stage {stage.name!r} kept no answer to {len(prompts)} questions ({tally.graded} of {tally.asked} gradings could be read, "

@@ -343,8 +343,9 @@ void Engine::attention(const Operation& o, int id) {
 // Puts sequences of a single token whose first pages are the same together: samples of one prompt.
 void Engine::find_relatives() {
   constexpr int FEWEST_PAGES = 2;
-  const bool windows = std::any_of(program.begin(), program.end(), [](const Operation& o) { return o.kind == ATTEND && o.flag; });
-  const int most = windows ? 1 : most_together(cache, query_heads);
+  auto windowed = [](const Operation& o) { return o.kind == ATTEND && o.flag; };
+  const bool alone = chunks_.size() < 2 || std::any_of(program.begin(), program.end(), windowed);
+  const int most = alone ? 1 : most_together(cache, query_heads);
   auto common = [](const Chunk& a, const Chunk& b) {
     const int pages = std::min(a.position, b.position) / PAGE;  // whole ones: who writes one has it alone
     return int(std::mismatch(a.pages, a.pages + pages, b.pages).first - a.pages);
