@@ -5,7 +5,22 @@ import sys
 
 import typer
 
-from spoutnik.cli import allocator, chat, doctor, eval_, export, launch, models, quantize, report, run, stage, tasks, teachers
+from spoutnik.cli import (
+    allocator,
+    chat,
+    contamination,
+    doctor,
+    eval_,
+    export,
+    launch,
+    models,
+    quantize,
+    report,
+    run,
+    stage,
+    tasks,
+    teachers,
+)
 from spoutnik.errors import UserError
 
 app = typer.Typer(
@@ -20,6 +35,7 @@ app.command("launch")(launch.launch)
 for kind in stage.KINDS:
     app.command(kind, help=stage.HELP[kind])(stage.command(kind))
 app.command("eval")(eval_.evaluate)
+app.command("contamination")(contamination.contamination)
 app.command("run")(run.run)
 app.command("chat")(chat.chat)
 app.command("export")(export.export)
