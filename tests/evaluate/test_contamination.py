@@ -95,8 +95,8 @@ def run(tmp_path_factory):
     sft = {"kind": "sft", "name": "sft", "from": "base", "data": "samples", "steps": 1, "batch_size": 2, "learning_rate": 1e-4}
     rl = {"kind": "rl", "name": "rl", "from": "base", "task": task, "prompts": 2, "group": 2, "max_new_tokens": 4, "steps": 2,
           "learning_rate": 1e-4}  # fmt: skip
-    evaluation = {"kind": "eval", "name": "eval", "models": ["base"], "tasks": [{**task, "problems": 3}, {**task, "problems": 2, "split": "train"}],
-                  "max_new_tokens": 4}  # fmt: skip
+    tasks = [{**task, "problems": 3}, {**task, "problems": 2, "split": "train"}]
+    evaluation = {"kind": "eval", "name": "eval", "models": ["base"], "tasks": tasks, "max_new_tokens": 4}
     corpus = {"kind": "corpus", "name": "corpus", "sources": [{"task": task}], "tokens": 3000, "vocab_size": 330}
     recipe = parse_recipe({"name": "small", "seed": 1, "stage": [corpus, base, sample, sft, rl, evaluation]}, "test")
     return run_recipe(recipe, tmp_path_factory.mktemp("run") / "out").path

@@ -37,7 +37,7 @@ def findings(items, texts):
         ("60*47 and 60+47", ["60", "times", "47", "and", "60", "plus", "47"]),
         ("(3+4) * 5 = 35", ["3", "plus", "4", "times", "5", "equals", "35"]),
         ("- a list\n- of things - 3 long", ["a", "list", "of", "things", "3", "long"]),
-        ("ﬁne ＡＢ caf\u0065\u0301", ["fine", "ab", "café"]),
+        ("ﬁne \uff21\uff22 caf\u0065\u0301", ["fine", "ab", "café"]),
         ("三角形の面積", list("三角形の面積")),
         ("...", []),
     ],

@@ -88,8 +88,8 @@ def _section(report: "SetReport", examples: int) -> str:
     lines = [f"\n{report.items.name}: {report.long + report.short:,} items"]
     if report.long:
         lines.append(
-            f"  {report.long:,} of 13 words or more: {report.overlapping:,} ({report.overlapping / report.long:.1%}) share a run of 13 words, "
-            f"{report.wording:,} of them only common wording; {report.whole:,} stand there whole"
+            f"  {report.long:,} of 13 words or more: {report.overlapping:,} ({report.overlapping / report.long:.1%}) share a run of 13 "
+            f"words, {report.wording:,} of them only common wording; {report.whole:,} stand there whole"
         )
     if report.short:
         lines.append(

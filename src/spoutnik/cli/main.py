@@ -8,6 +8,7 @@ import typer
 from spoutnik.cli import (
     allocator,
     chat,
+    compare,
     contamination,
     doctor,
     eval_,
@@ -35,6 +36,7 @@ app.command("launch")(launch.launch)
 for kind in stage.KINDS:
     app.command(kind, help=stage.HELP[kind])(stage.command(kind))
 app.command("eval")(eval_.evaluate)
+app.command("compare")(compare.compare)
 app.command("contamination")(contamination.contamination)
 app.command("run")(run.run)
 app.command("chat")(chat.chat)

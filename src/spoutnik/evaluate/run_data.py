@@ -45,7 +45,7 @@ def starting_models(run: Path) -> list[str]:
 
 
 def run_texts(run: Path) -> Iterator[Text]:
-    """All that the stages of a run learn from: corpora, samples and files that are imitated, and the questions of reinforcement learning."""
+    """All that the stages of a run learn from: corpora, samples and files that are imitated, and the questions that are asked."""
     stages = definitions(run)
     for name, stage in stages.items():
         if stage["kind"] == "corpus":
