@@ -157,7 +157,7 @@ def test_labels_cover_neither_each_other_nor_points_nor_the_edge(spots):
     """Up to nine points, wherever they are."""
     frame, sizes = Box(60, 40, 880, 460), [(100.0, 28.0)] * len(spots)
     taken = [Box(x - 6, y - 6, x + 6, y + 6) for x, y in spots]
-    boxes = [label.box for label in place(spots, sizes, taken, frame)]
+    boxes = [label.box for label in place(spots, sizes, taken, [], frame)]
     for index, box in enumerate(boxes):
         assert box.outside(frame) == pytest.approx(0, abs=1e-6)
         assert all(box.overlap(other) == 0 for other in boxes[index + 1 :])

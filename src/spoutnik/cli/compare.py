@@ -7,7 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from spoutnik.evaluate.figures import Evaluation
-    from spoutnik.evaluate.tradeoff import Axis
+    from spoutnik.evaluate.tradeoff import Axis, LeftOut, Point
 
 RESULTS_HELP = "What `spoutnik eval --json` printed, or evaluation.json of a run's eval stage."
 PUBLISHED_HELP = "Beside them the published figures for this benchmark, such as MATH-500, marked as such."
@@ -44,7 +44,8 @@ def compare(
         raise UserError("There is nothing to compare; give results of `spoutnik eval --json`, --published BENCHMARK, or both.")
     chosen = _axis(axis, measured_only=not published)
     rates = _rates(rate or [])
-    points, left_out = [], []
+    points: list[Point] = []
+    left_out: list[LeftOut] = []
     if evaluations:
         task = _task(evaluations, task)
         points, left_out = measured_points(evaluations, task, chosen, currency, rates)

@@ -13,6 +13,7 @@ from spoutnik.cli import (
     doctor,
     eval_,
     export,
+    harness,
     launch,
     models,
     quantize,
@@ -38,6 +39,7 @@ for kind in stage.KINDS:
 app.command("eval")(eval_.evaluate)
 app.command("compare")(compare.compare)
 app.command("contamination")(contamination.contamination)
+app.command("harness")(harness.harness)
 app.command("run")(run.run)
 app.command("chat")(chat.chat)
 app.command("export")(export.export)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 DIRECTIONS = ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (-1, -1), (1, 1), (-1, 1))
 DISTANCES = (9, 18, 30, 45, 65, 90, 120, 160)
+COVER_COST, LINE_COST, CROSS_COST = 1e4, 0.3, 15.0
+"""What covering something, a pixel of a line, and crossing a label cost beside a pixel of distance."""
 
 
 @dataclass(frozen=True)
@@ -33,27 +35,28 @@ class Label:
     near: bool
 
 
-def place(points: Sequence[tuple[float, float]], sizes: Sequence[tuple[float, float]], taken: Sequence[Box], frame: Box) -> list[Label]:
-    """A label of (width, height) for each point, the nearest place first that covers nothing; where there is none, the least bad.
+def place(
+    points: Sequence[tuple[float, float]], sizes: Sequence[tuple[float, float]], taken: Sequence[Box], lines: Sequence[Box], frame: Box
+) -> list[Label]:
+    """A label of (width, height) for each point. `taken` is what labels must not cover, `lines` what they should rather not.
 
-    `taken` is what labels must not cover. Greedy from left to right, so the same points always get the same places.
+    Greedy from left to right, so the same points always get the same places: each label gets the place that disturbs least.
     """
     placed: dict[int, Label] = {}
     for index in sorted(range(len(points)), key=lambda index: points[index]):
-        occupied = [*taken, *(label.box for label in placed.values())]
         labels = [label.box for label in placed.values()]
-        best, least = None, float("inf")
-        for distance in DISTANCES:
-            for direction in DIRECTIONS:
-                box = _beside(points[index], sizes[index], direction, distance)
-                covered = sum(box.overlap(other) for other in occupied) + box.outside(frame)
-                covered += sum(_crossed(points[index], box, other) for other in labels)
-                if covered < least - 1e-9:
-                    best, least = Label(box, distance <= DISTANCES[1]), covered
-            if least <= 0:
-                break
-        assert best is not None
-        placed[index] = best
+        places = [(distance, _beside(points[index], sizes[index], way, distance)) for distance in DISTANCES for way in DIRECTIONS]
+
+        def disturbs(place: tuple[float, Box], point: tuple[float, float] = points[index], labels: list[Box] = labels) -> float:
+            distance, box = place
+            covered = sum(box.overlap(other) for other in (*taken, *labels)) + box.outside(frame)
+            soft = (
+                sum(box.overlap(other) for other in lines) * LINE_COST + sum(_crossed(point, box, other) for other in labels) * CROSS_COST
+            )
+            return (covered > 1e-6) * COVER_COST + covered + soft + distance
+
+        distance, box = min(places, key=disturbs)
+        placed[index] = Label(box, distance <= DISTANCES[1])
     return [placed[index] for index in range(len(points))]
 
 

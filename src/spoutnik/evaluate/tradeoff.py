@@ -53,10 +53,8 @@ def measured_points(
         prices = {model.name: model.price for model in evaluation.models}
         for result in (result for result in evaluation.results if result.task == task):
             price = prices.get(result.model)
-            if axis == "price" and price is not None:
-                amount, unit, note = price.completion, price.currency, "list price"
-            else:
-                amount, unit, note = _cost(result, axis)
+            listed = price if axis == "price" else None
+            amount, unit, note = (listed.completion, listed.currency, "list price") if listed else _cost(result, axis)
             rate = 1.0 if unit == currency else rates.get(unit or "")
             if not amount or unit is None:
                 left_out.append(LeftOut(result.model, note))

@@ -89,9 +89,9 @@ def _steps(spots: Sequence[Spot]) -> list[Spot]:
 
 
 def _labels(points: Sequence[Point], spots: Sequence[Spot], drawn: Sequence[Box]) -> list[str]:
-    taken = [*drawn, *(Box(x - RADIUS - 1, y - RADIUS - 1, x + RADIUS + 1, y + RADIUS + 1) for x, y in spots)]
+    taken = [Box(x - RADIUS - 1, y - RADIUS - 1, x + RADIUS + 1, y + RADIUS + 1) for x, y in spots]
     sizes = [(max(len(point.model), len(point.date)) * TEXT_WIDTH, LABEL_HEIGHT) for point in points]
-    labels = place(spots, sizes, taken, Box(LEFT + 2, TOP - 14, RIGHT, BOTTOM - 2))
+    labels = place(spots, sizes, taken, drawn, Box(LEFT + 2, TOP - 14, RIGHT, BOTTOM - 2))
     parts = []
     for point, (x, y), label in zip(points, spots, labels, strict=True):
         box = label.box
