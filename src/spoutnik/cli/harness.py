@@ -36,8 +36,8 @@ def harness(
 
         from spoutnik.checkpoint.load import open_model
         from spoutnik.engine.generator import Engine
-        from spoutnik.evaluate.evaluate import DTYPES
         from spoutnik.evaluate.harness import EngineLM
+        from spoutnik.library import DTYPES
         from spoutnik.preflight import find_model
 
         if dtype not in DTYPES:

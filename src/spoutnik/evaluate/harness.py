@@ -1,4 +1,4 @@
-"""Our engine as a model of EleutherAI's lm-evaluation-harness, so that its tasks run in this process. Import it only where that is installed.
+"""Our engine as a model of EleutherAI's lm-evaluation-harness, so that its tasks run in this process. It needs that installed.
 
 What is asked of it: the likelihood of a continuation and whether it is what the model would say, the likelihood of a whole text, and text
 until a stop string. Texts become tokens as for the harness's own Hugging Face models, so that scores are the same.
@@ -77,7 +77,7 @@ class EngineLM(TemplateLM):
         return prompt[: prompt.rindex(last) + len(last)]
 
     def _loglikelihood_tokens(self, requests: list[Scored], **_: Any) -> list[tuple[float, bool]]:
-        """(sum of the continuation's log-probabilities, whether each of its tokens is the likeliest). What is too long loses its beginning."""
+        """(sum of the log-probabilities, whether each token is the likeliest) of continuations. What is too long loses its beginning."""
         given = []
         for _text, context, continuation in requests:
             if len(continuation) >= self.max_length:

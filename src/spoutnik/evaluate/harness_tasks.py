@@ -18,7 +18,7 @@ Z = 1.959964
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric of a task, with the 95 % interval: Wilson's where each document is right or wrong, else from the standard error, if any."""
+    """One metric of a task, with its 95 % interval: Wilson's where each document is right or wrong, else a mean's, if it is one."""
 
     task: str
     metric: str
@@ -96,7 +96,8 @@ def run(lm: "EngineLM", config: dict[str, Any], limit: int | None, chat: bool, s
 
     results: Any = simple_evaluate(
         lm, tasks=[dict(config)], limit=limit, apply_chat_template=chat, bootstrap_iters=0, log_samples=True,
-        task_manager=TaskManager(include_defaults=False), random_seed=seed, numpy_random_seed=seed, torch_random_seed=seed, fewshot_random_seed=seed,
+        task_manager=TaskManager(include_defaults=False), random_seed=seed, numpy_random_seed=seed, torch_random_seed=seed,
+        fewshot_random_seed=seed,
     )  # fmt: skip
     found = []
     for name, values in results["results"].items():

@@ -1,4 +1,4 @@
-"""What a run trained on and what it is evaluated on, from what its folder holds: the other side of principle 3, a stage is a function."""
+"""What a run trained on and what it is evaluated on, from what its folder holds."""
 
 import json
 from collections.abc import Iterator
