@@ -6,6 +6,8 @@ import pytest
 
 from spoutnik.checkpoint.hf import save_checkpoint
 from spoutnik.errors import UserError
+from spoutnik.pipeline import run_recipe
+from spoutnik.recipe import parse_recipe, smoke
 from spoutnik.recipe.schema import SampleStage, TracesStage
 from spoutnik.run import interrupt
 from spoutnik.tasks import make
@@ -80,3 +82,21 @@ def test_a_stage_that_was_stopped_starts_again_and_writes_the_same(context, monk
     monkeypatch.undo()
     run_traces(stage(MIXED), context)
     assert (context.directory / "samples.jsonl").read_bytes() == whole
+
+
+def test_the_smoke_form_of_a_cold_start_runs_to_its_end_though_every_trace_is_wrong(model, tokenizer, tmp_path):
+    save_checkpoint(model, tokenizer, tmp_path / "model")
+    hopeless = {"name": "countdown", "numbers": [2, 6], "trace_options": {"efforts": [1]}}
+    sft = {"kind": "sft", "name": "cold-start", "from": str(tmp_path / "model"), "data": "traces", "steps": 500, "batch_size": 32}
+    evaluation = {"kind": "eval", "name": "eval", "models": ["cold-start"], "tasks": [{**hopeless, "problems": 500}], "max_new_tokens": 900}
+    stages = [
+        {"kind": "traces", "name": "traces", "task": hopeless, "problems": 5000},
+        {**sft, "learning_rate": 1e-3},
+        {**evaluation, "texts": ["builtin:english"]},
+        {"kind": "report", "name": "report"},
+    ]
+    recipe = smoke(parse_recipe({"name": "test", "stage": stages}, "my.toml"))
+    directory = run_recipe(recipe, tmp_path / "run", "my.toml")
+    samples = (directory.stage("traces") / "samples.jsonl").read_text(encoding="utf-8")
+    assert len(samples.splitlines()) == 8
+    assert "General text" in directory.report_path.read_text(encoding="utf-8")
