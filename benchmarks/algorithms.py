@@ -1,7 +1,8 @@
-"""The algorithms of recipes/algorithms.toml on one task with several seeds: a table of held-out accuracy, as Markdown.
+"""A recipe with several seeds: tables of held-out accuracy, as Markdown. By default the algorithms of recipes/algorithms.toml.
 
     python benchmarks/algorithms.py --seeds 1 2 3 --out runs/algorithms            # everything; goes on where it was stopped
     python benchmarks/algorithms.py --seeds 1 --out runs/algorithms --stage dapo   # one algorithm and what it builds on
+    python benchmarks/algorithms.py --recipe r1-smollm2 --out runs/r1-smollm2      # another recipe; each task has its rows
 
 A seed decides the corpus, the base, the problems and the draws. An interval is over seeds (Student's t), so it needs two.
 """
@@ -41,6 +42,23 @@ def row(model: str, runs: list[list[Event]]) -> str:
     return f"| {model} | {' | '.join(cells)} |"
 
 
+def details(runs: list[list[Event]]) -> list[str]:
+    """Lines of a table: every model on every task and text, seed by seed with Wilson's interval, and over seeds."""
+    found: dict[tuple[str, str], list[Event]] = {}
+    for event in (event for events in runs for event in events if event["event"] in ("eval", "perplexity")):
+        found.setdefault((event.get("task") or event["text"], event["model"]), []).append(event)
+    lines = []
+    for (subject, model), events in found.items():
+        if events[0]["event"] == "eval":
+            seeds = [f"{100 * event['accuracy']:.1f} ({100 * event['low']:.1f} to {100 * event['high']:.1f})" for event in events]
+            over, unit = interval([event["accuracy"] for event in events]), f"%, n = {events[0]['n']}"
+        else:
+            seeds = [f"{event['perplexity']:.2f}" for event in events]
+            over, unit = interval([event["perplexity"] for event in events], 1.0), f"perplexity, {events[0]['tokens']:,} tokens"
+        lines.append(f"| {subject} | {model} | {'; '.join(seeds)} | {over} | {unit} |")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
@@ -59,6 +77,8 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for model in models:
         print(row(model, runs))
+    print("\n| task or text | model | by seed, with Wilson's 95 % interval | over seeds | |\n| --- | --- | --- | --- | --- |")
+    print("\n".join(details(runs)))
 
 
 if __name__ == "__main__":

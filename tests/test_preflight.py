@@ -39,6 +39,28 @@ def test_what_cannot_is_refused_with_its_stage(tmp_path, parts, expected):
         check(tmp_path, **parts)
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_task_without_traces_is_refused_where_traces_are_wanted(tmp_path, wrapped):
+    (tmp_path / "questions.jsonl").write_text('{"question": "1+1?", "answer": "2"}\n')
+    bare = {"name": f"jsonl:{tmp_path / 'questions.jsonl'}", "belongs_to": "train"}
+    task = {"name": "mixture", "parts": [{"name": "arithmetic"}, bare]} if wrapped else bare
+    chosen = parse_recipe({"name": "test", "stage": [{"kind": "traces", "name": "cold", "task": task, "problems": 5}]}, "my.toml")
+    with pytest.raises(UserError, match=r"my.toml: stage 'cold': .*has no worked traces"):
+        preflight.check(chosen, chosen.stages, tmp_path, "my.toml")
+    with pytest.raises(UserError, match=r"my.toml: stage 'corpus': .*has no worked traces"):
+        check(tmp_path, task=task)
+
+
+def test_a_text_to_evaluate_on_that_is_nowhere_is_refused_before_anything_runs(tmp_path):
+    stages = [
+        {"kind": "eval", "name": "eval", "models": [str(tmp_path)], "tasks": [{"name": "words", "problems": 1}], "max_new_tokens": 4,
+         "texts": ["nowhere.txt"]}
+    ]  # fmt: skip
+    chosen = parse_recipe({"name": "test", "stage": stages}, "my.toml")
+    with pytest.raises(UserError, match=r"my.toml: stage 'eval': .*'nowhere.txt'"):
+        preflight.check(chosen, chosen.stages, tmp_path, "my.toml")
+
+
 def test_a_model_of_671_billion_parameters_is_counted_without_being_made():
     v3 = {
         "family": "deepseek_v3",

@@ -18,6 +18,8 @@ ZERO = {"kind": "rl", "name": "zero", "from": "base", "task": COUNTDOWN, "prompt
 ZERO["learning_rate"] = 1e-4
 SAMPLES = {"kind": "sample", "name": "samples", "from": "zero", "task": COUNTDOWN, "problems": 100, "max_new_tokens": 64}
 SFT = {"kind": "sft", "name": "sft", "from": "base", "data": "samples", "steps": 10, "batch_size": 8, "learning_rate": 1e-4}
+TRACES = {"kind": "traces", "name": "traces", "task": COUNTDOWN, "problems": 100}
+STARTED = {**SFT, "name": "started", "data": "traces"}
 PAIRS = {**SAMPLES, "name": "pairs", "keep": "pairs", "samples_per_problem": 4}
 PREFERRED = {**SFT, "kind": "dpo", "name": "preferred", "data": "pairs"}
 TAUGHT = {**SFT, "kind": "distill", "name": "taught", "from": "smollm2", "mode": "samples"}
@@ -25,7 +27,7 @@ EVAL = {"kind": "eval", "name": "eval", "models": ["base", "zero"], "tasks": [{*
 WHOLE = {
     "name": "test",
     "seed": 3,
-    "stage": [CORPUS, BASE, ZERO, SAMPLES, SFT, TAUGHT, EVAL, PAIRS, PREFERRED, {"kind": "report", "name": "report"}],
+    "stage": [CORPUS, BASE, ZERO, SAMPLES, SFT, TAUGHT, EVAL, PAIRS, PREFERRED, TRACES, STARTED, {"kind": "report", "name": "report"}],
 }
 
 
@@ -58,6 +60,8 @@ def test_a_whole_recipe_is_taken_with_its_defaults():
         "eval",
         "sample",
         "dpo",
+        "traces",
+        "sft",
         "report",
     ]
     base, zero, evaluation = recipe.stages[1], recipe.stages[2], recipe.stages[6]

@@ -10,7 +10,7 @@ from typing import Any
 
 from spoutnik import preflight
 from spoutnik.errors import UserError
-from spoutnik.recipe import AnyStage, Recipe
+from spoutnik.recipe import SAMPLE_KINDS, AnyStage, Recipe
 from spoutnik.run import interrupt, machine
 from spoutnik.run.context import StageContext
 from spoutnik.run.directory import RunDirectory
@@ -24,6 +24,7 @@ STAGE_FUNCTIONS = {
     "corpus": "spoutnik.data.corpus:run_corpus",
     "pretrain": "spoutnik.train.pretrain:run_pretrain",
     "rl": "spoutnik.train.rl:run_rl",
+    "traces": "spoutnik.train.traces:run_traces",
     "sample": "spoutnik.train.rejection:run_sample",
     "judge": "spoutnik.train.judged:run_judge",
     "sft": "spoutnik.train.sft:run_sft",
@@ -152,7 +153,7 @@ def resolve(recipe: Recipe, directory: RunDirectory, name: str) -> Path:
     """Where the thing is that a stage names: an earlier stage's checkpoint or folder, a JSONL file, or a model."""
     for stage in recipe.stages:
         if stage.name == name:
-            return directory.stage(name) if stage.kind in ("corpus", "sample", "judge") else directory.checkpoint(name)
+            return directory.stage(name) if stage.kind in ("corpus", *SAMPLE_KINDS) else directory.checkpoint(name)
     return Path(name) if name.endswith(".jsonl") else preflight.find_model(name)
 
 

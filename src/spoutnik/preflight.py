@@ -2,16 +2,34 @@
 
 import dataclasses
 import difflib
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from spoutnik.data.english import read_text
 from spoutnik.errors import UserError
-from spoutnik.recipe import AnyStage, CorpusStage, DistillStage, JudgeStage, PretrainStage, Recipe, RLStage, TaskSpec, check_models
+from spoutnik.recipe import (
+    AnyStage,
+    CorpusStage,
+    DistillStage,
+    EvalStage,
+    JudgeStage,
+    PretrainStage,
+    Recipe,
+    RLStage,
+    TaskSpec,
+    TracesStage,
+    check_models,
+)
 from spoutnik.recipe.tables import Optimised
 from spoutnik.run import machine
 from spoutnik.teacher.opening import read_key
 from spoutnik.teacher.questions import read_prompts
 from spoutnik.teacher.terms import check_terms
+
+if TYPE_CHECKING:
+    from spoutnik.tasks.base import Task
 
 WEIGHT = 4
 """Bytes of one parameter: float32."""
@@ -26,8 +44,13 @@ def check(recipe: Recipe, pending: Iterable[AnyStage], out: Path, origin: str) -
     for stage in pending:
         where = f"{origin}: stage {stage.name!r}"
         try:
-            for task in tasks_of(stage):
-                make_task(task)
+            for spec in tasks_of(stage):
+                task = make_task(spec)
+                if isinstance(stage, CorpusStage | TracesStage):
+                    _check_traces(task)
+            if isinstance(stage, EvalStage):
+                for text in stage.texts:
+                    read_text(text)
             if isinstance(stage, JudgeStage):
                 read_prompts(Path(stage.questions))
             for teacher in recipe.teachers:
@@ -48,11 +71,20 @@ def find_model(name: str) -> Path:
     return find(name)
 
 
-def make_task(spec: TaskSpec) -> object:
+def make_task(spec: TaskSpec) -> "Task":
     """Builds the task, so that a wrong name or option is told now."""
     from spoutnik.tasks import make
 
     return make(spec.name, **spec.options)
+
+
+def _check_traces(task: "Task") -> None:
+    """Raises UserError if the task, or one of a mixture's, writes no traces."""
+    parts: Sequence[Task] = getattr(task, "parts", ())
+    for part in parts:
+        _check_traces(part)
+    if not parts:
+        task.trace(task.problem("train", 0, 0), random.Random(0))
 
 
 def tasks_of(stage: AnyStage) -> list[TaskSpec]:

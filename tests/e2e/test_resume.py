@@ -53,6 +53,21 @@ max_new_tokens = 8
 keep = "all"
 
 [[stage]]
+kind = "traces"
+name = "traces"
+task = {PUZZLE}
+problems = 40
+
+[[stage]]
+kind = "sft"
+name = "started"
+from = "base"
+data = "traces"
+steps = 2
+batch_size = 3
+learning_rate = 1e-3
+
+[[stage]]
 kind = "sft"
 name = "tuned"
 from = "base"
@@ -147,7 +162,7 @@ class Run:
         return [{key: value for key, value in event.items() if key not in OF_THE_CLOCK} for event in events]
 
     def made(self) -> dict[str, bytes]:
-        files = [*self.out.glob("checkpoints/*/*"), self.out / "stages/corpus/tokens.bin", self.out / "stages/samples/samples.jsonl"]
+        files = [*self.out.glob("checkpoints/*/*"), self.out / "stages/corpus/tokens.bin", *self.out.glob("stages/*/samples.jsonl")]
         return {str(file.relative_to(self.out)): file.read_bytes() for file in files}
 
 

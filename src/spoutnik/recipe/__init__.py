@@ -3,6 +3,7 @@
 from spoutnik.recipe.judge import JudgeStage
 from spoutnik.recipe.loading import check_models, find_recipe, load_recipe, parse_recipe, recipe_folders
 from spoutnik.recipe.schema import (
+    SAMPLE_KINDS,
     AnyStage,
     Balance,
     CorpusStage,
@@ -19,11 +20,13 @@ from spoutnik.recipe.schema import (
     SFTStage,
     Source,
     TaskSpec,
+    TracesStage,
 )
 from spoutnik.recipe.smoke import smoke
 from spoutnik.recipe.teachers import TeacherPrice, TeacherSpec
 
 __all__ = [
+    "SAMPLE_KINDS",
     "AnyStage",
     "Balance",
     "CorpusStage",
@@ -43,6 +46,7 @@ __all__ = [
     "TaskSpec",
     "TeacherPrice",
     "TeacherSpec",
+    "TracesStage",
     "check_models",
     "find_recipe",
     "load_recipe",

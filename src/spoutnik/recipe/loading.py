@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from spoutnik.errors import UserError
-from spoutnik.recipe.schema import AnyStage, Recipe, SampleStage
+from spoutnik.recipe.schema import SAMPLE_KINDS, AnyStage, Recipe, SampleStage
 
 
 def load_recipe(path_or_name: str | Path) -> Recipe:
@@ -109,10 +109,10 @@ def _input_fault(stage: AnyStage, key: str, name: str, earlier: dict[str, AnySta
         return "names a stage that comes no earlier; move that stage up"
     kind = earlier[name].kind if name in earlier else None
     if key != "data":
-        produces_no_model = kind in ("corpus", "sample", "judge", "eval", "report")
+        produces_no_model = kind in ("corpus", *SAMPLE_KINDS, "eval", "report")
         return f"is a {kind} stage, which makes no model; name a stage that does" if produces_no_model else None
     wanted = "corpus" if stage.kind == "pretrain" else "sample"
-    if kind == wanted or (wanted, kind) == ("sample", "judge"):
+    if kind == wanted or (wanted == "sample" and kind in SAMPLE_KINDS):
         return _pairs_fault(stage, earlier[name])
     if wanted == "sample" and kind is None and name.endswith(".jsonl"):
         return None if Path(name).is_file() else "does not exist; give the path of a JSONL file or the name of an earlier sample stage"

@@ -70,6 +70,19 @@ class PretrainStage(Optimised):
         return self
 
 
+SAMPLE_KINDS = ("sample", "judge", "traces")
+"""The kinds of stage that write samples.jsonl."""
+
+
+class TracesStage(StageBase):
+    """Writes samples.jsonl with worked traces of a task, for a cold start."""
+
+    kind: Literal["traces"] = "traces"
+    task: LearntTask
+    problems: Positive
+    keep: Literal["correct", "all"] = "correct"
+
+
 class SampleStage(StageBase):
     """Rejection sampling: writes samples.jsonl with what the verifier accepts. `from` is a model or a teacher."""
 
@@ -173,6 +186,10 @@ class EvalStage(StageBase):
     kind: Literal["eval"] = "eval"
     models: Annotated[list[str], Field(min_length=1)]
     tasks: Annotated[list[TaskSpec], Field(min_length=1)]
+    texts: Annotated[list[str], Field(default_factory=list)]
+    """General texts (`builtin:english` or paths) whose perplexity is measured."""
+    text_characters: Positive = 65_536
+    """How much of each text, from its beginning."""
     samples_per_problem: Positive = 1
     temperature: Annotated[float, Field(ge=0)] = 0.0
     max_new_tokens: Positive
@@ -203,7 +220,19 @@ class ReportStage(StageBase):
     kind: Literal["report"] = "report"
 
 
-AnyStage = CorpusStage | PretrainStage | RLStage | SampleStage | JudgeStage | SFTStage | DPOStage | DistillStage | EvalStage | ReportStage
+AnyStage = (
+    CorpusStage
+    | PretrainStage
+    | RLStage
+    | TracesStage
+    | SampleStage
+    | JudgeStage
+    | SFTStage
+    | DPOStage
+    | DistillStage
+    | EvalStage
+    | ReportStage
+)
 Stage = Annotated[AnyStage, Field(discriminator="kind")]
 
 

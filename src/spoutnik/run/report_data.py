@@ -5,7 +5,7 @@ from typing import Any
 
 from spoutnik.run.record import Event
 from spoutnik.run.report_svg import Point
-from spoutnik.run.summary import latest_evaluations
+from spoutnik.run.summary import latest_evaluations, latest_perplexities
 
 
 @dataclass
@@ -34,6 +34,7 @@ class RunLog:
     machine: str
     stages: list[StageLog]
     evaluations: list[Event]
+    perplexities: list[Event]
 
     def stage(self, name: str) -> StageLog | None:
         return next((stage for stage in self.stages if stage.name == name), None)
@@ -62,7 +63,10 @@ def sort_events(events: list[Event]) -> RunLog:
             stage.costs = event.get("costs", {})
         elif what in ("step", "sample", "warning"):
             {"step": stage.steps, "sample": stage.samples, "warning": stage.warnings}[what].append(event)
-    return RunLog(run.get("recipe", "run"), run.get("seed"), run.get("machine", ""), list(stages.values()), latest_evaluations(events))
+    return RunLog(
+        run.get("recipe", "run"), run.get("seed"), run.get("machine", ""), list(stages.values()), latest_evaluations(events),
+        latest_perplexities(events),
+    )  # fmt: skip
 
 
 def ancestors(log: RunLog, model: str) -> list[str]:
