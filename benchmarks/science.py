@@ -4,13 +4,12 @@
     python benchmarks/science.py --seeds 77 --out runs/science --tune    # learning rates of both optimisers, halved and doubled
     python benchmarks/science.py --seeds 77 --out runs/science --time    # milliseconds a step, variants in turns
 
-A seed decides the corpus, the weights and the order of the tokens. Variants of one seed share corpus and tokenizer, so differences are taken
-by seed. An interval is over seeds (Student's t).
+A seed decides the corpus, the weights and the order of the tokens. Variants of one seed share corpus and tokenizer, so differences are
+taken by seed. An interval is over seeds (Student's t).
 """
 
 import argparse
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean, median
 from tempfile import TemporaryDirectory
@@ -19,17 +18,18 @@ from algorithms import interval
 
 from spoutnik.data.corpus import open_corpus
 from spoutnik.pipeline import run_recipe
-from spoutnik.recipe import Price, PretrainStage, Recipe, load_recipe
+from spoutnik.recipe import PretrainStage, Price, Recipe, load_recipe
 from spoutnik.run.context import StageContext
 from spoutnik.run.ledger import Ledger
 from spoutnik.run.record import Event, Record, read
 from spoutnik.train.pretrain import fresh_state, pretrain_step
 
-BASE = "moe"
 TUNED = ("moe", "adamw")
 TIMED = ("moe", "dense", "dense-total", "mtp", "adamw")
 TURN = 12
 """Steps of one turn."""
+MEAN, STEPS, TFLOP = "mean", "steps", "TFLOP"
+DIGITS = {STEPS: 0, TFLOP: 2, "violation": 2, "in a batch": 2, "dead": 1, "dead in a batch": 1}
 
 
 def variants(recipe: Recipe) -> list[PretrainStage]:
@@ -66,49 +66,35 @@ def milliseconds(recipe: Recipe, corpus: Path, turns: int) -> dict[str, list[tup
     return found
 
 
-def figures(runs: list[list[Event]], name: str) -> list[dict[str, float]]:
-    """By seed: the last held-out losses by source, the mean over sources, and the router's figures."""
-    found = []
-    for events in runs:
-        held_out = [event for event in events if event["event"] == "held-out" and event["stage"] == name]
-        if not held_out:
-            continue
-        last, steps = held_out[-1], [event for event in events if event["event"] == "step" and event["stage"] == name]
-        one = {source["source"]: source["nats_per_token"] for source in last["sources"]}
-        one["all"] = mean(one.values())
-        for key in ("max_violation", "dead_experts"):
-            if key in last:
-                one[key] = last[key]
-                one[f"batch_{key}"] = mean(event[key] for event in steps[3 * len(steps) // 4 :])
-        one["steps"], one["flops"] = (
-            len(steps),
-            next(e["costs"]["flops"] for e in events if e["event"] == "stage_end" and e["stage"] == name),
-        )
-        found.append(one)
+def figures(events: list[Event], name: str) -> dict[str, float]:
+    """One variant of one run: held-out losses by source and their mean, steps, operations, the router's figures; empty if not done."""
+    held_out = [event for event in events if event["event"] == "held-out" and event["stage"] == name]
+    end = [event for event in events if event["event"] == "stage_end" and event["stage"] == name]
+    if not held_out or not end:
+        return {}
+    last, steps = held_out[-1], [event for event in events if event["event"] == "step" and event["stage"] == name]
+    losses = {source["source"]: source["nats_per_token"] for source in last["sources"]}
+    found = {**losses, MEAN: mean(losses.values()), STEPS: len(steps), TFLOP: end[-1]["costs"]["flops"] / 1e12}
+    if "max_violation" in last:
+        late = steps[3 * len(steps) // 4 :]
+        found |= {"violation": last["max_violation"], "in a batch": mean(event["max_violation"] for event in late)}
+        found |= {"dead": last["dead_experts"], "dead in a batch": mean(event["dead_experts"] for event in late)}
     return found
 
 
-def table(runs: list[list[Event]], names: Iterable[str], base: str | None) -> str:
-    """Held-out nats a token of each source, their mean, and its difference from `base` by seed."""
-    by_name = {name: figures(runs, name) for name in names}
-    sources = [key for key in next(found[0] for found in by_name.values() if found) if key not in _NO_SOURCE]
-    heads = ["", "n", "steps", "TFLOP", *sources, "mean", *([f"mean less {base}'s"] if base else []), "violation", "in a batch", "dead"]
-    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
-    for name, found in by_name.items():
+def table(runs: list[list[Event]], names: list[str], against: str) -> str:
+    """A line a variant: the figures' means over seeds, and the mean loss less that of `against`, taken by seed."""
+    by_name = {name: [figures(events, name) for events in runs] for name in names}
+    columns = list(max((one for all_ in by_name.values() for one in all_), key=len))
+    lines = [f"| | n | {' | '.join(columns)} | {MEAN} less {against}'s |", f"|{' --- |' * (len(columns) + 3)}"]
+    for name, all_ in by_name.items():
+        found = [one for one in all_ if one]
         if not found:
             continue
-        cells = [name, str(len(found)), f"{found[0]['steps']:.0f}", f"{found[0]['flops'] / 1e12:.2f}"]
-        cells += [interval([one[key] for one in found], 1.0, 3) for key in (*sources, "all")]
-        if base:
-            pairs = zip(found, by_name[base], strict=False)
-            cells.append("0" if name == base else interval([one["all"] - other["all"] for one, other in pairs], 1.0, 3))
-        for key in ("max_violation", "batch_max_violation", "dead_experts"):
-            cells.append(interval([one[key] for one in found], 1.0, 2) if key in found[0] else "-")
-        lines.append(f"| {' | '.join(cells)} |")
+        cells = [interval([one[column] for one in found], 1.0, DIGITS.get(column, 3)) if column in found[0] else "-" for column in columns]
+        gaps = [one[MEAN] - other[MEAN] for one, other in zip(all_, by_name.get(against, [{}]), strict=False) if one and other]
+        lines.append(f"| {name} | {len(found)} | {' | '.join(cells)} | {interval(gaps, 1.0, 3) if gaps and name != against else '-'} |")
     return "\n".join(lines)
-
-
-_NO_SOURCE = ("all", "steps", "flops", "max_violation", "dead_experts", "batch_max_violation", "batch_dead_experts")
 
 
 def main() -> None:
@@ -117,6 +103,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/science"))
     parser.add_argument("--recipe", default="science")
     parser.add_argument("--stages", nargs="+", help="only these variants")
+    parser.add_argument("--against", default="moe", help="the variant that the others' mean loss is held against")
     parser.add_argument("--tune", action="store_true", help="learning rates instead of the variants")
     parser.add_argument("--time", type=int, metavar="TURNS", help="time steps in so many turns instead of training")
     arguments = parser.parse_args()
@@ -132,10 +119,9 @@ def main() -> None:
             print(f"{name}: {median(walls):.1f} ms a step ({min(walls):.1f} to {max(walls):.1f}), processor {median(processors):.1f} ms")
         return
     runs = [read(out / f"seed-{seed}" / "record.jsonl") for seed in arguments.seeds]
-    print(
-        f"Seeds {', '.join(map(str, arguments.seeds))}. Held-out nats a token with 95 % intervals over seeds; violation over all held-out tokens.\n"
-    )
-    print(table(runs, [stage.name for stage in variants(recipe)], None if arguments.tune else BASE))
+    print(f"Seeds {', '.join(map(str, arguments.seeds))}: means with 95 % intervals. Held-out nats a token, by source and their mean;")
+    print("violation of the worst layer and dead experts of all, over the held-out tokens and in a batch (mean of the last quarter).\n")
+    print(table(runs, [stage.name for stage in variants(recipe)], arguments.against))
 
 
 if __name__ == "__main__":

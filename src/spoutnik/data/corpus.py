@@ -89,10 +89,9 @@ def prompt_of(question: str) -> str:
 
 def run_corpus(stage: CorpusStage, context: StageContext) -> None:
     """Writes tokenizer files, tokens.bin and corpus.json into the stage's folder. Deterministic, so a killed stage just starts again."""
-    stream = documents(stage.sources, context.seed, set_aside=stage.held_out_tokens > 0)
-    sample = list(
-        islice(documents(stage.sources, context.seed, stage.held_out_tokens > 0), TOKENIZER_DOCUMENTS if stage.tokens > 200_000 else 2000)
-    )
+    set_aside = stage.held_out_tokens > 0
+    stream = documents(stage.sources, context.seed, set_aside)
+    sample = list(islice(documents(stage.sources, context.seed, set_aside), TOKENIZER_DOCUMENTS if stage.tokens > 200_000 else 2000))
     tokenizer = train_bpe((document.text for document in sample), stage.vocab_size, digits=stage.digits)
     tokenizer.save(context.directory)
     counts = [0] * len(stage.sources)

@@ -19,7 +19,7 @@ ROWS = 16
 
 @torch.no_grad()
 def held_out(model: CausalLM, corpus: Path, sequence_length: int) -> dict[str, Any] | None:
-    """Figures of a model on a corpus's held-out tokens, in rows of `sequence_length` (less where a source has less); None where it has none.
+    """A model on a corpus's held-out tokens, in rows of `sequence_length` (less where a source has less); None where there are none.
 
     `sources`: of each the predicted tokens, nats a token, and bits a byte (of the documents' text; their ends are predicted, too).
     `max_violation` and `dead_experts` as in training, but over all of these tokens; only for models with experts.
