@@ -20,12 +20,12 @@ T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 """Student's t for a 95 % interval of the mean of so many seeds."""
 
 
-def interval(values: list[float], scale: float = 100.0) -> str:
+def interval(values: list[float], scale: float = 100.0, digits: int = 1) -> str:
     """The mean, and half the width of its interval where there is one."""
-    text = f"{scale * mean(values):.1f}"
+    text = f"{scale * mean(values):.{digits}f}"
     if len(values) not in T95:
         return text
-    return f"{text} ± {scale * T95[len(values)] * stdev(values) / len(values) ** 0.5:.1f}"
+    return f"{text} ± {scale * T95[len(values)] * stdev(values) / len(values) ** 0.5:.{digits}f}"
 
 
 def row(model: str, runs: list[list[Event]]) -> str:

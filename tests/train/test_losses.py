@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from spoutnik.train.losses import k3_kl, policy_loss, reverse_kl, sequence_balance_loss, token_logprobs
+from spoutnik.train.losses import batch_balance_loss, k3_kl, policy_loss, reverse_kl, sequence_balance_loss, token_logprobs
 
 LOGPROB = st.floats(-20, 0)
 
@@ -103,3 +103,24 @@ def test_balance_loss_is_one_when_balanced_and_larger_when_all_tokens_want_the_s
     same_BTE[..., 0] = 1.0
     assert float(sequence_balance_loss(balanced_BTE, 1)) == pytest.approx(1.0)
     assert float(sequence_balance_loss(same_BTE, 1)) > 3.9
+
+
+def test_gradient_of_the_balance_loss_over_a_batch():
+    scores_TE = normal(9, 4).sigmoid().requires_grad_()
+    assert gradcheck(lambda scores_TE: batch_balance_loss(scores_TE, scores_TE.detach().topk(2).indices), scores_TE)
+
+
+def test_the_balance_loss_over_a_batch_counts_the_choices_that_were_made():
+    scores_TE = normal(6, 4).sigmoid()
+    experts_TK = torch.tensor([[0, 1], [0, 2], [0, 3], [1, 2], [0, 1], [2, 0]])  # not the best two, as under a bias or groups
+    total = 0.0
+    for expert in range(4):
+        load = sum(expert in chosen for chosen in experts_TK.tolist())
+        share = sum(scores_TE[t, expert] / scores_TE[t].sum() for t in range(6)) / 6
+        total += 4 / (2 * 6) * load * share
+    torch.testing.assert_close(batch_balance_loss(scores_TE, experts_TK), total)
+
+
+def test_over_one_sequence_without_bias_and_groups_both_balance_losses_are_one():
+    scores_TE = normal(8, 4).sigmoid()
+    torch.testing.assert_close(batch_balance_loss(scores_TE, scores_TE.topk(2).indices), sequence_balance_loss(scores_TE[None], 2))

@@ -35,6 +35,8 @@ class CorpusStage(StageBase):
     tokens: Positive
     vocab_size: Annotated[int, Field(ge=300)]
     digits: Literal[1, 3] = 1
+    held_out_tokens: Annotated[int, Field(ge=0)] = 0
+    """So many of each source are set aside, for the loss that pretraining reports at its end."""
 
 
 class PretrainStage(Optimised):

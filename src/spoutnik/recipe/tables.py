@@ -74,10 +74,11 @@ class Source(Table):
 
 
 class Balance(Table):
-    """Load balancing of the experts without an auxiliary loss (arXiv 2412.19437, section 2.1.2)."""
+    """Load balancing of the experts: V3's bias and sequence-wise loss (arXiv 2412.19437, section 2.1.2), and a loss over the batch."""
 
     bias_update_rate: Annotated[float, Field(ge=0)] = 0.001
     sequence_loss: Annotated[float, Field(ge=0)] = 0.0001
+    batch_loss: Annotated[float, Field(ge=0)] = 0.0
 
 
 class StageBase(Table):

@@ -10,7 +10,7 @@ from spoutnik.run.summary import latest_evaluations, latest_perplexities
 
 @dataclass
 class StageLog:
-    """What one stage wrote. `costs` is empty until the stage is finished."""
+    """What one stage wrote. `costs` and `held_out` are empty until the stage is finished."""
 
     name: str
     kind: str
@@ -19,6 +19,7 @@ class StageLog:
     steps: list[Event] = field(default_factory=list)
     samples: list[Event] = field(default_factory=list)
     warnings: list[Event] = field(default_factory=list)
+    held_out: Event = field(default_factory=dict)
     costs: dict[str, Any] = field(default_factory=dict)
     starts: int = 0
 
@@ -61,6 +62,8 @@ def sort_events(events: list[Event]) -> RunLog:
             stage.starts += 1
         elif what == "stage_end":
             stage.costs = event.get("costs", {})
+        elif what == "held-out":
+            stage.held_out = event
         elif what in ("step", "sample", "warning"):
             {"step": stage.steps, "sample": stage.samples, "warning": stage.warnings}[what].append(event)
     return RunLog(

@@ -35,6 +35,18 @@ def reverse_kl(student_logits_NV: Tensor, teacher_logits_NV: Tensor) -> Tensor:
     return (student_NV.exp() * (student_NV - teacher_NV)).sum(-1)
 
 
+def batch_balance_loss(scores_TE: Tensor, experts_TK: Tensor) -> Tensor:
+    """Balance loss over a whole batch without its factor alpha: sum_i f_i P_i (DeepSeek-V2, equations 23 to 25, with all tokens as one
+    sequence and scores normalised as in V3; V3, section 4.5.3).
+
+    f_i, without gradient, is the share of choices that fell on expert i, times E; P_i is its mean normalised score. Unlike
+    `sequence_balance_loss`, which asks the unbiased scores, f counts the choices that the router made, under its bias and its groups.
+    """
+    load_E = torch.bincount(experts_TK.flatten(), minlength=scores_TE.shape[-1]) * (scores_TE.shape[-1] / experts_TK.numel())
+    share_E = (scores_TE / scores_TE.sum(-1, keepdim=True)).mean(0)
+    return (load_E * share_E).sum()
+
+
 def sequence_balance_loss(scores_BTE: Tensor, top_k: int) -> Tensor:
     """Sequence-wise balance loss without its factor alpha (DeepSeek-V3, equations 17 to 20), averaged over rows.
 
