@@ -2,9 +2,9 @@
 
     python benchmarks/on_policy.py --seeds 1 2 3 --out runs/on-policy     # everything; goes on where it was stopped
 
-The stages are recipes/on-policy.toml's. A seed decides the corpus, the base, the problems and the draws. All models answer the same problems,
-once each, so differences to the teacher are paired by problem. What the teacher's own training took is not counted as the student's: the
-table compares ways to reach its score once it is there, and from the same base.
+The stages are recipes/on-policy.toml's. A seed decides the corpus, the base, the problems and the draws. All models answer the same
+problems, once each, so differences to the teacher are paired by problem. What the teacher's own training took is not counted as the
+student's: the table compares ways to reach its score from the same base, once by a reward and once with the teacher at hand.
 """
 
 import argparse
@@ -68,7 +68,8 @@ def main() -> None:
         run_recipe(recipe.model_copy(update={"seed": seed}), folder, arguments.recipe)
         for model in models:
             solved[model].append(outcomes(folder, model, spec, learnt[0].max_new_tokens))
-    print(f"Seeds {', '.join(map(str, arguments.seeds))}; {arguments.problems} {arguments.split} problems, one answer each at {TEMPERATURE}.")
+    seeds = ", ".join(map(str, arguments.seeds))
+    print(f"Seeds {seeds}; {arguments.problems} {arguments.split} problems, one answer each at temperature {TEMPERATURE}.")
     print("Accuracy with its 95 % interval over seeds; differences to the teacher with theirs over problems, seed by seed.\n")
     print("| | answers sampled | the teacher's over these | accuracy, % | less the teacher's, points |")
     print("| --- | --- | --- | --- | --- |")

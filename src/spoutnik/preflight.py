@@ -92,8 +92,8 @@ def _check_memory(recipe: Recipe, stage: Optimised) -> None:
         needed += stage.batch_tokens * 16
     if isinstance(stage, RLStage) and stage.kl_coef > 0:
         needed += parameters * WEIGHT
-    if isinstance(stage, DistillStage) and stage.teacher:
-        needed += parameters_of(recipe, stage.teacher) * WEIGHT
+    if isinstance(stage, DistillStage):
+        needed += sum(parameters_of(recipe, teacher) for teacher in set(stage.teachers)) * WEIGHT
     here = machine.inspect().memory
     if needed > here:
         found = f"needs at least {needed / machine.GIB:.1f} GiB to train {parameters / 1e6:,.0f} M parameters"

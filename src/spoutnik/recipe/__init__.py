@@ -1,12 +1,12 @@
 """Recipes: the schema, the loader, and the shrunken form for a smoke test. Imports no torch."""
 
+from spoutnik.recipe.distillation import DistillStage, LogitsStage
 from spoutnik.recipe.judge import JudgeStage
-from spoutnik.recipe.loading import check_models, find_recipe, load_recipe, parse_recipe, recipe_folders
+from spoutnik.recipe.loading import check_models, find_recipe, is_data, load_recipe, parse_recipe, recipe_folders
 from spoutnik.recipe.schema import (
     AnyStage,
     Balance,
     CorpusStage,
-    DistillStage,
     DPOStage,
     EvalStage,
     ModelSpec,
@@ -31,6 +31,7 @@ __all__ = [
     "DistillStage",
     "EvalStage",
     "JudgeStage",
+    "LogitsStage",
     "ModelSpec",
     "PretrainStage",
     "Price",
@@ -45,6 +46,7 @@ __all__ = [
     "TeacherSpec",
     "check_models",
     "find_recipe",
+    "is_data",
     "load_recipe",
     "parse_recipe",
     "recipe_folders",
