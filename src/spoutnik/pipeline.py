@@ -10,7 +10,7 @@ from typing import Any
 
 from spoutnik import preflight
 from spoutnik.errors import UserError
-from spoutnik.recipe import SAMPLE_KINDS, AnyStage, Recipe
+from spoutnik.recipe import SAMPLE_KINDS, AnyStage, Recipe, is_data
 from spoutnik.run import interrupt, machine
 from spoutnik.run.context import StageContext
 from spoutnik.run.directory import RunDirectory
@@ -29,6 +29,7 @@ STAGE_FUNCTIONS = {
     "judge": "spoutnik.train.judged:run_judge",
     "sft": "spoutnik.train.sft:run_sft",
     "dpo": "spoutnik.train.preference:run_dpo",
+    "logits": "spoutnik.train.logits:run_logits",
     "distill": "spoutnik.train.distill:run_distill",
     "eval": "spoutnik.evaluate.evaluate:run_eval",
 }
@@ -134,7 +135,7 @@ def _run_one(
         function(stage, context)
     finally:
         costs = ledger.save()
-    for made in (folder / "samples.jsonl", context.checkpoint_dir / "config.json"):
+    for made in (folder / "samples.jsonl", folder / "header.json", context.checkpoint_dir / "config.json"):
         if teachers and made.exists():
             card.write_card(made.parent, f"{recipe.name}: {stage.name}", context.lineage, teachers)
     context.log("stage_end", kind=stage.kind, costs=vars(costs))
@@ -150,11 +151,11 @@ def _teachers(recipe: Recipe, stage: AnyStage, directory: RunDirectory) -> list[
 
 
 def resolve(recipe: Recipe, directory: RunDirectory, name: str) -> Path:
-    """Where the thing is that a stage names: an earlier stage's checkpoint or folder, a JSONL file, or a model."""
+    """Where the thing is that a stage names: an earlier stage's checkpoint or folder, data, or a model."""
     for stage in recipe.stages:
         if stage.name == name:
-            return directory.stage(name) if stage.kind in ("corpus", *SAMPLE_KINDS) else directory.checkpoint(name)
-    return Path(name) if name.endswith(".jsonl") else preflight.find_model(name)
+            return directory.stage(name) if stage.kind in ("corpus", "logits", *SAMPLE_KINDS) else directory.checkpoint(name)
+    return Path(name) if is_data(name) else preflight.find_model(name)
 
 
 def _wanted(recipe: Recipe, only: str | None) -> list[AnyStage]:

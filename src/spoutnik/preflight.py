@@ -15,6 +15,7 @@ from spoutnik.recipe import (
     DistillStage,
     EvalStage,
     JudgeStage,
+    LogitsStage,
     PretrainStage,
     Recipe,
     RLStage,
@@ -57,7 +58,7 @@ def check(recipe: Recipe, pending: Iterable[AnyStage], out: Path, origin: str) -
                 if teacher.name in stage.inputs().values():
                     check_terms(teacher)
                     read_key(teacher)
-            if isinstance(stage, Optimised):
+            if isinstance(stage, Optimised | LogitsStage):
                 _check_memory(recipe, stage)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
@@ -116,19 +117,20 @@ def count_parameters(recipe: Recipe, stage: PretrainStage) -> int:
         return sum(parameter.numel() for parameter in CausalLM(config).parameters())
 
 
-def _check_memory(recipe: Recipe, stage: Optimised) -> None:
+def _check_memory(recipe: Recipe, stage: Optimised | LogitsStage) -> None:
     """Counts only what cannot be avoided (trained and frozen weights, the batch's ids), so it never refuses what would fit."""
     parameters = parameters_of(recipe, stage.name)
-    needed = parameters * TRAINED
+    needed = parameters * (TRAINED if isinstance(stage, Optimised) else WEIGHT)
     if isinstance(stage, PretrainStage):
         needed += stage.batch_tokens * 16
     if isinstance(stage, RLStage) and stage.kl_coef > 0:
         needed += parameters * WEIGHT
-    if isinstance(stage, DistillStage) and stage.teacher:
-        needed += parameters_of(recipe, stage.teacher) * WEIGHT
+    if isinstance(stage, DistillStage):
+        needed += sum(parameters_of(recipe, teacher) for teacher in set(stage.teachers)) * WEIGHT
     here = machine.inspect().memory
     if needed > here:
-        found = f"needs at least {needed / machine.GIB:.1f} GiB to train {parameters / 1e6:,.0f} M parameters"
+        use = "train" if isinstance(stage, Optimised) else "run"
+        found = f"needs at least {needed / machine.GIB:.1f} GiB to {use} {parameters / 1e6:,.0f} M parameters"
         raise UserError(
             f"it {found}, but this machine has {here / machine.GIB:.1f} GiB; take a smaller model (model.depth) or a larger machine."
         )

@@ -54,7 +54,7 @@ def carry(recipe: "Recipe", out: Path, origin: str, only: str | None = None, sav
 
 
 def print_results(recipe: "Recipe", directory: "RunDirectory", as_json: bool) -> None:
-    """Says where the report and the checkpoints are, and how to chat."""
+    """Says where the report, checkpoints and stored distributions are, and how to chat."""
     from spoutnik.cli.output import print_json, program
     from spoutnik.run.record import read
     from spoutnik.run.summary import best_checkpoint
@@ -62,12 +62,17 @@ def print_results(recipe: "Recipe", directory: "RunDirectory", as_json: bool) ->
     made = {stage.name: directory.checkpoint(stage.name) for stage in recipe.stages if directory.checkpoint(stage.name).is_dir()}
     best = best_checkpoint(read(directory.record_path), list(made))
     report = directory.report_path if directory.report_path.exists() else None
+    stored = {
+        stage.name: directory.stage(stage.name) for stage in recipe.stages if stage.kind == "logits" and directory.is_done(stage.name)
+    }
     if as_json:
-        print_json({"report": report, "checkpoints": made, "best": best})
+        print_json({"report": report, "checkpoints": made, "distributions": stored, "best": best})
         return
     if report:
         print(f"\nReport       {report}")
     if made:
         print("Checkpoints  " + "\n             ".join(str(path) for path in made.values()))
+    if stored:
+        print("Stored       " + "\n             ".join(str(path) for path in stored.values()))
     if best:
         print(f"Chat with    {program()} chat {made[best]}")

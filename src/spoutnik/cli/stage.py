@@ -13,6 +13,7 @@ HELP = {
     "sft": "Fine-tune a model on samples: one stage of a recipe, or a file with that one stage.",
     "rl": "Reinforcement learning with verifiable rewards: one stage of a recipe, or a file with that one stage.",
     "dpo": "Learn from pairs of a better and a worse answer (DPO): one stage of a recipe, or a file with that one stage.",
+    "logits": "Store a teacher's distributions over given answers: one stage of a recipe, or a file with that one stage.",
     "distill": "Teach a student from a teacher: one stage of a recipe, or a file with that one stage.",
 }
 KINDS = tuple(HELP)

@@ -1,13 +1,13 @@
 """Recipes: the schema, the loader, and the shrunken form for a smoke test. Imports no torch."""
 
+from spoutnik.recipe.distillation import DistillStage, LogitsStage
 from spoutnik.recipe.judge import JudgeStage
-from spoutnik.recipe.loading import check_models, find_recipe, load_recipe, parse_recipe, recipe_folders
+from spoutnik.recipe.loading import check_models, find_recipe, is_data, load_recipe, parse_recipe, recipe_folders
 from spoutnik.recipe.schema import (
     SAMPLE_KINDS,
     AnyStage,
     Balance,
     CorpusStage,
-    DistillStage,
     DPOStage,
     EvalStage,
     ModelSpec,
@@ -34,6 +34,7 @@ __all__ = [
     "DistillStage",
     "EvalStage",
     "JudgeStage",
+    "LogitsStage",
     "ModelSpec",
     "PretrainStage",
     "Price",
@@ -49,6 +50,7 @@ __all__ = [
     "TracesStage",
     "check_models",
     "find_recipe",
+    "is_data",
     "load_recipe",
     "parse_recipe",
     "recipe_folders",

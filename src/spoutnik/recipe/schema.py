@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from spoutnik.recipe.distillation import DistillStage, LogitsStage
 from spoutnik.recipe.judge import JudgeStage
 from spoutnik.recipe.reinforcement import RLStage
 from spoutnik.recipe.tables import (
@@ -148,42 +149,6 @@ class DPOStage(Optimised):
         return {"from": self.from_, "data": self.data}
 
 
-class DistillStage(Optimised):
-    """Teaches the student `from`: by a teacher's verified samples (as SFT does), or on its own samples by reverse KL."""
-
-    kind: Literal["distill"] = "distill"
-    from_: str = Field(alias="from")
-    mode: Literal["samples", "on-policy"]
-    learning_rate: Annotated[float, Field(gt=0)]
-    schedule: Literal["wsd", "cosine"] = "cosine"
-    warmup: Fraction = 0.05
-    dtype: Dtype = "float32"
-    data: str | None = None
-    batch_size: Positive | None = None
-    chat_template: Literal["keep", "thinking"] = "keep"
-    """"thinking" gives a student of the ChatML family a template that opens the thinking, as R1's distilled models got one."""
-    teacher: str | None = None
-    task: LearntTask | None = None
-    prompts: Positive | None = None
-    max_new_tokens: Positive | None = None
-    temperature: Annotated[float, Field(gt=0)] | None = None
-
-    def inputs(self) -> dict[str, str]:
-        return {key: value for key, value in (("from", self.from_), ("data", self.data), ("teacher", self.teacher)) if value is not None}
-
-    @model_validator(mode="after")
-    def consistent(self) -> Self:
-        needs = {"samples": ["data", "batch_size"], "on-policy": ["teacher", "task", "prompts", "max_new_tokens", "temperature"]}
-        if missing := [key for key in needs[self.mode] if getattr(self, key) is None]:
-            raise ValueError(f"mode = '{self.mode}' needs `{missing[0]}`")
-        other = "on-policy" if self.mode == "samples" else "samples"
-        if foreign := [key for key in needs[other] if getattr(self, key) is not None]:
-            raise ValueError(f"`{foreign[0]}` belongs to mode = '{other}', not to '{self.mode}': leave it out or change the mode")
-        if self.mode == "on-policy" and self.chat_template != "keep":
-            raise ValueError("`chat_template` belongs to mode = 'samples': on its own samples a student keeps its teacher's format")
-        return self
-
-
 class EvalStage(StageBase):
     kind: Literal["eval"] = "eval"
     models: Annotated[list[str], Field(min_length=1)]
@@ -231,6 +196,7 @@ AnyStage = (
     | JudgeStage
     | SFTStage
     | DPOStage
+    | LogitsStage
     | DistillStage
     | EvalStage
     | ReportStage

@@ -16,7 +16,12 @@ LEARNING = {
         ("pairs whose better answer gained more", ["preferred"], True),
         ("gain", ["chosen_gain", "rejected_gain"], False),
     ],
-    "distill": [("loss", ["loss"], False), ("reverse KL to the teacher", ["reverse_kl"], False), ("accuracy", ["accuracy"], True)],
+    "distill": [
+        ("loss", ["loss"], False),
+        ("KL of the teacher to the student", ["forward_kl"], False),
+        ("KL of the student to the teacher", ["reverse_kl"], False),
+        ("accuracy", ["accuracy"], True),
+    ],
 }
 WASTE = {"truncated": "cut off", "no_signal": "groups without signal", "clip_fraction": "clipped tokens"}
 VERDICTS = {"True": ("right", "✓ right"), "False": ("wrong", "✗ wrong")}

@@ -41,5 +41,10 @@ class Mixture:
     def trace(self, problem: Problem, rng: random.Random) -> str:
         return self._part(problem).trace(problem, rng)
 
+    def place(self, problem: Problem) -> int:
+        """Which of the parts a problem is from."""
+        found: int = problem.data[_PART]
+        return found
+
     def _part(self, problem: Problem) -> Task:
-        return self.parts[problem.data[_PART]]
+        return self.parts[self.place(problem)]

@@ -53,10 +53,16 @@ class LocalTeacher:
             done(len(results))
         return results
 
+    @property
+    def vocab_size(self) -> int:
+        """Logits of the model, which may be more than tokens of the tokenizer."""
+        return self.model.config.vocab_size
+
     @torch.no_grad()
-    def logprobs(self, token_ids: Sequence[int]) -> Tensor:
-        """[T] -> [T, V], float32."""
-        return self.model(torch.tensor([list(token_ids)]))[0].float().log_softmax(-1)
+    def logprobs(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """[N, V], float32; a place without predecessor cannot be masked."""
+        hidden_BTD = self.model.hidden(ids_BT[:, :-1])
+        return self.model.head(hidden_BTD[mask_BT[:, 1:] > 0]).float().log_softmax(-1)
 
     @functools.cached_property
     def _engine(self) -> Engine:

@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -40,7 +40,14 @@ class Pair:
         return max(self.chosen.ids, self.rejected.ids, key=len)
 
 
-Item = TypeVar("Item", Example, Pair)
+class HasIds(Protocol):
+    @property
+    def ids(self) -> list[int]:
+        """Token ids; those of a batch are about as many."""
+        ...
+
+
+Item = TypeVar("Item", bound=HasIds)
 
 
 def read_examples(path: Path, tokenizer: Tokenizer, longest: int) -> list[Example]:
@@ -134,7 +141,7 @@ def encode(messages: Sequence[dict[str, Any]], tokenizer: Tokenizer) -> Example:
 
 
 def batch_of(examples: Sequence[Item], step: int, size: int, seed: int) -> list[Item]:
-    """The examples (or pairs) of step `step`: every epoch is shuffled anew; within pools of 8 batches, like lengths go together."""
+    """The items of step `step`: every epoch is shuffled anew; within pools of 8 batches, like lengths go together."""
     order: list[int] = []
     first = step // POOL * POOL * size
     while len(order) < POOL * size:
