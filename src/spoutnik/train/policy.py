@@ -81,12 +81,13 @@ class MiniBatch:
         return {name: tensor[rows, :longest] for name, tensor in tensors.items()}
 
 
-def mini_batch(rollouts: list[Rollout], rewards_PG: Tensor) -> MiniBatch:
-    """A mini-batch of these groups, prompt by prompt."""
-    ids_BT, mask_BT = collate([[*r.prompt_ids, *r.token_ids] for r in rollouts], [len(r.prompt_ids) for r in rollouts])
+def mini_batch(rollouts: list[Rollout], rewards_PG: Tensor, device: torch.device | None = None) -> MiniBatch:
+    """A mini-batch of these groups, prompt by prompt, on `device` (the CPU)."""
+    texts, starts = [[*r.prompt_ids, *r.token_ids] for r in rollouts], [len(r.prompt_ids) for r in rollouts]
+    ids_BT, mask_BT = collate(texts, starts, device=device)
     lengths = [len(r.prompt_ids) + len(r.token_ids) for r in rollouts]
     parts = [(rows, max(lengths[row] for row in rows)) for rows in _micro_batches(lengths)]
-    return MiniBatch(rollouts, rewards_PG, ids_BT, mask_BT, parts)
+    return MiniBatch(rollouts, rewards_PG.to(device), ids_BT, mask_BT, parts)
 
 
 def remember(model: CausalLM, stage: RLStage, batch: MiniBatch, routes: bool) -> list[Kept]:
