@@ -132,7 +132,11 @@ def _updates(
     """An optimiser step for each mini-batch that holds a group with signal. Returns the means of their metrics, and `forward_gap`."""
     size = stage.prompts // stage.minibatches
     parts = [[index for index in informative if first <= index < first + size] for first in range(0, stage.prompts, size)]
-    batches = [mini_batch(found.groups(groups, stage.group), found.rewards[groups], state.device) for groups in parts if groups]
+    batches = [
+        mini_batch(found.groups(groups, stage.group), found.rewards[groups], stage.micro_batch_tokens, state.device)
+        for groups in parts
+        if groups
+    ]
     routes = replays_routing(stage, state.model)
     kept = [remember(state.model, stage, batch, routes) for batch in batches] if stage.truncates or routes else None
     sums, forward_gap = dict.fromkeys([*METRICS, "grad_norm"], 0.0), 0.0
