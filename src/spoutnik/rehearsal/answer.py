@@ -40,7 +40,7 @@ class Answer:
 
 
 def rehearse(recipe: Recipe, out: Path, given: Mapping[str, Path], memory: int | None = None) -> Answer:
-    """Looks at everything and runs nothing. `memory` in bytes is that of an accelerator to be assumed; its machine's disk is not judged then."""
+    """Looks at everything and runs nothing. `memory`, in bytes, is an assumed accelerator's; its machine's disk is not judged then."""
     device = computing_device()
     accelerated = memory is not None or device.type != HOST
     here = Memory(memory, memory, "the accelerator that --memory assumes") if memory is not None else memory_of(device)

@@ -95,7 +95,8 @@ def final_answer(text: str) -> str:
 
 def working(text: str) -> str:
     """What a reference answer writes before its last `####`, without GSM8K's marks for a calculator (`<<3*4=12>>`)."""
-    before, mark, _ = text.rpartition("####")
+    _, content = think.split(text, thinking=False)
+    before, mark, _ = content.rpartition("####")
     return _CALCULATOR.sub("", before).strip() if mark else ""
 
 
