@@ -43,7 +43,8 @@ def test_an_unknown_one_needs_its_configuration(tmp_path):
         known("hf:some/model", {})
     file = tmp_path / "config.json"
     file.write_text(json.dumps(published()["hf:Qwen/Qwen2.5-0.5B-Instruct"]))
-    for path in (file, tmp_path):
+    (tmp_path / "other.json").write_text(file.read_text())
+    for path in (file, tmp_path, tmp_path / "other.json"):
         assert parameters(known("hf:some/model", {"hf:some/model": path}).config).total == 494_032_768
 
 

@@ -11,6 +11,7 @@ from spoutnik.checkpoint.find import HUB_PREFIX, find, in_hub_cache
 from spoutnik.checkpoint.gguf import GGUF
 from spoutnik.checkpoint.gguf_model import config_of
 from spoutnik.checkpoint.hf import read_config
+from spoutnik.checkpoint.shards import read_json
 from spoutnik.errors import UserError
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.flops import parameters
@@ -31,8 +32,8 @@ def known(name: str, given: Mapping[str, Path]) -> Known:
     """
     here = in_hub_cache(name.removeprefix(HUB_PREFIX)) if name.startswith(HUB_PREFIX) else None
     if name in given:
-        folder = given[name] if given[name].is_dir() else given[name].parent
-        return Known(read_config(folder), None if here else _missing(name, read_config(folder)))
+        config = read_config(given[name]) if given[name].is_dir() else ModelConfig.from_hf(read_json(given[name]))
+        return Known(config, None if here else _missing(name, config))
     if name.startswith(HUB_PREFIX) and here is None:
         if name not in published():
             raise UserError(f"{name} is not here and its sizes are not known; give its config.json with --config {name}=PATH.")
