@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spoutnik import preflight
+from spoutnik.device import HOST, computing_device, describe
 from spoutnik.errors import UserError
 from spoutnik.recipe import SAMPLE_KINDS, AnyStage, Recipe, is_data
 from spoutnik.run import interrupt, machine
@@ -66,6 +67,7 @@ def run_recipe(
                     "seed": recipe.seed,
                     "spoutnik": _version(),
                     "machine": str(machine.inspect()),
+                    "device": describe(computing_device()),
                 }
             )
         with interrupt.between_steps():
@@ -107,7 +109,7 @@ def _run_one(
     directory.begin(stage.name, defined)
     if not (folder / "latest").exists():  # a stage that saves no states begins anew
         record.truncate_stage(stage.name, 0)
-    ledger = Ledger(folder / "ledger.json", recipe.price)
+    ledger = Ledger(folder / "ledger.json", recipe.price, accelerators=int(computing_device().type != HOST))
     lineage: dict[str, Any] = {
         "recipe": recipe.name,
         "stage": stage.name,

@@ -44,10 +44,12 @@ def run(
     import spoutnik
     from spoutnik.cli import answer
     from spoutnik.cli.output import print_json
+    from spoutnik.device import HOST, computing_device
     from spoutnik.run import interrupt
     from spoutnik.run.ledger import CostMeter, Costs
 
-    meter, start = CostMeter(), time.monotonic()
+    start, accelerated = time.monotonic(), quantize is None and computing_device().type != HOST
+    meter = CostMeter(accelerators=int(accelerated))
     answer.prepare_output()
     question, rates = _question(prompt, system, raw), _price(price) if price else None
     dtype = dtype or answer.fastest_dtype()

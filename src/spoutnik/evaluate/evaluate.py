@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from spoutnik.checkpoint.load import open_model
+from spoutnik.device import computing_device
 from spoutnik.engine.generator import Engine
 from spoutnik.errors import UserError
 from spoutnik.evaluate.perplexity import perplexity
@@ -45,7 +46,7 @@ def run_eval(stage: EvalStage, context: StageContext) -> None:
         """The model's engine for all its tasks, which stand next to each other; one model at a time is in memory."""
         if name not in opened:
             opened.clear()
-            opened[name] = Engine(*open_model(context.resolve(name), DTYPES[stage.dtype]), max_batch=MAX_BATCH)
+            opened[name] = Engine(*open_model(context.resolve(name), DTYPES[stage.dtype], computing_device()), max_batch=MAX_BATCH)
         return opened[name]
 
     def advance(state: EvalState) -> dict[str, object]:

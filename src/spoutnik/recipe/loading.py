@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -11,12 +11,13 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from spoutnik.errors import UserError
+from spoutnik.recipe.data_paths import fill_in
 from spoutnik.recipe.distillation import DistillStage
 from spoutnik.recipe.schema import SAMPLE_KINDS, AnyStage, Recipe, SampleStage
 
 
-def load_recipe(path_or_name: str | Path) -> Recipe:
-    """Reads a recipe from a TOML file, or by the name of one that ships with Spoutnik.
+def load_recipe(path_or_name: str | Path, data: Mapping[str, str] | None = None) -> Recipe:
+    """Reads a recipe from a TOML file, or by the name of one that ships with Spoutnik; `data` are the paths that it takes.
 
     Raises UserError naming the file, the key and the remedy when anything is wrong with it.
     """
@@ -25,7 +26,7 @@ def load_recipe(path_or_name: str | Path) -> Recipe:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML: {error}.") from None
-    return parse_recipe(content, str(path))
+    return parse_recipe(fill_in(content, data or {}, str(path)), str(path))
 
 
 def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from spoutnik.checkpoint.load import open_model
+from spoutnik.device import computing_device
 from spoutnik.engine.generator import Engine
 from spoutnik.engine.request import Completion, Request
 from spoutnik.run import interrupt
@@ -26,7 +27,7 @@ class LocalTeacher:
 
     def __init__(self, name: str, path: str | Path, seed: int = 0):
         self.name, self._seed = name, seed
-        self.model, self.tokenizer = open_model(path)
+        self.model, self.tokenizer = open_model(path, device=computing_device())
         self.model.requires_grad_(False)
 
     def __enter__(self) -> Self:

@@ -141,7 +141,7 @@ class StoredLogits:
     def logprobs(self, ids_BT: Tensor, mask_BT: Tensor) -> TopK:
         """Each row must be a stored sequence with its answer masked; what follows the answer is padding."""
         found = [self.top(self._index(ids, places)) for ids, places in zip(ids_BT.tolist(), mask_BT > 0, strict=True)]
-        return TopK(*(torch.cat([getattr(top, name) for top in found]) for name in ("ids", "logprobs", "rest")))
+        return TopK(*(torch.cat([getattr(top, name) for top in found]).to(ids_BT.device) for name in ("ids", "logprobs", "rest")))
 
     def _index(self, ids: list[int], places_T: Tensor) -> int:
         masked = places_T.nonzero().flatten().tolist()

@@ -10,6 +10,7 @@ import torch
 
 from spoutnik.checkpoint.hf import save_checkpoint
 from spoutnik.checkpoint.load import open_model
+from spoutnik.device import computing_device
 from spoutnik.errors import UserError
 from spoutnik.model.flops import forward_flops, training_flops
 from spoutnik.model.transformer import CausalLM
@@ -71,7 +72,7 @@ class Course:
 
 
 def _run_logits(stage: DistillStage, context: StageContext) -> None:
-    model, tokenizer = open_model(context.resolve(stage.from_))
+    model, tokenizer = open_model(context.resolve(stage.from_), device=computing_device())
     course = prepare(stage, model, tokenizer, context)
 
     def start() -> TrainState:
@@ -134,10 +135,11 @@ def logits_step(state: TrainState, stage: DistillStage, course: Course, context:
     """One optimiser step on `batch_size` answers."""
     began = time.perf_counter()
     batch = batch_of(course.lessons, state.step, stage.batch_size or 1, context.seed)
-    ids_BT, mask_BT = collate([lesson.student.ids for lesson in batch], [lesson.student.answer_start for lesson in batch])
-    theirs = collate([lesson.teacher.ids for lesson in batch], [lesson.teacher.answer_start for lesson in batch])
+    ours, theirs = ([getattr(lesson, whose) for lesson in batch] for whose in ("student", "teacher"))
+    ids_BT, mask_BT = collate([example.ids for example in ours], [example.answer_start for example in ours], device=state.device)
+    asked_BT = collate([example.ids for example in theirs], [example.answer_start for example in theirs], device=state.device)
     with computed_in(stage.dtype, ids_BT):
-        said = course.teacher.logprobs(*theirs)
+        said = course.teacher.logprobs(*asked_BT)
         student_NV = answer_logits(state.model, ids_BT, mask_BT).float()
     if course.shared is not None:
         assert isinstance(said, torch.Tensor), "only a teacher that is here has other ids"

@@ -154,10 +154,15 @@ def batch_of(examples: Sequence[Item], step: int, size: int, seed: int) -> list[
     return [examples[index] for index in batches[step % POOL]]
 
 
-def collate(rows: Sequence[Sequence[int]], starts: Sequence[int], pad: int = 0) -> tuple[Tensor, Tensor]:
-    """(ids_BT int64, mask_BT float32): rows padded on the right; the mask is 1 on learned tokens, from each row's start on."""
+def collate(
+    rows: Sequence[Sequence[int]], starts: Sequence[int], pad: int = 0, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
+    """(ids_BT int64, mask_BT float32) on `device` (the CPU): rows padded on the right.
+
+    The mask is 1 on learned tokens, from each row's start on.
+    """
     longest = max(map(len, rows))
     ids_BT = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
     place_T = torch.arange(longest)
     start_B1, end_B1 = torch.tensor(starts)[:, None], torch.tensor([len(row) for row in rows])[:, None]
-    return ids_BT, ((place_T >= start_B1) & (place_T < end_B1)).float()
+    return ids_BT.to(device), ((place_T >= start_B1) & (place_T < end_B1)).float().to(device)

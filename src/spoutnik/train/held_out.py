@@ -31,7 +31,7 @@ def held_out(model: CausalLM, corpus: Path, sequence_length: int) -> dict[str, A
     for index, source in enumerate(sources):
         tokens = TokenFile(corpus / held_out_name(index), model.config.vocab_size)
         length = min(sequence_length, len(tokens))
-        ids_NT = tokens.batch(0, len(tokens) // length, length)
+        ids_NT = tokens.batch(0, len(tokens) // length, length).to(model.lm_head.weight.device)
         nats = 0.0
         for ids_BT in ids_NT.split(ROWS):
             routing = Routing()

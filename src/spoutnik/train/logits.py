@@ -40,9 +40,10 @@ def run_logits(stage: LogitsStage, context: StageContext) -> None:
 
     def advance(state: Storing) -> dict[str, object]:
         part = examples[state.step * CHUNK : (state.step + 1) * CHUNK]
-        ids_BT, mask_BT = collate([example.ids for example in part], [example.answer_start for example in part])
+        texts, starts = [example.ids for example in part], [example.answer_start for example in part]
+        ids_BT, mask_BT = collate(texts, starts, device=teacher.model.lm_head.weight.device)
         with computed_in(stage.dtype, ids_BT):
-            logprobs_NV = teacher.logprobs(ids_BT, mask_BT)
+            logprobs_NV = teacher.logprobs(ids_BT, mask_BT).cpu()
         lengths = [len(example.ids) - example.answer_start for example in part]
         for example, logprobs in zip(part, logprobs_NV.split(lengths), strict=True):
             state.writer.add(example.ids, example.answer_start, logprobs)

@@ -9,6 +9,7 @@ import torch
 
 from spoutnik.checkpoint.hf import save_checkpoint
 from spoutnik.checkpoint.load import open_model
+from spoutnik.device import computing_device
 from spoutnik.engine.generator import Engine
 from spoutnik.model.flops import forward_flops, training_flops
 from spoutnik.recipe.distillation import DistillStage
@@ -45,7 +46,7 @@ class Faculty:
 def run_on_policy(stage: DistillStage, context: StageContext) -> None:
     """Teaches the model `from` on its own answers and writes it as a Hugging Face directory."""
     assert stage.task is not None, "the schema asks for it"
-    student, tokenizer = open_model(context.resolve(stage.from_))
+    student, tokenizer = open_model(context.resolve(stage.from_), device=computing_device())
     opened = {name: LocalTeacher(name, context.resolve(name)) for name in dict.fromkeys(stage.teachers)}
     taught = {name: Teaching(teacher, tokenizer, student.config.vocab_size) for name, teacher in opened.items()}
     faculty = Faculty(make(stage.task.name, **stage.task.options), [taught[name] for name in stage.teachers])
@@ -72,7 +73,8 @@ def on_policy_step(state: TrainState, stage: DistillStage, faculty: Faculty, eng
     problems = [faculty.task.problem(split, context.seed, step * prompts + place) for place in range(prompts)]
     engine.refresh()
     rollouts = sample_rollouts(engine, faculty.task, problems, 1, temperature, longest, stream_seed(context.seed, step))
-    ids_BT, mask_BT = collate([[*r.prompt_ids, *r.token_ids] for r in rollouts], [len(r.prompt_ids) for r in rollouts])
+    texts, starts = [[*r.prompt_ids, *r.token_ids] for r in rollouts], [len(r.prompt_ids) for r in rollouts]
+    ids_BT, mask_BT = collate(texts, starts, device=state.device)
     with computed_in(stage.dtype, ids_BT):
         student_NV = answer_logits(model, ids_BT, mask_BT).float()
         logprobs_BT = answer_logprobs(student_NV, ids_BT, mask_BT)
@@ -101,7 +103,9 @@ def on_policy_step(state: TrainState, stage: DistillStage, faculty: Faculty, eng
 def _ask(faculty: Faculty, rollouts: Sequence[Rollout], student_NV: torch.Tensor, logprobs_N: torch.Tensor) -> Pull:
     """What each answer's own teacher says of it."""
     places = [faculty.place(rollout.problem) for rollout in rollouts]
-    owner_N = torch.tensor([place for place, rollout in zip(places, rollouts, strict=True) for _ in rollout.token_ids])
+    owner_N = torch.tensor([place for place, rollout in zip(places, rollouts, strict=True) for _ in rollout.token_ids]).to(
+        logprobs_N.device
+    )
     empty = torch.zeros_like(logprobs_N)
     whole = Pull(empty, empty, torch.zeros_like(owner_N, dtype=torch.bool), empty)
     for place in sorted(set(places)):

@@ -9,6 +9,7 @@ from torch import Tensor
 from spoutnik.checkpoint.hf import save_checkpoint
 from spoutnik.data.corpus import open_corpus
 from spoutnik.data.tokens import TokenFile
+from spoutnik.device import computing_device
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.flops import training_flops
 from spoutnik.model.init import depth_config, initialise, learning_rate_of
@@ -47,8 +48,9 @@ def run_pretrain(stage: PretrainStage, context: StageContext) -> None:
 
 
 def fresh_state(stage: PretrainStage, tokenizer: Tokenizer, seed: int) -> TrainState:
-    """The model and the optimiser that a stage begins with."""
-    model = CausalLM(_config(stage, tokenizer))
+    """The model, on the computing device, and the optimiser that a stage begins with."""
+    with computing_device():
+        model = CausalLM(_config(stage, tokenizer))
     initialise(model, seed)
     learning_rate = stage.learning_rate or learning_rate_of(model.config)
     return TrainState(model, Optimizer(model, learning_rate, stage.weight_decay, muon=stage.optimizer == "muon"))
@@ -63,8 +65,8 @@ def _config(stage: PretrainStage, tokenizer: Tokenizer) -> ModelConfig:
 def pretrain_step(state: TrainState, stage: PretrainStage, context: StageContext, tokens: TokenFile) -> dict[str, object]:
     """One optimiser step on `batch_tokens` tokens; returns the metrics of the record."""
     began, model = time.perf_counter(), state.model
-    ids_BT = tokens.batch(state.step, stage.batch_tokens // stage.sequence_length, stage.sequence_length)
-    load, sums = ExpertLoad(), torch.zeros(4)
+    ids_BT = tokens.batch(state.step, stage.batch_tokens // stage.sequence_length, stage.sequence_length).to(state.device)
+    load, sums = ExpertLoad(), torch.zeros(4, device=state.device)
     rows = max(1, MICRO_BATCH_TOKENS // stage.sequence_length)
     for micro_BT in ids_BT.split(rows):
         share = len(micro_BT) / len(ids_BT)
@@ -98,13 +100,13 @@ def pretrain_losses(model: CausalLM, ids_BT: Tensor, stage: PretrainStage, load:
     routing = Routing()
     hidden_BTD = model.hidden(ids_BT, routing=routing)
     ce = -token_logprobs(model.head(hidden_BTD[:, :-1]), ids_BT[:, 1:]).mean()
-    mtp, depths = torch.zeros(()), model.config.num_nextn_predict_layers if stage.mtp_weight else 0
+    mtp, depths = ce.new_zeros(()), model.config.num_nextn_predict_layers if stage.mtp_weight else 0
     further_BTD = hidden_BTD
     for depth in range(depths):
         further_BTD = model.predict_further(further_BTD[:, :-1], ids_BT[:, 1 + depth :], routing=routing, depth=depth)
         mtp = mtp - token_logprobs(model.head(further_BTD[:, :-1]), ids_BT[:, 2 + depth :]).mean() / depths
     load.add(routing)
-    balance = whole = torch.zeros(())
+    balance = whole = ce.new_zeros(())
     if routing.layers:
         balance, whole = balance_losses(routing, len(ids_BT), model.config.num_experts_per_tok)
     total = ce + stage.mtp_weight * mtp + stage.balance.sequence_loss * balance + stage.balance.batch_loss * whole

@@ -93,8 +93,8 @@ class Teaching:
             rows.append([*prompt, *(token or 0 for token in answer[:seen])])
             starts.append(len(prompt))
             counted += [place < seen for place in range(len(answer))]
-        counted_N = torch.tensor(counted)
-        said = self.teacher.logprobs(*collate(rows, starts))
+        counted_N = torch.tensor(counted, device=student_NV.device)
+        said = self.teacher.logprobs(*collate(rows, starts, device=student_NV.device))
         target = said if self.shared is None else translate(said, self.shared, self._student_vocab)
         divergence_N = student_NV.new_zeros(len(counted)).masked_scatter(counted_N, reverse_kl(student_NV[counted_N], target))
         return Pull(divergence_N, torch.zeros_like(divergence_N), counted_N, divergence_N.detach())
@@ -107,11 +107,11 @@ class Teaching:
             rows.append([*prompt, *answer])
             starts.append(len(prompt))
             cuts.append(found)
-        ids_BT, mask_BT = collate(rows, starts)
+        ids_BT, mask_BT = collate(rows, starts, device=logprobs_N.device)
         said_NV = self.teacher.logprobs(ids_BT, mask_BT)
         theirs_N = said_NV.gather(-1, ids_BT[mask_BT > 0][:, None]).squeeze(-1)
         advantages, estimate = torch.zeros_like(logprobs_N), torch.zeros_like(logprobs_N)
-        counted = torch.zeros(len(logprobs_N), dtype=torch.bool)
+        counted = torch.zeros_like(logprobs_N, dtype=torch.bool)
         our = their = 0
         for rollout, row, start, found in zip(rollouts, rows, starts, cuts, strict=True):
             for chunk in found:
