@@ -49,19 +49,19 @@ def store(there, context, top_k=None, name="stored"):
 
 
 def one_step(stage, model, tokenizer, context, rate=0.0):
-    course = prepare(stage, model, tokenizer, context)
+    supervision = prepare(stage, model, tokenizer, context)
     state = TrainState(model, Optimizer(model, rate, 0.0))
-    return [logits_step(state, stage, course, context) for _ in range(stage.steps)]
+    return [logits_step(state, stage, supervision, context) for _ in range(stage.steps)]
 
 
 def test_the_loss_is_the_mean_divergence_over_the_answers_tokens(there, config, model, tokenizer, context, tmp_path):
     whole = stage(**there, steps=1)
-    course = prepare(whole, model, tokenizer, context)
+    supervision = prepare(whole, model, tokenizer, context)
     expected = []
     with torch.no_grad():
-        for lesson in batch_of(course.lessons, 0, 3, context.seed):
-            ids, start = lesson.student.ids, lesson.student.answer_start
-            teacher, student = (m(torch.tensor([ids]))[0, start - 1 : -1].log_softmax(-1) for m in (course.teacher.model, model))
+        for example in batch_of(supervision.examples, 0, 3, context.seed):
+            ids, start = example.student.ids, example.student.answer_start
+            teacher, student = (m(torch.tensor([ids]))[0, start - 1 : -1].log_softmax(-1) for m in (supervision.teacher.model, model))
             expected += (teacher.exp() * (teacher - student)).sum(-1).tolist()
     (metrics,) = one_step(whole, model, tokenizer, context)
     assert metrics["forward_kl"] == pytest.approx(sum(expected) / len(expected), rel=1e-4)

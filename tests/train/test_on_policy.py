@@ -9,12 +9,12 @@ from spoutnik.model.transformer import CausalLM
 from spoutnik.recipe.distillation import DistillStage
 from spoutnik.tasks import make
 from spoutnik.teacher.local import LocalTeacher
+from spoutnik.train.aligned import AlignedTeacher
 from spoutnik.train.distill import run_distill
-from spoutnik.train.on_policy import Faculty, on_policy_step
+from spoutnik.train.on_policy import Teachers, on_policy_step
 from spoutnik.train.optim import Optimizer
 from spoutnik.train.rollouts import rollout_engine
 from spoutnik.train.state import TrainState
-from spoutnik.train.teaching import Teaching
 
 TASK = {"name": "countdown", "numbers": [2], "high": 9}
 SUMS = {"name": "arithmetic", "terms": [2], "high": 9}
@@ -36,21 +36,21 @@ def opinionated(config, token):
 
 
 @pytest.fixture
-def teaching(tmp_path, model, tokenizer):
+def align(tmp_path, model, tokenizer):
     def of(teacher, name="t"):
         save_checkpoint(teacher, tokenizer, tmp_path / name)
-        return Teaching(LocalTeacher(name, tmp_path / name), tokenizer, model.config.vocab_size)
+        return AlignedTeacher(LocalTeacher(name, tmp_path / name), tokenizer, model.config.vocab_size)
 
     return of
 
 
-def test_the_student_approaches_the_teacher(config, model, tokenizer, context, teaching):
-    state, faculty = (
+def test_the_student_approaches_the_teacher(config, model, tokenizer, context, align):
+    state, teachers = (
         TrainState(model, Optimizer(model, 1e-2, 0.0)),
-        Faculty(make("countdown", numbers=[2], high=9), [teaching(opinionated(config, 7))]),
+        Teachers(make("countdown", numbers=[2], high=9), [align(opinionated(config, 7))]),
     )
     engine = rollout_engine(model, tokenizer, 4)
-    steps = [on_policy_step(state, stage(steps=20), faculty, engine, context) for _ in range(20)]
+    steps = [on_policy_step(state, stage(steps=20), teachers, engine, context) for _ in range(20)]
     distances = [step["reverse_kl"] for step in steps]
     assert all(distance > 0 for distance in distances)
     assert distances[-1] < 0.75 * distances[0]
@@ -58,24 +58,24 @@ def test_the_student_approaches_the_teacher(config, model, tokenizer, context, t
     assert state.step == 20
 
 
-def test_a_student_that_is_its_teacher_has_nothing_to_learn(model, tokenizer, context, teaching):
+def test_a_student_that_is_its_teacher_has_nothing_to_learn(model, tokenizer, context, align):
     state = TrainState(model, Optimizer(model, 1e-3, 0.0))
     engine = rollout_engine(model, tokenizer, 4)
-    metrics = on_policy_step(state, stage(), Faculty(make("countdown", numbers=[2], high=9), [teaching(model)]), engine, context)
+    metrics = on_policy_step(state, stage(), Teachers(make("countdown", numbers=[2], high=9), [align(model)]), engine, context)
     assert abs(metrics["reverse_kl"]) < 1e-6
     assert metrics["grad_norm"] < 1e-5
 
 
-def test_each_part_of_a_mixture_has_its_own_teacher(config, model, tokenizer, context, teaching):
+def test_each_part_of_a_mixture_has_its_own_teacher(config, model, tokenizer, context, align):
     """Of two teachers one is the student itself: only the other one's problems leave a gradient."""
     parts = [{**TASK, "weight": 1}, {**SUMS, "weight": 1}]
     task, engine = make("mixture", parts=parts), rollout_engine(model, tokenizer, 8)
-    itself, other = teaching(model, "itself"), teaching(opinionated(config, 7), "other")
+    itself, other = align(model, "itself"), align(opinionated(config, 7), "other")
     found = {}
     for name, teachers in {"first": [other, itself], "second": [itself, other], "both": [other], "none": [itself]}.items():
         state = TrainState(model, Optimizer(model, 0.0, 0.0))
         changes = {"task": {"name": "mixture", "parts": parts}, "teacher": ["a", "b"], "prompts": 8}
-        found[name] = on_policy_step(state, stage(**changes), Faculty(task, teachers), engine, context)["reverse_kl"]
+        found[name] = on_policy_step(state, stage(**changes), Teachers(task, teachers), engine, context)["reverse_kl"]
     assert abs(found["none"]) < 1e-6 < min(found["first"], found["second"])
     assert found["first"] + found["second"] == pytest.approx(found["both"], rel=1e-5)
 

@@ -6,14 +6,18 @@ from pydantic import Field, model_validator
 
 from spoutnik.recipe.tables import Dtype, Fraction, LearntTask, Optimised, Positive, StageBase
 
-NEEDS = {
-    "samples": ["data", "batch_size"],
-    "logits": ["data", "batch_size"],
-    "on-policy": ["teacher", "task", "prompts", "max_new_tokens", "temperature"],
+MODES = {
+    "data": ("samples", "logits"),
+    "batch_size": ("samples", "logits"),
+    "chat_template": ("samples",),
+    "teacher": ("logits", "on-policy"),
+    "task": ("on-policy",),
+    "prompts": ("on-policy",),
+    "max_new_tokens": ("on-policy",),
+    "temperature": ("on-policy",),
 }
-"""Keys that a mode cannot do without."""
-MAY = {"samples": ["chat_template"], "logits": ["teacher"], "on-policy": []}
-"""Further keys of a mode that not all of them have."""
+"""The modes that a key belongs to; they cannot do without it, but for OPTIONAL."""
+OPTIONAL = (("samples", "chat_template"), ("logits", "teacher"))
 
 
 class LogitsStage(StageBase):
@@ -64,13 +68,12 @@ class DistillStage(Optimised):
 
     @model_validator(mode="after")
     def consistent(self) -> Self:
-        if missing := [key for key in NEEDS[self.mode] if getattr(self, key) is None]:
+        given = [key for key in MODES if getattr(self, key) not in (None, "keep")]
+        needed = [key for key, modes in MODES.items() if self.mode in modes and (self.mode, key) not in OPTIONAL]
+        if missing := [key for key in needed if key not in given]:
             raise ValueError(f"mode = '{self.mode}' needs `{missing[0]}`")
-        own = [*NEEDS[self.mode], *MAY[self.mode]]
-        homes = {key: [mode for mode in NEEDS if key in NEEDS[mode] + MAY[mode]] for mode in NEEDS for key in NEEDS[mode] + MAY[mode]}
-        given = [key for key in homes if getattr(self, key) not in (None, "keep")]
-        if foreign := [key for key in given if key not in own]:
-            modes = " or ".join(f"'{mode}'" for mode in homes[foreign[0]])
+        if foreign := [key for key in given if self.mode not in MODES[key]]:
+            modes = " or ".join(f"'{mode}'" for mode in MODES[foreign[0]])
             raise ValueError(f"`{foreign[0]}` belongs to mode = {modes}, not to '{self.mode}': leave it out or change the mode")
         if isinstance(self.teacher, list):
             self._check_teachers(self.teacher)

@@ -51,7 +51,7 @@ def run_distill(stage: DistillStage, context: StageContext) -> None:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class AlignedExample:
     """An answer as the student reads it, and as the teacher does: token for token the same."""
 
     student: Example
@@ -63,17 +63,17 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Course:
+class Supervision:
     """Answers and who says how likely their tokens are; `shared` where its ids are not the student's."""
 
-    lessons: list[Lesson]
+    examples: list[AlignedExample]
     teacher: Distributions
     shared: SharedTokens | None = None
 
 
 def _run_logits(stage: DistillStage, context: StageContext) -> None:
     model, tokenizer = open_model(context.resolve(stage.from_), device=computing_device())
-    course = prepare(stage, model, tokenizer, context)
+    supervision = prepare(stage, model, tokenizer, context)
 
     def start() -> TrainState:
         return TrainState(model, Optimizer(model, stage.learning_rate, stage.weight_decay))
@@ -81,11 +81,11 @@ def _run_logits(stage: DistillStage, context: StageContext) -> None:
     def load(folder: Path) -> TrainState:
         return load_state(start(), folder)
 
-    state = run_stage(context, stage.steps, start, lambda state: logits_step(state, stage, course, context), save_state, load)
+    state = run_stage(context, stage.steps, start, lambda state: logits_step(state, stage, supervision, context), save_state, load)
     save_checkpoint(state.model, tokenizer, context.checkpoint_dir, lineage=context.lineage)
 
 
-def prepare(stage: DistillStage, model: CausalLM, tokenizer: Tokenizer, context: StageContext) -> Course:
+def prepare(stage: DistillStage, model: CausalLM, tokenizer: Tokenizer, context: StageContext) -> Supervision:
     """The stage's data with its teacher, here or on disk. Raises UserError where their tokens are not the student's."""
     assert stage.data is not None, "the schema asks for it"
     data, longest = context.resolve(stage.data), model.config.max_position_embeddings
@@ -95,19 +95,18 @@ def prepare(stage: DistillStage, model: CausalLM, tokenizer: Tokenizer, context:
     examples = read_examples(data, tokenizer, longest)
     same = teacher.fingerprint == tokenizer.fingerprint()
     if same and teacher.vocab_size == model.config.vocab_size:
-        return Course([Lesson(example, example) for example in examples], teacher)
-    tokens = list(range(tokenizer.vocab_size))
-    shared = SharedTokens(tokens, tokens) if same else shared_tokens(tokenizer, teacher.tokenizer)
+        return Supervision([AlignedExample(example, example) for example in examples], teacher)
+    shared = shared_tokens(tokenizer, teacher.tokenizer)
     theirs = examples if same else read_examples(data, teacher.tokenizer, teacher.model.config.max_position_embeddings)
     if shared is None or not _one_to_one(examples, theirs, shared):
         raise UserError(
             f"The student {stage.from_!r} and the teacher {teacher.name!r} cut the answers in {stage.data!r} into different tokens, so "
             "distributions cannot be compared token by token; use mode = 'on-policy', which compares stretches of text, or 'samples'."
         )
-    return Course([Lesson(ours, other) for ours, other in zip(examples, theirs, strict=True)], teacher, shared)
+    return Supervision([AlignedExample(ours, other) for ours, other in zip(examples, theirs, strict=True)], teacher, shared)
 
 
-def _stored(stored: StoredLogits, model: CausalLM, tokenizer: Tokenizer) -> Course:
+def _stored(stored: StoredLogits, model: CausalLM, tokenizer: Tokenizer) -> Supervision:
     if stored.fingerprint != tokenizer.fingerprint() or stored.template != digest(tokenizer.chat_template):
         what = "tokenizer" if stored.fingerprint != tokenizer.fingerprint() else "chat template"
         raise UserError(
@@ -120,7 +119,7 @@ def _stored(stored: StoredLogits, model: CausalLM, tokenizer: Tokenizer) -> Cour
             "name the `teacher` itself with the answers as `data`, or use mode = 'samples'."
         )
     examples = [Example(*stored.sequence(index)) for index in range(len(stored))]
-    return Course([Lesson(example, example) for example in examples], stored)
+    return Supervision([AlignedExample(example, example) for example in examples], stored)
 
 
 def _one_to_one(ours: Sequence[Example], theirs: Sequence[Example], shared: SharedTokens) -> bool:
@@ -131,27 +130,29 @@ def _one_to_one(ours: Sequence[Example], theirs: Sequence[Example], shared: Shar
     )
 
 
-def logits_step(state: TrainState, stage: DistillStage, course: Course, context: StageContext) -> dict[str, object]:
+def logits_step(state: TrainState, stage: DistillStage, supervision: Supervision, context: StageContext) -> dict[str, object]:
     """One optimiser step on `batch_size` answers."""
     began = time.perf_counter()
-    batch = batch_of(course.lessons, state.step, stage.batch_size or 1, context.seed)
-    ours, theirs = ([getattr(lesson, whose) for lesson in batch] for whose in ("student", "teacher"))
+    batch = batch_of(supervision.examples, state.step, stage.batch_size or 1, context.seed)
+    ours, theirs = ([getattr(example, whose) for example in batch] for whose in ("student", "teacher"))
     ids_BT, mask_BT = collate([example.ids for example in ours], [example.answer_start for example in ours], device=state.device)
     asked_BT = collate([example.ids for example in theirs], [example.answer_start for example in theirs], device=state.device)
     with computed_in(stage.dtype, ids_BT):
-        said = course.teacher.logprobs(*asked_BT)
+        said = supervision.teacher.logprobs(*asked_BT)
         student_NV = answer_logits(state.model, ids_BT, mask_BT).float()
-    if course.shared is not None:
+    if supervision.shared is not None:
         assert isinstance(said, torch.Tensor), "only a teacher that is here has other ids"
-        said = translate(said, course.shared, student_NV.shape[-1])
+        said = translate(said, supervision.shared, student_NV.shape[-1])
     logprobs_BT = answer_logprobs(student_NV, ids_BT, mask_BT)
     loss = objective(distributions_over_given(mask_BT), logprobs_BT, divergence_BT=placed(forward_kl(student_NV, said), mask_BT))
     loss.backward()
     scale = factor(stage.schedule, state.step, stage.steps, stage.warmup)
     norm = apply_update(state, loss.item(), scale, stage.grad_clip, stage.max_bad_steps, context, {"ids": ids_BT, "mask": mask_BT})
     state.step += 1
-    tokens = sum(len(lesson.ids) for lesson in batch)
-    asked = forward_flops(course.teacher.model.config, tokens, ids_BT.shape[1]) if isinstance(course.teacher, LocalTeacher) else 0.0
+    tokens = sum(len(example.ids) for example in batch)
+    asked = (
+        forward_flops(supervision.teacher.model.config, tokens, ids_BT.shape[1]) if isinstance(supervision.teacher, LocalTeacher) else 0.0
+    )
     context.ledger.add(tokens, training_flops(state.model.config, tokens, ids_BT.shape[1]) + asked)
     nats = -float((logprobs_BT.detach() * mask_BT).sum() / mask_BT.sum())
     return {

@@ -21,26 +21,26 @@ from spoutnik.tasks.mixture import Mixture
 from spoutnik.teacher.local import LocalTeacher
 from spoutnik.train.algorithms.on_policy import FREE, on_policy_distillation
 from spoutnik.train.algorithms.streams import objective
+from spoutnik.train.aligned import AlignedTeacher, Pull
 from spoutnik.train.examples import collate
 from spoutnik.train.optim import Optimizer
 from spoutnik.train.rollouts import Rollout, rollout_engine, rollout_metrics, sample_rollouts
 from spoutnik.train.schedule import factor
 from spoutnik.train.scoring import answer_logits, answer_logprobs, answer_places, computed_in, placed
 from spoutnik.train.state import TrainState, load_state, save_state, stream_seed
-from spoutnik.train.teaching import Pull, Teaching
 from spoutnik.train.update import apply_update
 
 
 @dataclass(frozen=True)
-class Faculty:
+class Teachers:
     """The teachers of a stage: one for every problem, or one for each part of a mixture, in its order."""
 
     task: Task
-    teachers: list[Teaching]
+    aligned: list[AlignedTeacher]
 
     def place(self, problem: Problem) -> int:
         """Whose problem it is."""
-        return self.task.place(problem) if len(self.teachers) > 1 and isinstance(self.task, Mixture) else 0
+        return self.task.place(problem) if len(self.aligned) > 1 and isinstance(self.task, Mixture) else 0
 
 
 def run_on_policy(stage: DistillStage, context: StageContext) -> None:
@@ -48,8 +48,8 @@ def run_on_policy(stage: DistillStage, context: StageContext) -> None:
     assert stage.task is not None, "the schema asks for it"
     student, tokenizer = open_model(context.resolve(stage.from_), device=computing_device())
     opened = {name: LocalTeacher(name, context.resolve(name)) for name in dict.fromkeys(stage.teachers)}
-    taught = {name: Teaching(teacher, tokenizer, student.config.vocab_size) for name, teacher in opened.items()}
-    faculty = Faculty(make(stage.task.name, **stage.task.options), [taught[name] for name in stage.teachers])
+    taught = {name: AlignedTeacher(teacher, tokenizer, student.config.vocab_size) for name, teacher in opened.items()}
+    teachers = Teachers(make(stage.task.name, **stage.task.options), [taught[name] for name in stage.teachers])
     engine = rollout_engine(student, tokenizer, stage.prompts or 1, stage.dtype)
 
     def start() -> TrainState:
@@ -59,26 +59,26 @@ def run_on_policy(stage: DistillStage, context: StageContext) -> None:
         return load_state(start(), folder)
 
     def advance(state: TrainState) -> dict[str, object]:
-        return on_policy_step(state, stage, faculty, engine, context)
+        return on_policy_step(state, stage, teachers, engine, context)
 
     state = run_stage(context, stage.steps, start, advance, save_state, load)
     save_checkpoint(state.model, tokenizer, context.checkpoint_dir, lineage=context.lineage)
 
 
-def on_policy_step(state: TrainState, stage: DistillStage, faculty: Faculty, engine: Engine, context: StageContext) -> dict[str, object]:
+def on_policy_step(state: TrainState, stage: DistillStage, teachers: Teachers, engine: Engine, context: StageContext) -> dict[str, object]:
     """The student answers `prompts` fresh problems once each and takes one optimiser step. `engine` is the student's."""
     split = stage.task.split if stage.task else "train"
     prompts, longest, temperature = stage.prompts or 0, stage.max_new_tokens or 0, stage.temperature or 1.0
     began, step, model = time.perf_counter(), state.step, state.model
-    problems = [faculty.task.problem(split, context.seed, step * prompts + place) for place in range(prompts)]
+    problems = [teachers.task.problem(split, context.seed, step * prompts + place) for place in range(prompts)]
     engine.refresh()
-    rollouts = sample_rollouts(engine, faculty.task, problems, 1, temperature, longest, stream_seed(context.seed, step))
+    rollouts = sample_rollouts(engine, teachers.task, problems, 1, temperature, longest, stream_seed(context.seed, step))
     texts, starts = [[*r.prompt_ids, *r.token_ids] for r in rollouts], [len(r.prompt_ids) for r in rollouts]
     ids_BT, mask_BT = collate(texts, starts, device=state.device)
     with computed_in(stage.dtype, ids_BT):
         student_NV = answer_logits(model, ids_BT, mask_BT).float()
         logprobs_BT = answer_logprobs(student_NV, ids_BT, mask_BT)
-        pull = _ask(faculty, rollouts, student_NV, logprobs_BT[answer_places(mask_BT)])
+        pull = _ask(teachers, rollouts, student_NV, logprobs_BT[answer_places(mask_BT)])
     counted_BT = placed(pull.counted.float(), mask_BT)
     streams = on_policy_distillation(counted_BT, placed(pull.advantages, mask_BT))
     loss = objective(streams, logprobs_BT, logprobs_BT - logprobs_BT.detach(), FREE, placed(pull.divergence, mask_BT))
@@ -90,7 +90,7 @@ def on_policy_step(state: TrainState, stage: DistillStage, faculty: Faculty, eng
     mean, tokens = cells // len(rollouts), float(mask_BT.sum())
     context.ledger.add(int(tokens), forward_flops(model.config, cells, mean) + training_flops(model.config, cells, mean))
     for rollout in rollouts:
-        teacher = faculty.teachers[faculty.place(rollout.problem)].teacher
+        teacher = teachers.aligned[teachers.place(rollout.problem)].teacher
         length = len(rollout.prompt_ids) + len(rollout.token_ids)
         context.ledger.add(0, forward_flops(teacher.model.config, length, length))
     return {
@@ -100,9 +100,9 @@ def on_policy_step(state: TrainState, stage: DistillStage, faculty: Faculty, eng
     }  # fmt: skip
 
 
-def _ask(faculty: Faculty, rollouts: Sequence[Rollout], student_NV: torch.Tensor, logprobs_N: torch.Tensor) -> Pull:
+def _ask(teachers: Teachers, rollouts: Sequence[Rollout], student_NV: torch.Tensor, logprobs_N: torch.Tensor) -> Pull:
     """What each answer's own teacher says of it."""
-    places = [faculty.place(rollout.problem) for rollout in rollouts]
+    places = [teachers.place(rollout.problem) for rollout in rollouts]
     owner_N = torch.tensor([place for place, rollout in zip(places, rollouts, strict=True) for _ in rollout.token_ids]).to(
         logprobs_N.device
     )
@@ -111,6 +111,6 @@ def _ask(faculty: Faculty, rollouts: Sequence[Rollout], student_NV: torch.Tensor
     for place in sorted(set(places)):
         own_N = owner_N == place
         asked = [rollout for rollout, owner in zip(rollouts, places, strict=True) if owner == place]
-        found = faculty.teachers[place].pull(asked, student_NV[own_N], logprobs_N[own_N])
+        found = teachers.aligned[place].pull(asked, student_NV[own_N], logprobs_N[own_N])
         whole = Pull(*(getattr(whole, name).masked_scatter(own_N, getattr(found, name)) for name in Pull.__dataclass_fields__))
     return whole

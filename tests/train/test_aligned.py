@@ -15,10 +15,10 @@ from spoutnik.tasks import make
 from spoutnik.teacher.local import LocalTeacher
 from spoutnik.text.alignment import shared_tokens
 from spoutnik.text.tokenizer import Tokenizer, train_bpe
+from spoutnik.train.aligned import AlignedTeacher
 from spoutnik.train.examples import collate
 from spoutnik.train.rollouts import rollout_engine, sample_rollouts
 from spoutnik.train.scoring import answer_logits, answer_logprobs, answer_places
-from spoutnik.train.teaching import Teaching
 
 TASK = make("countdown", numbers=[2], high=9)
 
@@ -64,7 +64,7 @@ def answered(student, tokenizer):
 
 def asked(tmp_path, model, tokenizer, student, student_tokenizer):
     save_checkpoint(model, tokenizer, tmp_path / "teacher")
-    return Teaching(LocalTeacher("t", tmp_path / "teacher"), student_tokenizer, student.config.vocab_size)
+    return AlignedTeacher(LocalTeacher("t", tmp_path / "teacher"), student_tokenizer, student.config.vocab_size)
 
 
 def test_a_teacher_with_other_ids_says_the_same(tmp_path, student, teacher, tokenizer, answered):
@@ -82,17 +82,17 @@ def test_a_teacher_whose_embeddings_are_padded_further_says_nearly_the_same(tmp_
     padded = with_rows(teacher, teacher.config.with_(vocab_size=teacher.config.vocab_size + 4), list(range(teacher.config.vocab_size)))
     with torch.no_grad():
         padded.lm_head.weight[-4:] = 0
-    teaching = asked(tmp_path, padded, tokenizer, student, tokenizer)
-    torch.testing.assert_close(teaching.pull(*answered).divergence, expected.divergence, atol=0.1, rtol=0.1)
+    aligned = asked(tmp_path, padded, tokenizer, student, tokenizer)
+    torch.testing.assert_close(aligned.pull(*answered).divergence, expected.divergence, atol=0.1, rtol=0.1)
 
 
 def test_an_answer_counts_up_to_a_token_that_the_teacher_lacks(tmp_path, student, teacher, tokenizer, answered):
     rollouts, logits_NV, logprobs_N = answered
     foreign = rollouts[0].token_ids[2]
-    teaching = asked(tmp_path, teacher, renumbered(tokenizer), student, tokenizer)
-    place = teaching.shared.ours.index(foreign)
-    del teaching.shared.ours[place], teaching.shared.theirs[place]
-    found = teaching.pull(rollouts, logits_NV, logprobs_N)
+    aligned = asked(tmp_path, teacher, renumbered(tokenizer), student, tokenizer)
+    place = aligned.shared.ours.index(foreign)
+    del aligned.shared.ours[place], aligned.shared.theirs[place]
+    found = aligned.pull(rollouts, logits_NV, logprobs_N)
     lengths = [len(rollout.token_ids) for rollout in rollouts]
     for rollout, counted in zip(rollouts, found.counted.split(lengths), strict=True):
         seen = rollout.token_ids.index(foreign) + 1 if foreign in rollout.token_ids else len(rollout.token_ids)
@@ -108,9 +108,9 @@ def test_by_chunks_a_teacher_with_the_same_cuts_says_of_each_token_what_it_says_
     ids_BT, mask_BT = collate([[*r.prompt_ids, *r.token_ids] for r in rollouts], [len(r.prompt_ids) for r in rollouts])
     with torch.no_grad():
         logprobs_N = answer_logprobs(answer_logits(student, ids_BT, mask_BT), ids_BT, mask_BT)[answer_places(mask_BT)]
-    teaching = asked(tmp_path, teacher, tokenizer, student, tokenizer)
-    found = teaching._by_chunk(rollouts, logprobs_N)
-    said_N = teaching.teacher.logprobs(ids_BT, mask_BT).gather(-1, ids_BT[mask_BT > 0][:, None])[:, 0]
+    aligned = asked(tmp_path, teacher, tokenizer, student, tokenizer)
+    found = aligned._by_chunk(rollouts, logprobs_N)
+    said_N = aligned.teacher.logprobs(ids_BT, mask_BT).gather(-1, ids_BT[mask_BT > 0][:, None])[:, 0]
     torch.testing.assert_close(found.advantages, said_N - logprobs_N, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found.estimate, logprobs_N - said_N, atol=1e-4, rtol=1e-4)
     assert found.counted.all()
@@ -122,19 +122,19 @@ def test_chunks_of_a_teacher_with_other_cuts_add_up_to_what_both_say_of_the_text
     model = CausalLM(config)
     initialise(model, seed=4)
     rollouts, logits_NV, logprobs_N = answered
-    teaching = asked(tmp_path, model, other, student, tokenizer)
-    assert teaching.shared is None
-    found = teaching.pull(rollouts, logits_NV, logprobs_N)
+    aligned = asked(tmp_path, model, other, student, tokenizer)
+    assert aligned.shared is None
+    found = aligned.pull(rollouts, logits_NV, logprobs_N)
     assert found.counted.any()
     assert not found.divergence.any()
     lengths = [rollout.length for rollout in rollouts]
     for rollout, counted, estimate, ours in zip(
         rollouts, *(values.split(lengths) for values in (found.counted, found.estimate, logprobs_N)), strict=True
     ):
-        answer, cut = teaching._cut(rollout)
+        answer, cut = aligned._cut(rollout)
         prompt = other.encode(other.render([{"role": "user", "content": rollout.problem.prompt}]))
         ids_BT, mask_BT = collate([[*prompt, *answer]], [len(prompt)])
-        theirs = teaching.teacher.logprobs(ids_BT, mask_BT).gather(-1, torch.tensor(answer)[:, None])[:, 0]
+        theirs = aligned.teacher.logprobs(ids_BT, mask_BT).gather(-1, torch.tensor(answer)[:, None])[:, 0]
         covered = cut[-1].theirs[1] if cut else 0
         expected = ours[counted].sum() - theirs[:covered].sum()
         torch.testing.assert_close(estimate.sum(), expected, atol=1e-4, rtol=1e-4)

@@ -1,5 +1,6 @@
 """What a teacher says of a student's own answers, whatever its tokenizer: token by token where text is cut alike, else chunk by chunk."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from spoutnik.errors import UserError
 from spoutnik.teacher.local import LocalTeacher
 from spoutnik.teacher.translated import translate
 from spoutnik.text import reasoning
-from spoutnik.text.alignment import Chunk, SharedTokens, chunks, shared_tokens, token_bytes
+from spoutnik.text.alignment import Chunk, chunks, shared_tokens, token_bytes
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.examples import collate
 from spoutnik.train.losses import reverse_kl
@@ -33,7 +34,7 @@ class Pull:
     """Reverse KL, exact or sampled, without gradient; the sum is that of the answers."""
 
 
-class Teaching:
+class AlignedTeacher:
     """One teacher of a student. Its distributions are compared as they are, in the student's ids, or not at all but for whole chunks.
 
     A teacher with the student's tokenizer sees the student's tokens as they are; another one sees the problem in its own chat template.
@@ -43,25 +44,24 @@ class Teaching:
     def __init__(self, teacher: LocalTeacher, student: Tokenizer, student_vocab: int):
         self.teacher, self._student, self._student_vocab = teacher, student, student_vocab
         self._verbatim = teacher.fingerprint == student.fingerprint()
-        self.shared = None if self._equal else self._find_shared()
-        self._ours, self._theirs = token_bytes(student), token_bytes(teacher.tokenizer)
+        self._equal = self._verbatim and teacher.vocab_size == student_vocab
+        self.shared = None if self._equal else shared_tokens(student, teacher.tokenizer)
         if not self._verbatim:
             self._check_templates()
-        if not self._equal and self.shared is None and (self._ours is None or self._theirs is None):
+        self._by_tokens = self._equal or self.shared is not None
+        if not self._by_tokens:
+            _ = self._pieces  # is refused now, not at the first answer
+
+    @functools.cached_property
+    def _pieces(self) -> tuple[list[bytes], list[bytes]]:
+        """The bytes of the student's tokens and of the teacher's."""
+        ours, theirs = token_bytes(self._student), token_bytes(self.teacher.tokenizer)
+        if ours is None or theirs is None:
             raise UserError(
-                f"The student and the teacher {teacher.name!r} have different tokenizers, and one of them is not byte-level, so what they "
-                "write cannot be compared piece by piece; use mode = 'samples'."
+                f"The student and the teacher {self.teacher.name!r} have different tokenizers, and one of them is not byte-level, so what "
+                "they write cannot be compared piece by piece; use mode = 'samples'."
             )
-
-    @property
-    def _equal(self) -> bool:
-        return self._verbatim and self.teacher.vocab_size == self._student_vocab
-
-    def _find_shared(self) -> SharedTokens | None:
-        if self._verbatim:  # the same tokens, but embeddings padded to another size
-            tokens = list(range(self._student.vocab_size))
-            return SharedTokens(tokens, tokens)
-        return shared_tokens(self._student, self.teacher.tokenizer)
+        return ours, theirs
 
     def _check_templates(self) -> None:
         opened = [reasoning.starts_thinking(tokenizer.render(ASKED)) for tokenizer in (self._student, self.teacher.tokenizer)]
@@ -73,7 +73,7 @@ class Teaching:
 
     def pull(self, rollouts: Sequence[Rollout], student_NV: Tensor, logprobs_N: Tensor) -> Pull:
         """What the teacher says of these answers. The student's logits and its log-probabilities of the tokens are of just these."""
-        if self._equal or self.shared is not None:
+        if self._by_tokens:
             return self._by_token(rollouts, student_NV)
         return self._by_chunk(rollouts, logprobs_N.detach())
 
@@ -123,13 +123,12 @@ class Teaching:
 
     def _cut(self, rollout: Rollout) -> tuple[list[int], list[Chunk]]:
         """The answer in the teacher's tokens, and what the two have in common; both ends of the turn are the last chunk."""
-        assert self._ours is not None, "refused before"
-        assert self._theirs is not None, "refused before"
+        our_pieces, their_pieces = self._pieces
         tokens = list(rollout.token_ids)
         ends = tokens[-1:] and tokens[-1] in self._student.eos_token_ids
-        ours = [self._ours[token] if token < len(self._ours) else b"" for token in (tokens[:-1] if ends else tokens)]
+        ours = [our_pieces[token] if token < len(our_pieces) else b"" for token in (tokens[:-1] if ends else tokens)]
         answer = self.teacher.tokenizer.encode(b"".join(ours).decode("utf-8", "replace"))
-        found = chunks(ours, [self._theirs[token] for token in answer])
+        found = chunks(ours, [their_pieces[token] for token in answer])
         covered = (found[-1].ours[1], found[-1].theirs[1]) if found else (0, 0)
         end = self.teacher.tokenizer.eos_token_id
         if ends and end is not None and covered == (len(ours), len(answer)):
