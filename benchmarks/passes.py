@@ -3,16 +3,16 @@
     python benchmarks/passes.py runs/algorithms/seed-* --models base grpo dapo --json passes.json
 
 pass@k is the chance that at least one of k samples is right, estimated without bias from all samples of a problem (arXiv 2107.03374,
-equation 1). Intervals are over runs (Student's t); differences from the first model are taken run by run. What the JSON file already
-holds is not sampled again.
+equation 1). Intervals are over runs (Student's t), or over problems where there is one run; differences from the first model are taken
+problem by problem. What the JSON file already holds is not sampled again.
 """
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from math import comb
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 
 from algorithms import interval
 
@@ -20,7 +20,7 @@ import spoutnik
 from spoutnik.tasks import make
 from spoutnik.train.rollouts import rollout_engine, sample_rollouts
 
-TASK = {"numbers": [3], "low": 1, "high": 20, "operators": "+-", "target_max": 60}
+TASK = {"low": 1, "high": 20, "operators": "+-", "target_max": 60}
 KS = (1, 4, 16, 64)
 
 
@@ -29,9 +29,9 @@ def pass_at(k: int, samples: int, right: int) -> float:
     return 1 - comb(samples - right, k) / comb(samples, k)
 
 
-def right_answers(checkpoint: Path, temperature: float, problems: int, samples: int) -> list[int]:
+def right_answers(checkpoint: Path, numbers: int, temperature: float, problems: int, samples: int) -> list[int]:
     """How many of a problem's samples are right, problem by problem."""
-    loaded, task = spoutnik.load(str(checkpoint), dtype="float32"), make("countdown", **TASK)
+    loaded, task = spoutnik.load(str(checkpoint), dtype="float32"), make("countdown", numbers=[numbers], **TASK)
     drawn = [task.problem("held-out", 0, index) for index in range(problems)]
     engine = rollout_engine(loaded.model, loaded.tokenizer, 256)
     rollouts = sample_rollouts(engine, task, drawn, samples, temperature, 160, seed=1)
@@ -39,30 +39,40 @@ def right_answers(checkpoint: Path, temperature: float, problems: int, samples: 
     return [sum(right[place * samples : (place + 1) * samples]) for place in range(problems)]
 
 
-def table(found: dict[str, list[int]], runs: Iterable[str], models: list[str], temperature: float, samples: int) -> str:
-    """A line a model: pass@k over runs, its difference from the first model's, and problems that only one of the two ever solved."""
+def table(found: dict[str, list[int]], runs: Sequence[str], models: Sequence[str], setting: str, samples: int) -> str:
+    """A line a model: pass@k, its difference from the first model's, and problems that only one of the two ever solved."""
     ks = [k for k in KS if k <= samples]
-    lines = ["| | runs | " + " | ".join(f"pass@{k}" for k in ks) + " | " + " | ".join(f"gain @{k}" for k in ks) + " | won | lost |"]
+    lines = [f"| | runs | {' | '.join([*(f'pass@{k}' for k in ks), *(f'gain @{k}' for k in ks)])} | won | lost |"]
     lines.append(f"|{' --- |' * (2 * len(ks) + 4)}")
     for model in models:
-        pairs = [[found.get(key(run, name, temperature)) for name in (model, models[0])] for run in runs]
-        whole = [(mine, base) for mine, base in pairs if mine is not None and base is not None]
-        if not whole:
+        pairs = [(found.get(key(run, model, setting)), found.get(key(run, models[0], setting))) for run in runs]
+        rights = [list(zip(mine, first, strict=True)) for mine, first in pairs if mine is not None and first is not None]
+        if not rights:
             continue
-        passes = [[mean(pass_at(k, samples, right) for right in mine) for mine, _ in whole] for k in ks]
-        bases = [[mean(pass_at(k, samples, right) for right in base) for _, base in whole] for k in ks]
-        cells = [interval(values) for values in passes]
-        cells += [
-            "-" if model == models[0] else interval([a - b for a, b in zip(*pair, strict=True)]) for pair in zip(passes, bases, strict=True)
-        ]
-        cells += [interval([sum(a > 0 and b == 0 for a, b in zip(*pair, strict=True)) / len(pair[0]) for pair in whole])]
-        cells += [interval([sum(b > 0 and a == 0 for a, b in zip(*pair, strict=True)) / len(pair[0]) for pair in whole])]
-        lines.append(f"| {model} | {len(whole)} | {' | '.join(cells)} |")
+
+        def cell(figure: Callable[[int, int], float], rights: list[list[tuple[int, int]]] = rights) -> str:
+            return over_runs([[figure(mine, first) for mine, first in run] for run in rights])
+
+        cells = [cell(lambda mine, _, k=k: pass_at(k, samples, mine)) for k in ks]
+        cells += [cell(lambda mine, first, k=k: pass_at(k, samples, mine) - pass_at(k, samples, first)) for k in ks]
+        cells += [cell(lambda mine, first: mine > 0 and first == 0), cell(lambda mine, first: mine == 0 and first > 0)]
+        lines.append(f"| {model} | {len(rights)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def key(run: str, model: str, temperature: float) -> str:
-    return f"{Path(run).name}/{model}/{temperature}"
+def over_runs(values: list[list[float]]) -> str:
+    """The mean in per cent, with an interval over runs, or over problems where there is one run."""
+    if len(values) > 1:
+        return interval([mean(run) for run in values])
+    return f"{100 * mean(values[0]):.1f} ± {196 * stdev(values[0]) / len(values[0]) ** 0.5:.1f}"
+
+
+def key(run: str, model: str, setting: str) -> str:
+    return f"{Path(run).name}/{model}/{setting}"
+
+
+def setting(arguments: argparse.Namespace, temperature: float) -> str:
+    return f"{arguments.numbers} numbers, temperature {temperature:g}, {arguments.problems} problems, {arguments.samples} samples"
 
 
 def main() -> None:
@@ -72,6 +82,7 @@ def main() -> None:
         "--models", nargs="+", default=["base", "grpo", "grpo-tokens", "dapo"], help="checkpoints; the first is compared with"
     )
     parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0, 0.6])
+    parser.add_argument("--numbers", type=int, default=3, help="numbers of a problem; the models learnt on three")
     parser.add_argument("--problems", type=int, default=150)
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--json", type=Path, default=Path("passes.json"))
@@ -80,15 +91,15 @@ def main() -> None:
     for run in arguments.runs:
         for model in arguments.models:
             for temperature in arguments.temperatures:
-                name, checkpoint = key(run, model, temperature), Path(run) / "checkpoints" / model
+                name, checkpoint = key(run, model, setting(arguments, temperature)), Path(run) / "checkpoints" / model
                 if name not in found and (checkpoint / "config.json").exists():
-                    found[name] = right_answers(checkpoint, temperature, arguments.problems, arguments.samples)
+                    found[name] = right_answers(checkpoint, arguments.numbers, temperature, arguments.problems, arguments.samples)
                     arguments.json.write_text(json.dumps(found))
-    print(f"{arguments.problems} held-out problems, {arguments.samples} samples each; per cent with 95 % intervals over runs.")
+    print("Held-out problems; per cent with 95 % intervals over runs (over problems where there is one run).")
     print("Won: problems solved at least once where the first model never did; lost: the reverse.")
     for temperature in arguments.temperatures:
-        print(f"\nTemperature {temperature:g}\n")
-        print(table(found, arguments.runs, arguments.models, temperature, arguments.samples))
+        print(f"\n{setting(arguments, temperature)}\n")
+        print(table(found, arguments.runs, arguments.models, setting(arguments, temperature), arguments.samples))
 
 
 if __name__ == "__main__":
