@@ -1,0 +1,131 @@
+"""What every dialect calls: a conversation or prompts in, answers in parts out, counted and bounded on the way."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+from spoutnik.engine.request import Request
+from spoutnik.serve.answer import AnswerReader, End, Part, Reader, TextReader
+from spoutnik.serve.auth import Authenticator, Principal
+from spoutnik.serve.backend import Backend, Generation
+from spoutnik.serve.conversation import Conversation, Prompt, Sampling, render
+from spoutnik.serve.errors import ContextTooLongError, NotFoundError
+from spoutnik.serve.metrics import Metrics
+from spoutnik.serve.settings import Settings
+
+THINKS, ANSWERS = "deepseek-reasoner", "deepseek-chat"
+DEEPSEEK = ("deepseek-flash", "deepseek-v4-flash", "deepseek-v4-pro", THINKS, ANSWERS)
+"""DeepSeek's model names, old and new: clients that know no others are served. The last two switch the thinking on and off."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model as a request named it."""
+
+    name: str
+    """What answers say: the name that was asked for."""
+    adapter: str = ""
+    thinking: bool | None = None
+    """Where the name decides it."""
+
+
+class Service:
+    """One per app. `settings` and `backend` are open to dialects; requests go through `converse` and `continue_`."""
+
+    def __init__(self, backend: Backend, settings: Settings, authenticator: Authenticator):
+        self.backend, self.settings, self.authenticator = backend, settings, authenticator
+        self.metrics = Metrics(backend)
+        self.draining = False
+        """Set when the server is to stop: nothing new is taken."""
+        self.active = 0
+        """HTTP requests under way."""
+
+    def models(self) -> list[str]:
+        """The names that a client may list: the model's, and those of its adapters."""
+        return [self.backend.info.model, *self.backend.info.adapters]
+
+    def model(self, name: str) -> Served:
+        """Who answers under a name. Raises NotFoundError."""
+        info = self.backend.info
+        if name in info.adapters:
+            return Served(name, name)
+        if name in (info.model, *self.settings.aliases, *DEEPSEEK):
+            return Served(name, thinking={THINKS: True, ANSWERS: False}.get(name))
+        raise NotFoundError(f"There is no model {name!r} here; there is {', '.join(self.models())}.", param="model", code="model_not_found")
+
+    async def prompt(self, conversation: Conversation) -> Prompt:
+        """The conversation as the model reads it. Templates and tokenizers run beside the event loop."""
+        return await asyncio.to_thread(render, conversation, self.backend.tokenizer, self.settings, self.backend.info.context)
+
+    async def converse(self, conversation: Conversation, sampling: Sampling, served: Served, principal: Principal) -> "Answers":
+        """Answers to a conversation, `sampling.n` of them, accepted by the backend. Close what is returned."""
+        prompt = await self.prompt(conversation)
+        sampling = replace(
+            sampling,
+            max_tokens=self.settings.max_tokens if sampling.max_tokens is None else sampling.max_tokens,
+            temperature=self.settings.temperature if sampling.temperature is None else sampling.temperature,
+            top_p=self.settings.top_p if sampling.top_p is None else sampling.top_p,
+        )
+        requests = sampling.requests(prompt.token_ids, owner=principal.id, adapter=served.adapter)
+        return await self._begin(requests, [AnswerReader(prompt.thinking, prompt.tools) for _ in requests])
+
+    async def continue_(self, prompts: Sequence[Sequence[int]], sampling: Sampling, served: Served, principal: Principal) -> "Answers":
+        """`sampling.n` continuations of each of several texts; in these think tags are text. Close what is returned."""
+        sampling = replace(sampling, max_tokens=self.settings.max_tokens if sampling.max_tokens is None else sampling.max_tokens)
+        for prompt in prompts:
+            if len(prompt) >= self.backend.info.context:
+                raise ContextTooLongError(len(prompt), self.backend.info.context)
+        requests = [
+            request
+            for prompt in prompts
+            for request in sampling.requests(prompt, owner=principal.id, adapter=served.adapter)
+        ]  # fmt: skip
+        return await self._begin(requests, [TextReader() for _ in requests])
+
+    async def _begin(self, requests: Sequence[Request], readers: Sequence[Reader]) -> "Answers":
+        began = time.monotonic()
+        return Answers(await self.backend.generate(requests), readers, self.metrics, began)
+
+
+class Answers:
+    """Answers under way: lists of (which answer, a part of it), one list a step, each answer's last part an `End`."""
+
+    def __init__(self, generation: Generation, readers: Sequence[Reader], metrics: Metrics, began: float):
+        self._generation, self._readers, self._metrics, self._began = generation, readers, metrics, began
+        self._last = [began] * len(readers)
+        self._first = [True] * len(readers)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[tuple[int, Part]]:
+        parts: list[tuple[int, Part]] = []
+        for news in await anext(self._generation):
+            for part in self._readers[news.index].read(news.event, news.cost):
+                parts.append((news.index, part))
+                if isinstance(part, End):
+                    self._count(part)
+            if news.event.completion is None:
+                self._time(news.index)
+        return parts
+
+    async def aclose(self) -> None:
+        """Cancels what has not ended."""
+        await self._generation.aclose()
+
+    def _time(self, index: int) -> None:
+        now = time.monotonic()
+        (self._metrics.first_token if self._first[index] else self._metrics.between_tokens).observe(now - self._last[index])
+        self._first[index], self._last[index] = False, now
+
+    def _count(self, end: End) -> None:
+        usage, metrics = end.usage, self._metrics
+        metrics.whole.observe(time.monotonic() - self._began)
+        metrics.answers.labels(end.finish_reason).inc()
+        metrics.prompt_tokens.inc(usage.prompt_tokens)
+        metrics.cached_tokens.inc(usage.cached_tokens)
+        metrics.completion_tokens.inc(usage.completion_tokens)
+        metrics.cpu_seconds.inc(usage.cost.cpu_seconds)
+        metrics.energy_joules.inc(usage.cost.energy_joules)

@@ -1,0 +1,244 @@
+"""One thread that owns the engine, which is not thread-safe, and steps it.
+
+Whatever is asked of the engine reaches the thread as a closure through a queue, and is done between two steps; what a step brought goes
+back in one call to the event loop, however many requests it served. Scores and embeddings are done one piece at a time between steps, so
+that running answers are not kept waiting for long.
+"""
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Self, TypeVar
+
+import torch
+
+from spoutnik.engine.generator import Engine
+from spoutnik.engine.request import Request
+from spoutnik.engine.scoring import Given
+from spoutnik.recipe.tables import Price
+from spoutnik.run.energy import EnergyMeter
+from spoutnik.serve.backend import Cost, Info, Load, News
+from spoutnik.serve.costs import StepMeter, shares
+from spoutnik.serve.errors import ApiError, ServerError, told
+
+PIECE_TOKENS = 2048
+"""Tokens scored between two steps, unless one sequence alone has more."""
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Worker:
+    """A `Backend` around one engine in this process. Nobody else may touch the engine between `start` and `close`."""
+
+    def __init__(self, engine: Engine, info: Info, price: Price, energy: EnergyMeter | None = None):
+        self._engine, self.info, self.tokenizer = engine, info, engine.tokenizer
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._chores: deque[Callable[[], None]] = deque()
+        self._jobs: dict[int, tuple[_Job, int]] = {}
+        self._costs: dict[int, Cost] = {}
+        self._meter = StepMeter(price, energy)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def close(self) -> None:
+        self._inbox.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    async def generate(self, requests: Sequence[Request]) -> "_Job":
+        job = _Job(self, [replace(request, stream=True) for request in requests])
+        self._inbox.put(lambda: self._add(job))
+        try:
+            await job.accepted
+        except BaseException:
+            await job.aclose()
+            raise
+        return job
+
+    async def score(self, given: Sequence[Given]) -> list[list[float]]:
+        pieces: list[list[Given]] = [[]]
+        for one in given:
+            if pieces[-1] and sum(len(other.token_ids) for other in pieces[-1]) + len(one.token_ids) > PIECE_TOKENS:
+                pieces.append([])
+            pieces[-1].append(one)
+        return [scored for piece in pieces for scored in await self._chore(lambda piece=piece: self._engine.score(piece))]  # type: ignore[misc]
+
+    async def embed(self, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
+        return [await self._chore(lambda prompt=prompt: self._mean_hidden(prompt)) for prompt in prompts]  # type: ignore[misc]
+
+    def load(self) -> Load:
+        return Load(*self._engine.load)
+
+    async def _chore(self, work: Callable[[], T]) -> T:
+        """Has `work` done by the thread, between two steps."""
+        assert self._loop is not None
+        result: asyncio.Future[T] = self._loop.create_future()
+
+        def do() -> None:
+            if result.cancelled():
+                return
+            try:
+                outcome: Any = work()
+                self._call(_settle, result, outcome, None)
+            except Exception as error:
+                if not isinstance(told(error), ApiError) or told(error).status >= 500:
+                    log.exception("a chore of the engine failed")
+                self._call(_settle, result, None, told(error))
+
+        self._inbox.put(lambda: self._chores.append(do))
+        return await result
+
+    def _run(self) -> None:
+        """The thread."""
+        while self._obey():
+            if self._chores:
+                self._chores.popleft()()
+            if self._engine.busy:
+                self._step()
+
+    def _obey(self) -> bool:
+        """Does what was asked; waits for something to do if there is nothing. False when the thread is to end."""
+        idle = not self._engine.busy and not self._chores
+        with contextlib.suppress(queue.Empty):
+            while (command := self._inbox.get(block=idle)) is not None:
+                command()
+                idle = False
+            return False
+        return True
+
+    def _add(self, job: "_Job") -> None:
+        try:
+            for index, request in enumerate(job.requests):
+                request_id = self._engine.add(request)
+                job.ids.append(request_id)
+                self._jobs[request_id], self._costs[request_id] = (job, index), Cost()
+        except Exception as error:
+            self.drop(job)
+            self._call(_settle, job.accepted, None, told(error))
+        else:
+            self._call(_settle, job.accepted, None, None)
+
+    def drop(self, job: "_Job") -> None:
+        """Cancels what has not ended of a job. Runs in the thread."""
+        for request_id in job.ids:
+            if self._jobs.pop(request_id, None) is not None:
+                self._engine.cancel(request_id)
+                self._costs.pop(request_id)
+
+    def later(self, command: Callable[[], None]) -> None:
+        """Has a command done by the thread before its next step."""
+        self._inbox.put(command)
+
+    def _step(self) -> None:
+        self._meter.begin()
+        try:
+            events = self._engine.step()
+        except Exception as error:
+            log.exception("a step of the engine failed; all requests are ended and the next ones begin anew")
+            self._fail(error)
+            return
+        for request_id, cost in shares(self._meter.end(), self._engine.computed).items():
+            if request_id in self._costs:
+                self._costs[request_id] += cost
+        batches: dict[_Job, list[News]] = {}
+        for event in events:
+            if event.request_id not in self._jobs:
+                continue  # cancelled
+            job, index = self._jobs[event.request_id]
+            if event.completion is None:
+                news = News(index, event)
+            else:
+                news = News(index, event, self._costs.pop(event.request_id))
+                del self._jobs[event.request_id]
+            batches.setdefault(job, []).append(news)
+        if batches:
+            self._call(_deliver, batches)
+
+    def _fail(self, error: Exception) -> None:
+        failure = told(error)
+        failure = failure if failure.status >= 500 else ServerError(failure.message)
+        jobs = {job for job, _ in self._jobs.values()}
+        self._jobs.clear()
+        self._costs.clear()
+        self._call(_break, jobs, failure)
+
+    def _mean_hidden(self, prompt: Sequence[int]) -> list[float]:
+        model = self._engine.model
+        with torch.inference_mode():
+            ids_1T = torch.tensor([list(prompt)], device=model.lm_head.weight.device)
+            return model.hidden(ids_1T)[0].float().mean(0).tolist()
+
+    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+
+class _Job:
+    """A `Generation`: requests that were submitted together."""
+
+    def __init__(self, worker: Worker, requests: list[Request]):
+        self.requests = requests
+        self.ids: list[int] = []  # the thread's
+        self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._worker, self._left = worker, len(requests)
+        self._news: list[News] = []
+        self._failure: ApiError | None = None
+        self._some = asyncio.Event()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[News]:
+        if not self._left and not self._news:
+            raise StopAsyncIteration
+        await self._some.wait()
+        self._some.clear()
+        if self._failure is not None:
+            self._left = 0
+            raise self._failure
+        news, self._news = self._news, []
+        return news
+
+    async def aclose(self) -> None:
+        if self._left or not self.accepted.done():
+            self._left, self._news = 0, []
+            self._worker.later(lambda: self._worker.drop(self))
+
+    def take(self, news: list[News]) -> None:
+        """New events; runs in the loop."""
+        self._news += news
+        self._left -= sum(one.event.completion is not None for one in news)
+        self._some.set()
+
+    def fail(self, failure: ApiError) -> None:
+        """Nothing more will come; runs in the loop."""
+        self._failure = failure
+        self._some.set()
+
+
+def _settle(future: "asyncio.Future[Any]", result: Any, error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+
+
+def _deliver(batches: dict[_Job, list[News]]) -> None:
+    for job, news in batches.items():
+        job.take(news)
+
+
+def _break(jobs: set[_Job], failure: ApiError) -> None:
+    for job in jobs:
+        job.fail(failure)
