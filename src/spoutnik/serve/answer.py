@@ -9,8 +9,8 @@ from spoutnik.engine.request import Completion, Event
 from spoutnik.serve.backend import Cost
 from spoutnik.text.json_call import CallArguments, CallStart
 from spoutnik.text.reasoning import ThinkParser
-from spoutnik.text.tool_calls import Part as ToolPart
 from spoutnik.text.tool_calls import ToolFormat
+from spoutnik.text.tool_parsers import Part as ToolPart
 from spoutnik.text.trimmed import Trimmed
 
 FinishReason = Literal["stop", "length", "tool_calls"]

@@ -1,7 +1,5 @@
 """POST /chat/completions."""
 
-import secrets
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,29 +9,12 @@ from fastapi import APIRouter, Request, Response
 from spoutnik.serve.answer import End, Part, Reasoning, Text, ToolStart, Usage
 from spoutnik.serve.dialect import principal_of, request_id_of, service_of
 from spoutnik.serve.openai.errors import error_body
+from spoutnik.serve.openai.head import Head
 from spoutnik.serve.openai.reading import read_conversation, read_sampling
 from spoutnik.serve.openai.schema import ChatRequest
 from spoutnik.serve.openai.usage import total, usage_body
 from spoutnik.serve.responses import DONE, Patient, Streamed, data
 from spoutnik.serve.service import Answers
-
-
-@dataclass(frozen=True)
-class Head:
-    """What all parts of one response share."""
-
-    id: str
-    created: int
-    model: str
-    system_fingerprint: str
-    currency: str
-
-    def body(self, kind: str, choices: list[dict[str, Any]], **others: Any) -> dict[str, Any]:
-        """A response, or a chunk of one."""
-        return {
-            "id": self.id, "object": kind, "created": self.created, "model": self.model,
-            "system_fingerprint": self.system_fingerprint, "choices": choices, **others,
-        }  # fmt: skip
 
 
 def router() -> APIRouter:
@@ -48,9 +29,7 @@ def router() -> APIRouter:
         conversation = read_conversation(body, settings, served)
         sampling = read_sampling(body, settings, body.max_completion_tokens or body.max_tokens)
         answers = await service.converse(conversation, sampling, served, principal_of(request))
-        head = Head(
-            f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), served.name, service.backend.info.fingerprint, settings.price.currency
-        )
+        head = Head.of("chatcmpl", service, served)
         request_id = request_id_of(request)
         if body.stream:
             with_usage = bool(body.stream_options and body.stream_options.include_usage)
