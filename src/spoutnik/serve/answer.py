@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from spoutnik.engine.request import Completion, Event
+from spoutnik.engine.request import Completion, Event, Top
 from spoutnik.serve.backend import Cost
+from spoutnik.serve.errors import InvalidRequestError
 from spoutnik.text.json_call import CallArguments, CallStart
 from spoutnik.text.reasoning import ThinkParser
 from spoutnik.text.tool_calls import ToolFormat
@@ -48,6 +49,18 @@ class ToolArguments:
 
 
 @dataclass(frozen=True)
+class Likelihood:
+    """A token that was drawn, where its probability was asked for. It precedes the text that it completes."""
+
+    token_id: int
+    logprob: float
+    top: Top
+    """The likeliest tokens of its place, as many as were asked for."""
+    reasoning: bool
+    """Whether it is of the thinking."""
+
+
+@dataclass(frozen=True)
 class Usage:
     """Tokens and cost of one answer."""
 
@@ -64,11 +77,11 @@ class End:
 
     finish_reason: FinishReason
     usage: Usage
-    completion: Completion
-    """What the engine made: tokens and text in which nothing is set apart."""
+    stop_string: str | None = None
+    """Which of the request's stop strings ended it, if one did."""
 
 
-Part = Reasoning | Text | ToolStart | ToolArguments | End
+Part = Reasoning | Text | ToolStart | ToolArguments | Likelihood | End
 
 
 def _call_id() -> str:
@@ -84,13 +97,17 @@ class Reader(Protocol):
 
 
 class TextReader:
-    """Sets nothing apart: for texts that are continued."""
+    """Sets nothing apart: for texts that are continued. With `logprobs`, every token is told, too."""
+
+    def __init__(self, logprobs: bool = False):
+        self._logprobs = logprobs
 
     def read(self, event: Event, cost: Cost | None = None) -> list[Part]:
-        parts: list[Part] = [Text(event.text)] if event.text else []
-        if (completion := event.completion) is not None:
-            reason: FinishReason = "stop" if completion.finish_reason == "stop" else "length"
-            parts.append(End(reason, _usage(completion, 0, cost), completion))
+        parts = _likelihoods(event, False) if self._logprobs else []
+        if event.text:
+            parts.append(Text(event.text))
+        if event.completion is not None:
+            parts.append(_end(event.completion, False, 0, cost))
         return parts
 
 
@@ -98,31 +115,31 @@ class AnswerReader:
     """Reads the events of one request. White space around the thinking and next to it is dropped.
 
     `thinking` is whether the prompt left a `<think>` open, `tools` how calls are written (None: nothing is a call), and `new_id` makes the
-    ids of calls.
+    ids of calls. With `logprobs`, every token is told, too.
     """
 
-    def __init__(self, thinking: bool, tools: ToolFormat | None = None, new_id: Callable[[], str] = _call_id):
-        self._thoughts, self._new_id = ThinkParser(thinking), new_id
+    def __init__(
+        self, thinking: bool, tools: ToolFormat | None = None, logprobs: bool = False, new_id: Callable[[], str] = _call_id
+    ):  # fmt: skip
+        self._thoughts, self._logprobs, self._new_id = ThinkParser(thinking), logprobs, new_id
         self._tools = None if tools is None else tools.parser()
         self._reasoning = Trimmed()
         self._thought = self._answering = False
         self._reasoning_tokens = self._calls = 0
-        self._name = ""
 
     def read(self, event: Event, cost: Cost | None = None) -> list[Part]:
         thinking = self._thoughts.thinking
         reasoning, text = self._thoughts.feed(event.text)
-        completion = event.completion
-        if completion is None:
-            self._reasoning_tokens += thinking or self._thoughts.thinking
-            return self._parts(reasoning, text)
+        thinking = thinking or self._thoughts.thinking
+        self._reasoning_tokens += thinking * len(event.tokens)
+        parts = _likelihoods(event, thinking) if self._logprobs else []
+        if event.completion is None:
+            return parts + self._parts(reasoning, text)
         more_reasoning, more_text = self._thoughts.close()
-        parts = self._parts(reasoning + more_reasoning, text + more_text)
+        parts += self._parts(reasoning + more_reasoning, text + more_text)
         if self._tools is not None:
             parts += map(self._part, self._tools.close())
-        called = self._calls and completion.finish_reason == "stop"
-        reason: FinishReason = "tool_calls" if called else "stop" if completion.finish_reason == "stop" else "length"
-        return [*parts, End(reason, _usage(completion, self._reasoning_tokens, cost), completion)]
+        return [*parts, _end(event.completion, self._calls > 0, self._reasoning_tokens, cost)]
 
     def _parts(self, reasoning: str, text: str) -> list[Part]:
         parts: list[Part] = []
@@ -145,5 +162,15 @@ class AnswerReader:
         return Text(part.text)
 
 
-def _usage(completion: Completion, reasoning_tokens: int, cost: Cost | None) -> Usage:
-    return Usage(completion.prompt_tokens, completion.cached_tokens, len(completion.token_ids), reasoning_tokens, cost or Cost())
+def _likelihoods(event: Event, reasoning: bool) -> list[Part]:
+    tops = event.top_logprobs or [[] for _ in event.tokens]
+    return [Likelihood(*drawn, reasoning) for drawn in zip(event.tokens, event.logprobs, tops, strict=True)]
+
+
+def _end(completion: Completion, called: bool, reasoning_tokens: int, cost: Cost | None) -> End:
+    """Raises InvalidRequestError where the answer's constraint failed."""
+    if completion.error is not None:
+        raise InvalidRequestError(completion.error)
+    whole = completion.finish_reason == "stop"
+    usage = Usage(completion.prompt_tokens, completion.cached_tokens, len(completion.token_ids), reasoning_tokens, cost or Cost())
+    return End("tool_calls" if whole and called else "stop" if whole else "length", usage, completion.stop_string)

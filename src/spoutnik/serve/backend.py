@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 from spoutnik.engine.request import Event, Request
-from spoutnik.engine.scoring import Given
+from spoutnik.engine.scoring import Given, Scored
 from spoutnik.text.tokenizer import Tokenizer
 
 
@@ -94,8 +94,8 @@ class Backend(Protocol):
         """
         ...
 
-    async def score(self, given: Sequence[Given]) -> list[list[float]]:
-        """Log-probabilities at temperature 1, as `Engine.score`."""
+    async def score(self, given: Sequence[Given], top_logprobs: int) -> list[Scored]:
+        """Log-probabilities at temperature 1, as `Engine.score_tops`."""
         ...
 
     async def embed(self, prompts: Sequence[Sequence[int]]) -> list[list[float]]:

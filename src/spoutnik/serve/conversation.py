@@ -86,15 +86,24 @@ class Sampling:
     top_p: float | None = None
     top_k: int = 0
     stop: tuple[str, ...] = ()
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int | None = None
     n: int = 1
+    logprobs: int | None = None
+    """Tells every token's probability, and so many of the likeliest ones; None tells nothing."""
 
     def requests(self, prompt_ids: Sequence[int], **others: Any) -> list[Request]:
         """`n` requests of one prompt, each with a seed of its own."""
         seed = secrets.randbits(63) if self.seed is None else self.seed
         one = Request(
             tuple(prompt_ids), self.max_tokens or 1, 1.0 if self.temperature is None else self.temperature,
-            1.0 if self.top_p is None else self.top_p, self.top_k, self.stop, stream=True, **others,
+            1.0 if self.top_p is None else self.top_p, self.top_k, self.stop, stream=True, min_p=self.min_p,
+            presence_penalty=self.presence_penalty, frequency_penalty=self.frequency_penalty,
+            repetition_penalty=self.repetition_penalty, logit_bias=self.logit_bias, top_logprobs=self.logprobs or 0, **others,
         )  # fmt: skip
         return [replace(one, seed=derive_seed(seed, index)) for index in range(self.n)]
 

@@ -26,10 +26,10 @@ class InvalidRequestError(ApiError):
 class ContextTooLongError(InvalidRequestError):
     """The prompt does not fit into the model's context."""
 
-    def __init__(self, tokens: int, context: int):
+    def __init__(self, tokens: int, context: int, param: str = "messages"):
         super().__init__(
             f"The prompt has {tokens} tokens, but the context holds {context} and must have room for at least one more; shorten it.",
-            param="messages", code="context_length_exceeded",
+            param=param, code="context_length_exceeded",
         )  # fmt: skip
 
 

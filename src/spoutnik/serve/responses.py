@@ -71,7 +71,7 @@ class Patient(Response):
     From then on an error can no longer change the status: its body comes with 200, as DeepSeek's does.
     """
 
-    def __init__(self, make: Callable[[], Awaitable[dict[str, Any]]], answers: Closable, keep_alive_s: float, body: ErrorBody):
+    def __init__(self, make: Callable[[], Awaitable[dict[str, Any]]], answers: Closable | None, keep_alive_s: float, body: ErrorBody):
         self._make, self._answers, self._keep_alive_s, self._body = make, answers, keep_alive_s, body
         self.background = None
 
@@ -101,7 +101,8 @@ class Patient(Response):
                 else:
                     await JSONResponse(made)(scope, receive, send)
         finally:
-            await self._answers.aclose()
+            if self._answers is not None:
+                await self._answers.aclose()
 
 
 @contextlib.asynccontextmanager

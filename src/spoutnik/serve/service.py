@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from spoutnik.engine.request import Request
 from spoutnik.serve.answer import AnswerReader, End, Part, Reader, TextReader
@@ -14,6 +14,8 @@ from spoutnik.serve.conversation import Conversation, Prompt, Sampling, render
 from spoutnik.serve.errors import ContextTooLongError, NotFoundError
 from spoutnik.serve.metrics import Metrics
 from spoutnik.serve.settings import Settings
+from spoutnik.text.reasoning import CLOSE
+from spoutnik.text.token_bytes import TokenBytes
 
 THINKS, ANSWERS = "deepseek-reasoner", "deepseek-chat"
 DEEPSEEK = ("deepseek-flash", "deepseek-v4-flash", "deepseek-v4-pro", THINKS, ANSWERS)
@@ -37,6 +39,7 @@ class Service:
     def __init__(self, backend: Backend, settings: Settings, authenticator: Authenticator):
         self.backend, self.settings, self.authenticator = backend, settings, authenticator
         self.metrics = Metrics(backend)
+        self.token_bytes = TokenBytes(backend.tokenizer)
         self.draining = False
         """Set when the server is to stop: nothing new is taken."""
         self.active = 0
@@ -68,21 +71,34 @@ class Service:
             temperature=self.settings.temperature if sampling.temperature is None else sampling.temperature,
             top_p=self.settings.top_p if sampling.top_p is None else sampling.top_p,
         )
-        requests = sampling.requests(prompt.token_ids, owner=principal.id, adapter=served.adapter)
-        return await self._begin(requests, [AnswerReader(prompt.thinking, prompt.tools) for _ in requests])
+        others: dict[str, Any] = {"owner": principal.id, "adapter": served.adapter}
+        if (budget := self._budget(conversation)) is not None:
+            others |= {"thinking_budget": budget, "thinking_end": tuple(self.backend.tokenizer.encode(f"\n{CLOSE}\n\n"))}
+        requests = sampling.requests(prompt.token_ids, **others)
+        logprobs = sampling.logprobs is not None
+        return await self._begin(requests, [AnswerReader(prompt.thinking, prompt.tools, logprobs) for _ in requests])
 
     async def continue_(self, prompts: Sequence[Sequence[int]], sampling: Sampling, served: Served, principal: Principal) -> "Answers":
         """`sampling.n` continuations of each of several texts; in these think tags are text. Close what is returned."""
         sampling = replace(sampling, max_tokens=self.settings.max_tokens if sampling.max_tokens is None else sampling.max_tokens)
         for prompt in prompts:
             if len(prompt) >= self.backend.info.context:
-                raise ContextTooLongError(len(prompt), self.backend.info.context)
+                raise ContextTooLongError(len(prompt), self.backend.info.context, "prompt")
         requests = [
             request
             for prompt in prompts
             for request in sampling.requests(prompt, owner=principal.id, adapter=served.adapter)
         ]  # fmt: skip
-        return await self._begin(requests, [TextReader() for _ in requests])
+        return await self._begin(requests, [TextReader(sampling.logprobs is not None) for _ in requests])
+
+    def _budget(self, conversation: Conversation) -> int | None:
+        """Most tokens of thinking; None where no bound is wanted, or the model does not think."""
+        thinking = conversation.thinking
+        if thinking.enabled is False or CLOSE not in (self.backend.tokenizer.chat_template or ""):
+            return None
+        if thinking.budget is not None:
+            return thinking.budget
+        return None if thinking.effort is None else self.settings.budgets[thinking.effort]
 
     async def _begin(self, requests: Sequence[Request], readers: Sequence[Reader]) -> "Answers":
         began = time.monotonic()

@@ -13,13 +13,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import torch
 
 from spoutnik.engine.generator import Engine
 from spoutnik.engine.request import Request
-from spoutnik.engine.scoring import Given
+from spoutnik.engine.scoring import Given, Scored
 from spoutnik.recipe.tables import Price
 from spoutnik.run.energy import EnergyMeter
 from spoutnik.serve.backend import Cost, Info, Load, News
@@ -63,16 +64,19 @@ class Worker:
             raise
         return job
 
-    async def score(self, given: Sequence[Given]) -> list[list[float]]:
+    async def score(self, given: Sequence[Given], top_logprobs: int) -> list[Scored]:
         pieces: list[list[Given]] = [[]]
         for one in given:
             if pieces[-1] and sum(len(other.token_ids) for other in pieces[-1]) + len(one.token_ids) > PIECE_TOKENS:
                 pieces.append([])
             pieces[-1].append(one)
-        return [scored for piece in pieces for scored in await self._chore(lambda piece=piece: self._engine.score(piece))]  # type: ignore[misc]
+        found: list[Scored] = []
+        for piece in pieces:
+            found += await self._chore(partial(self._engine.score_tops, piece, 1.0, top_logprobs))
+        return found
 
     async def embed(self, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
-        return [await self._chore(lambda prompt=prompt: self._mean_hidden(prompt)) for prompt in prompts]  # type: ignore[misc]
+        return [await self._chore(partial(self._mean_hidden, prompt)) for prompt in prompts]
 
     def load(self) -> Load:
         return Load(*self._engine.load)
@@ -89,7 +93,7 @@ class Worker:
                 outcome: Any = work()
                 self._call(_settle, result, outcome, None)
             except Exception as error:
-                if not isinstance(told(error), ApiError) or told(error).status >= 500:
+                if told(error).status >= 500:
                     log.exception("a chore of the engine failed")
                 self._call(_settle, result, None, told(error))
 

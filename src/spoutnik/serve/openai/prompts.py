@@ -2,11 +2,11 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import cast
 
 from spoutnik.serve.errors import ContextTooLongError, InvalidRequestError
+from spoutnik.serve.openai.schema import Prompts
 from spoutnik.serve.service import Service
-
-Prompts = str | list[str] | list[int] | list[list[int]]
 
 
 @dataclass(frozen=True)
@@ -17,16 +17,14 @@ class Encoded:
     token_ids: tuple[int, ...]
 
 
-async def encode(prompts: Prompts, service: Service, param: str, suffix: str | None = None) -> list[Encoded]:
-    """Every prompt, with the tokens that the model begins a text with. Raises InvalidRequestError for empty, long and too many ones.
-
-    With a `suffix`, what is to be written is the gap before it.
-    """
+async def encode(prompts: Prompts, service: Service, param: str) -> list[Encoded]:
+    """Every prompt, with the tokens that the model begins a text with. Raises InvalidRequestError for empty, long and too many ones."""
     return await asyncio.to_thread(_encode, prompts, service, param)
 
 
 def _encode(prompts: Prompts, service: Service, param: str) -> list[Encoded]:
-    several = [prompts] if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int)) else prompts
+    alone = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
+    several = cast("list[str] | list[list[int]]", [prompts] if alone else prompts)
     if not several:
         raise InvalidRequestError(f"{param} is empty; give at least one text.", param=param)
     if len(several) > service.settings.most_prompts:

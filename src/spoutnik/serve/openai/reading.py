@@ -14,14 +14,20 @@ PROTECTED = frozenset({"messages", "tools", "documents", "add_generation_prompt"
 """Template variables that a request may not set by way of `chat_template_kwargs`."""
 
 
-def read_sampling(body: SamplingFields, settings: Settings, max_tokens: int | None) -> Sampling:
+def read_sampling(body: SamplingFields, settings: Settings, max_tokens: int | None, logprobs: int | None) -> Sampling:
     """How to answer. Raises InvalidRequestError for what is beyond the server's bounds."""
+    if (logprobs or 0) > settings.most_logprobs:
+        raise InvalidRequestError(
+            f"{logprobs} likeliest tokens are asked for; this server tells at most {settings.most_logprobs}.", param="logprobs"
+        )
     n = 1 if body.n is None else body.n
     if n > settings.most_choices:
         raise InvalidRequestError(f"n is {n}; this server makes at most {settings.most_choices} answers of one request.", param="n")
     return Sampling(
         max_tokens=max_tokens, temperature=body.temperature, top_p=body.top_p, top_k=max(body.top_k or 0, 0),
-        stop=_stop(body.stop, settings), seed=body.seed, n=n,
+        stop=_stop(body.stop, settings), min_p=body.min_p or 0.0, presence_penalty=body.presence_penalty or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0, repetition_penalty=body.repetition_penalty or 1.0,
+        logit_bias=body.logit_bias or {}, seed=body.seed, n=n, logprobs=logprobs,
     )  # fmt: skip
 
 

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 Stop = str | list[str] | None
+Prompts = str | list[str] | list[int] | list[list[int]]
+"""One text or several, or their tokens."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -108,6 +110,11 @@ class SamplingFields(BaseModel):
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1)] | None = None
+    min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
+    presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
+    repetition_penalty: Annotated[Number, Field(gt=0)] | None = None
+    logit_bias: dict[int, Annotated[Number, Field(ge=-100, le=100)]] | None = None
     n: Annotated[int, Field(ge=1)] | None = None
     stop: Stop = None
     seed: int | None = None
@@ -121,8 +128,28 @@ class ChatRequest(SamplingFields):
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0)] | None = None
     tools: list[ToolDefinition] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     thinking: ThinkingSwitch | None = None
     reasoning_effort: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+
+
+class CompletionRequest(SamplingFields):
+    """POST /completions."""
+
+    prompt: Prompts
+    suffix: str | None = None
+    echo: bool | None = False
+    logprobs: Annotated[int, Field(ge=0)] | None = None
+
+
+class EmbeddingRequest(BaseModel):
+    """POST /embeddings."""
+
+    model: str
+    input: Prompts
+    encoding_format: Literal["float", "base64"] | None = "float"
+    dimensions: Annotated[int, Field(ge=1)] | None = None
