@@ -48,7 +48,7 @@ def write(form: str, calls: list[tuple[str, str]]) -> str:
 
 names = st.from_regex(r"[a-z_]{1,12}", fullmatch=True)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text("ab\"\\{}[]:, \né<>"), lambda inner: st.lists(inner) | st.dictionaries(names, inner)
+    st.none() | st.booleans() | st.integers() | st.text('ab"\\{}[]:, \né<>'), lambda inner: st.lists(inner) | st.dictionaries(names, inner)
 )
 arguments = st.dictionaries(names, values).map(lambda value: json.dumps(value, ensure_ascii=False))
 calls = st.lists(st.tuples(names, arguments), min_size=1, max_size=3)
@@ -78,7 +78,9 @@ def test_any_text_gives_the_same_parts_however_it_is_cut(data, form):
 
 
 @settings(max_examples=60)
-@given(st.data(), st.sampled_from(FORMATS), st.text("<tol_ca[TOOL \n{}x").filter(lambda text: "<tool_call>" not in text and "{" not in text))
+@given(
+    st.data(), st.sampled_from(FORMATS), st.text("<tol_ca[TOOL \n{}x").filter(lambda text: "<tool_call>" not in text and "{" not in text)
+)
 def test_text_without_calls_is_content_to_the_letter(data, form, text):
     assert read(form, data.draw(cut(text))) == (text, [])
 

@@ -1,0 +1,111 @@
+"""What every request passes: callers, hosts, pages of other sites, sizes; and errors in the dialect's shape, whatever goes wrong."""
+
+import httpx2
+import pytest
+from fastapi.routing import APIRoute
+from served import random_model, serving
+
+from spoutnik.serve.auth import Balance, Principal
+from spoutnik.serve.errors import UnauthorisedError
+from spoutnik.serve.settings import Settings
+
+ASK = {"model": "tiny", "messages": [{"role": "user", "content": "the cat"}], "max_tokens": 2}
+
+
+class OneKey:
+    """Knows one caller."""
+
+    required = True
+
+    async def authenticate(self, headers):
+        if headers.get("authorization") != "Bearer right" and headers.get("x-api-key") != "right":
+            raise UnauthorisedError("The key is missing or unknown.")
+        return Principal("someone")
+
+    async def balance(self, principal):
+        return Balance("EUR", 12.345)
+
+
+@pytest.fixture(scope="module")
+def keyed():
+    with serving(*random_model(), authenticator=OneKey(), settings=Settings(most_body_bytes=2000)) as running:
+        yield running
+
+
+def routes(app):
+    """Every (method, path) that the app answers to."""
+    found, waiting = [], list(app.routes)
+    while waiting:
+        route = waiting.pop()
+        waiting += getattr(route, "routes", [])
+        if isinstance(route, APIRoute):
+            found += [(method, route.path) for method in route.methods]
+    return found
+
+
+def test_every_route_but_two_needs_a_key(keyed):
+    known = routes(keyed.app)
+    assert len(known) > 20
+    for method, path in known:
+        status = httpx2.request(method, keyed.url + path).status_code
+        assert status == (200 if path in ("/health", "/ready") else 401), (method, path)
+
+
+@pytest.mark.parametrize("headers", [{"authorization": "Bearer right"}, {"x-api-key": "right"}])
+def test_both_headers_carry_a_key(keyed, headers):
+    assert httpx2.get(f"{keyed.url}/v1/models", headers=headers).status_code == 200
+    balance = httpx2.get(f"{keyed.url}/user/balance", headers=headers).json()
+    assert balance["balance_infos"][0]["total_balance"] == "12.35" or balance["balance_infos"][0]["total_balance"] == "12.34"
+
+
+def test_what_is_cached_belongs_to_the_caller(keyed):
+    response = httpx2.post(f"{keyed.url}/v1/chat/completions", json=ASK, headers={"x-api-key": "right"})
+    assert response.status_code == 200
+    assert {page.owner for page in []} == set()
+
+
+def test_a_large_body_is_refused_before_it_is_read(keyed):
+    body = ASK | {"messages": [{"role": "user", "content": "x" * 3000}]}
+    response = httpx2.post(f"{keyed.url}/v1/chat/completions", json=body, headers={"x-api-key": "right"})
+    assert (response.status_code, response.json()["error"]["type"]) == (413, "invalid_request_error")
+    pieces = httpx2.post(
+        f"{keyed.url}/v1/chat/completions", content=(b"x" * 500 for _ in range(9)),
+        headers={"x-api-key": "right", "content-type": "application/json"},
+    )  # fmt: skip
+    assert pieces.status_code == 413
+
+
+def test_without_keys_only_this_machine_by_its_own_name_is_answered(tiny):
+    assert httpx2.get(f"{tiny.url}/v1/models", headers={"host": "localhost:1"}).status_code == 200
+    assert httpx2.get(f"{tiny.url}/v1/models", headers={"host": "rebound.example"}).status_code == 403
+    assert httpx2.get(f"{tiny.url}/v1/models", headers={"origin": "https://other.example"}).status_code == 403
+    assert httpx2.get(f"{tiny.url}/health", headers={"host": "rebound.example"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("send", "status"),
+    [
+        (lambda url: httpx2.get(f"{url}/nowhere"), 404),
+        (lambda url: httpx2.get(f"{url}/v1/chat/completions"), 405),
+        (lambda url: httpx2.post(f"{url}/v1/chat/completions", content=b"{", headers={"content-type": "application/json"}), 400),
+        (lambda url: httpx2.post(f"{url}/v1/chat/completions", content=b"\xff", headers={"content-type": "application/json"}), 400),
+        (lambda url: httpx2.post(f"{url}/v1/chat/completions", content=b'{"model": "tiny"}'), 400),
+        (lambda url: httpx2.post(f"{url}/v1/chat/completions", content=b"[" * 100000, headers={"content-type": "application/json"}), 400),
+        (lambda url: httpx2.post(f"{url}/v1/chat/completions", json=[]), 400),
+    ],
+    ids=["path", "method", "no JSON", "no text", "no content type", "deep", "no object"],
+)
+def test_errors_have_the_dialects_shape_and_an_id(tiny, send, status):
+    response = send(tiny.url)
+    assert response.status_code == status, response.text
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+    assert response.headers["x-request-id"] == response.headers["request-id"]
+
+
+def test_metrics_count_what_was_answered(tiny):
+    httpx2.post(f"{tiny.url}/v1/chat/completions", json=ASK)
+    page = httpx2.get(f"{tiny.url}/metrics").text
+    for name in ("requests_running", "requests_waiting", "time_to_first_token_seconds_count", "inter_token_seconds_sum"):
+        assert f"spoutnik_{name}" in page
+    assert 'spoutnik_answers_total{finish_reason="length"}' in page
+    assert 'path="/v1/chat/completions",status="200"' in page
