@@ -32,20 +32,18 @@ def keyed():
         yield running
 
 
-def routes(app):
-    """Every (method, path) that the app answers to."""
-    found, waiting = [], list(app.routes)
-    while waiting:
-        route = waiting.pop()
-        waiting += getattr(route, "routes", [])
+def routes(router, prefix=""):
+    """Every (method, path) that is answered to."""
+    for route in router.routes:
         if isinstance(route, APIRoute):
-            found += [(method, route.path) for method in route.methods]
-    return found
+            yield from ((method, prefix + route.path) for method in route.methods)
+        elif hasattr(route, "original_router"):
+            yield from routes(route.original_router, prefix + route.include_context.prefix)
 
 
 def test_every_route_but_two_needs_a_key(keyed):
-    known = routes(keyed.app)
-    assert len(known) > 20
+    known = set(routes(keyed.app))
+    assert {("POST", "/v1/chat/completions"), ("POST", "/beta/completions"), ("GET", "/user/balance"), ("GET", "/metrics")} < known
     for method, path in known:
         status = httpx2.request(method, keyed.url + path).status_code
         assert status == (200 if path in ("/health", "/ready") else 401), (method, path)
@@ -56,12 +54,6 @@ def test_both_headers_carry_a_key(keyed, headers):
     assert httpx2.get(f"{keyed.url}/v1/models", headers=headers).status_code == 200
     balance = httpx2.get(f"{keyed.url}/user/balance", headers=headers).json()
     assert balance["balance_infos"][0]["total_balance"] == "12.35" or balance["balance_infos"][0]["total_balance"] == "12.34"
-
-
-def test_what_is_cached_belongs_to_the_caller(keyed):
-    response = httpx2.post(f"{keyed.url}/v1/chat/completions", json=ASK, headers={"x-api-key": "right"})
-    assert response.status_code == 200
-    assert {page.owner for page in []} == set()
 
 
 def test_a_large_body_is_refused_before_it_is_read(keyed):
@@ -108,4 +100,4 @@ def test_metrics_count_what_was_answered(tiny):
     for name in ("requests_running", "requests_waiting", "time_to_first_token_seconds_count", "inter_token_seconds_sum"):
         assert f"spoutnik_{name}" in page
     assert 'spoutnik_answers_total{finish_reason="length"}' in page
-    assert 'path="/v1/chat/completions",status="200"' in page
+    assert 'path="/chat/completions",status="200"' in page

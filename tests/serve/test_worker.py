@@ -1,8 +1,10 @@
-"""The engine's thread: whoever leaves frees the engine, a full line says when to come back, a failing step ends all and the server goes on."""
+"""The engine's thread: who leaves frees the engine, a full line says when to come back, a failing step is not the end."""
 
 import json
+import socket
 import threading
 import time
+from contextlib import contextmanager
 
 import httpx2
 import pytest
@@ -37,51 +39,51 @@ def idle(running):
     return (load(running).running, load(running).waiting) == (0, 0)
 
 
-def leave(running, stream: bool):
-    """Asks, waits until the answer is under way, and hangs up."""
-    with httpx2.Client() as client:
-        if stream:
-            with client.stream("POST", f"{running.url}/v1/chat/completions", json=ASK | {"stream": True}) as response:
-                lines = response.iter_lines()
-                next(line for line in lines if '"content"' in line and "five" in line or "reasoning" in line)
-        else:
-            with pytest.raises(httpx2.ReadTimeout):
-                client.post(
-                    f"{running.url}/v1/completions", json={"model": "tiny", "prompt": "\n", "max_tokens": 1000, "n": 2}, timeout=0.3
-                )
+@contextmanager
+def asking(running, path, **body):
+    """A request on a connection of its own, which is closed at the end."""
+    content = json.dumps({"model": "tiny", **body}).encode()
+    host, port = running.url.removeprefix("http://").split(":")
+    head = f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(head.encode() + content)
+        yield connection
+
+
+CHAT, TEXT = ("/v1/chat/completions", {"messages": ASK["messages"]}), ("/completions", {"prompt": "\n", "max_tokens": 100_000})
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_an_answer_ends_when_its_client_leaves(endless, stream):
-    leave(endless, stream)
+@pytest.mark.parametrize(("path", "body"), [CHAT, TEXT], ids=["chat", "text"])
+def test_an_answer_ends_when_its_client_leaves(endless, path, body, stream):
+    with asking(endless, path, **body, stream=stream, n=2):
+        until(lambda: load(endless).running == 2)
     until(lambda: idle(endless))
 
 
-def test_a_client_that_leaves_the_line_is_forgotten(endless):
-    with httpx2.Client() as client:
-        with client.stream("POST", f"{endless.url}/v1/chat/completions", json=ASK | {"stream": True, "n": 2}) as first:
-            next(first.iter_lines())
-            until(lambda: load(endless).running == 2)
-            with pytest.raises(httpx2.ReadTimeout):
-                client.post(f"{endless.url}/v1/completions", json={"model": "tiny", "prompt": "x"}, timeout=0.3)
-            until(lambda: load(endless).waiting == 0)
+@pytest.mark.parametrize("stream", [True, False])
+def test_who_leaves_the_line_is_forgotten(endless, stream):
+    with asking(endless, "/chat/completions", messages=ASK["messages"], n=2):
+        until(lambda: load(endless).running == 2)
+        with asking(endless, "/chat/completions", messages=ASK["messages"], stream=stream):
+            until(lambda: load(endless).waiting == 1)
+        until(lambda: load(endless).waiting == 0)
+        assert load(endless).running == 2
     until(lambda: idle(endless))
 
 
-def test_a_full_line_is_told_when_to_come_back_and_those_in_line_that_they_are_not_forgotten(endless):
-    with httpx2.Client() as client, httpx2.Client() as other:
-        with client.stream("POST", f"{endless.url}/v1/chat/completions", json=ASK | {"stream": True, "n": 2}) as first:
-            next(first.iter_lines())
-            until(lambda: load(endless).running == 2)
-            with other.stream("POST", f"{endless.url}/v1/chat/completions", json=ASK | {"stream": True}) as second:
-                lines = second.iter_lines()
-                until(lambda: load(endless).waiting == 1)
-                refused = httpx2.post(f"{endless.url}/v1/chat/completions", json=ASK)
-                assert refused.status_code == 503
-                assert int(refused.headers["retry-after"]) >= 1
-                assert refused.json()["error"]["code"] == "queue_full"
-                assert next(line for line in lines if line.startswith(":")) == ": keep-alive"
-            until(lambda: load(endless).waiting == 0)
+def test_a_full_line_is_told_when_to_come_back_and_who_waits_that_it_is_not_forgotten(endless):
+    with asking(endless, "/chat/completions", messages=ASK["messages"], n=2):
+        until(lambda: load(endless).running == 2)
+        with asking(endless, "/chat/completions", messages=ASK["messages"], stream=True) as waiting:
+            until(lambda: load(endless).waiting == 1)
+            refused = httpx2.post(f"{endless.url}/v1/chat/completions", json=ASK)
+            assert refused.status_code == 503
+            assert int(refused.headers["retry-after"]) >= 1
+            assert refused.json()["error"]["code"] == "queue_full"
+            received = b""
+            while b"\n: keep-alive\n\n" not in received:
+                received += waiting.recv(1000)
     until(lambda: idle(endless))
 
 

@@ -36,7 +36,7 @@ def create_app(backend: Backend, settings: Settings, authenticator: Authenticato
         await backend.close()
 
     app = FastAPI(
-        title="Spoutnik", lifespan=lifespan, docs_url=None, redoc_url=None, max_body_size=settings.most_body_bytes,
+        title="Spoutnik", lifespan=lifespan, docs_url=None, redoc_url=None,
         middleware=[Middleware(Gate, service=service, dialects=DIALECTS)],
     )  # fmt: skip
     app.state.service = service
@@ -50,19 +50,19 @@ def create_app(backend: Backend, settings: Settings, authenticator: Authenticato
 
 async def _refuse(request: Request, error: Exception) -> Response:
     """An error in the dialect of whoever asked."""
-    problem = _problem(error)
+    problem = _problem(error, service_of(request))
     body = dialect_of(DIALECTS, request.url.path, request.headers).error(problem, request_id_of(request))
     return JSONResponse(body, problem.status, problem.headers)
 
 
-def _problem(error: Exception) -> ApiError:
+def _problem(error: Exception, service: Service) -> ApiError:
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"] if part != "body")
         return InvalidRequestError(f"{place or 'The body'}: {first['msg']}.", param=place or None)
     if isinstance(error, HTTPException):
         if error.status_code == 413:
-            return TooLargeError("The body is larger than this server reads; send less at a time.")
+            return TooLargeError(service.settings.most_body_bytes)
         kind = NotFoundError if error.status_code == 404 else InvalidRequestError
         problem = kind(f"{error.detail}.")
         problem.status = error.status_code

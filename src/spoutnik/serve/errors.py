@@ -68,6 +68,9 @@ class TooLargeError(ApiError):
 
     status = 413
 
+    def __init__(self, most_bytes: int):
+        super().__init__(f"The body is larger than the {most_bytes} bytes that this server reads; send less at a time.")
+
 
 class _LaterError(ApiError):
     def __init__(self, message: str, retry_after_s: float | None = None, *, code: str | None = None):

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spoutnik.serve.dialect import Dialect
-from spoutnik.serve.errors import ApiError, ForbiddenError, OverloadedError
+from spoutnik.serve.errors import ApiError, ForbiddenError, OverloadedError, TooLargeError
 from spoutnik.serve.service import Service
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
@@ -48,6 +49,7 @@ class Gate:
             try:
                 if path not in OPEN_PATHS:
                     self._check(headers)
+                    receive = self._bounded(receive, headers)
                     state["principal"] = await service.authenticator.authenticate(headers)
             except ApiError as error:
                 body = dialect_of(self._dialects, path, headers).error(error, request_id)
@@ -65,6 +67,23 @@ class Gate:
                     **state.get("told", {}),
                 }  # fmt: skip
                 log.info("request", extra={"fields": fields})
+
+    def _bounded(self, receive: Receive, headers: Mapping[str, str]) -> Receive:
+        """Reads no more of a body than the server takes. Raises TooLargeError at once where the length is told."""
+        most, read = self._service.settings.most_body_bytes, 0
+        length = headers.get("content-length", "")
+        if length.isdigit() and int(length) > most:
+            raise TooLargeError(most)
+
+        async def bounded() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > most:
+                raise HTTPException(413)  # the one kind of error that FastAPI passes on from here
+            return message
+
+        return bounded
 
     def _check(self, headers: Mapping[str, str]) -> None:
         """A server without keys is for this machine: names that lead here from elsewhere and pages of other sites are refused."""
