@@ -52,11 +52,12 @@ def serve(
 
     if not is_loopback(host):
         raise UserError(f"--host {host} would be reached from other machines, and there are no keys; leave it at 127.0.0.1.")
+    adapters = _adapters(adapter or [])
     dtype = dtype or answer.fastest_dtype()
     if dtype not in DTYPES:
         raise UserError(f"--dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}.")
     settings = Settings(tuple(alias or ()), temperature, top_p, max_tokens, reasoning_input=reasoning_input, price=read_price(price or []))
-    opening = Opening(model, name, DTYPES[dtype], quantize, _adapters(adapter or []), speculate, max_batch, max_queue, context, cache_dir)
+    opening = Opening(model, name, DTYPES[dtype], quantize, adapters, speculate, max_batch, max_queue, context, cache_dir)
     listener = listen(host, port)
     start = time.monotonic()
 

@@ -107,5 +107,5 @@ class Backend(Protocol):
         ...
 
     async def close(self) -> None:
-        """Ends everything."""
+        """Ends everything, what runs with an error. May be called twice."""
         ...

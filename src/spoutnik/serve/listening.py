@@ -44,13 +44,14 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI):
         self._service: Service = app.state.service
+        self._hurry = False
         super().__init__(
             uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1, server_header=False, date_header=False)
         )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._service.draining:
-            self.should_exit = self.force_exit = True
+            self._hurry = True
             return
         self._service.draining = True
         asyncio.get_event_loop().call_soon_threadsafe(lambda: asyncio.ensure_future(self._drain()))
@@ -58,6 +59,7 @@ class Server(uvicorn.Server):
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._service.settings.drain_s
-        while self._service.active and loop.time() < end:
+        while self._service.active and loop.time() < end and not self._hurry:
             await asyncio.sleep(LOOK_EVERY_S)
+        await self._service.backend.close()  # tells what still runs that it ends
         self.should_exit = True

@@ -25,7 +25,7 @@ from spoutnik.recipe.tables import Price
 from spoutnik.run.energy import EnergyMeter
 from spoutnik.serve.backend import Cost, Info, Load, News
 from spoutnik.serve.costs import StepMeter, shares
-from spoutnik.serve.errors import ApiError, ServerError, told
+from spoutnik.serve.errors import ApiError, OverloadedError, ServerError, told
 
 PIECE_TOKENS = 2048
 """Tokens scored between two steps, unless one sequence alone has more."""
@@ -39,11 +39,12 @@ class Worker:
     def __init__(self, engine: Engine, info: Info, price: Price, energy: EnergyMeter | None = None):
         self._engine, self.info, self.tokenizer = engine, info, engine.tokenizer
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._chores: deque[Callable[[], None]] = deque()
+        self._chores: deque[tuple[asyncio.Future[Any], Callable[[], Any]]] = deque()
         self._jobs: dict[int, tuple[_Job, int]] = {}
         self._costs: dict[int, Cost] = {}
         self._meter = StepMeter(price, energy)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     async def start(self) -> None:
@@ -51,10 +52,12 @@ class Worker:
         self._thread.start()
 
     async def close(self) -> None:
+        self._closed = True
         self._inbox.put(None)
         await asyncio.to_thread(self._thread.join)
 
     async def generate(self, requests: Sequence[Request]) -> "_Job":
+        self._check_open()
         job = _Job(self, [replace(request, stream=True) for request in requests])
         self._inbox.put(lambda: self._add(job))
         try:
@@ -83,30 +86,38 @@ class Worker:
 
     async def _chore(self, work: Callable[[], T]) -> T:
         """Has `work` done by the thread, between two steps."""
+        self._check_open()
         assert self._loop is not None
         result: asyncio.Future[T] = self._loop.create_future()
-
-        def do() -> None:
-            if result.cancelled():
-                return
-            try:
-                outcome: Any = work()
-                self._call(_settle, result, outcome, None)
-            except Exception as error:
-                if told(error).status >= 500:
-                    log.exception("a chore of the engine failed")
-                self._call(_settle, result, None, told(error))
-
-        self._inbox.put(lambda: self._chores.append(do))
+        self._inbox.put(lambda: self._chores.append((result, work)))
         return await result
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise stopping()
 
     def _run(self) -> None:
         """The thread."""
         while self._obey():
             if self._chores:
-                self._chores.popleft()()
+                self._do(*self._chores.popleft())
             if self._engine.busy:
                 self._step()
+        for result, _ in self._chores:
+            self._call(_settle, result, None, stopping())
+        self._fail(stopping())
+
+    def _do(self, result: "asyncio.Future[T]", work: Callable[[], T]) -> None:
+        """A chore, unless nobody waits for it any more."""
+        if result.cancelled():
+            return
+        try:
+            self._call(_settle, result, work(), None)
+        except Exception as error:
+            problem = told(error)
+            if problem.status >= 500:
+                log.exception("a chore of the engine failed")
+            self._call(_settle, result, None, problem)
 
     def _obey(self) -> bool:
         """Does what was asked; waits for something to do if there is nothing. False when the thread is to end."""
@@ -147,7 +158,8 @@ class Worker:
             events = self._engine.step()
         except Exception as error:
             log.exception("a step of the engine failed; all requests are ended and the next ones begin anew")
-            self._fail(error)
+            problem = told(error)
+            self._fail(problem if problem.status >= 500 else ServerError(problem.message))
             return
         for request_id, cost in shares(self._meter.end(), self._engine.computed).items():
             if request_id in self._costs:
@@ -166,9 +178,8 @@ class Worker:
         if batches:
             self._call(_deliver, batches)
 
-    def _fail(self, error: Exception) -> None:
-        failure = told(error)
-        failure = failure if failure.status >= 500 else ServerError(failure.message)
+    def _fail(self, failure: ApiError) -> None:
+        """Ends all that was accepted."""
         jobs = {job for job, _ in self._jobs.values()}
         self._jobs.clear()
         self._costs.clear()
@@ -227,6 +238,11 @@ class _Job:
         """Nothing more will come; runs in the loop."""
         self._failure = failure
         self._some.set()
+
+
+def stopping() -> OverloadedError:
+    """What is told of requests that the server's end cuts off."""
+    return OverloadedError("The server stops.", code="stopping")
 
 
 def _settle(future: "asyncio.Future[Any]", result: Any, error: Exception | None) -> None:
