@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+from typing import Literal
 
 import httpx2
 import openai
+import pydantic
 import pytest
 from served import CALL, scripted, serving
 
@@ -160,6 +162,7 @@ def test_r1s_rule_refuses_reasoning_and_v4s_strict_rule_demands_it():
     ("changes", "param"),
     [
         ({"n": 17}, "n"),
+        ({"max_tokens": 0}, "max_tokens"),
         ({"temperature": "hot"}, "temperature"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages.0.content"),
@@ -186,3 +189,71 @@ def test_unknown_fields_are_ignored_and_unknown_models_are_not_found(tiny, clien
         client(tiny).chat.completions.create(model="other", messages=ASK)
     assert [model.id for model in client(tiny).models.list()] == ["tiny"]
     assert client(tiny).models.retrieve("tiny").id == "tiny"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_json_and_calls_are_made_by_a_model_that_would_write_anything(tiny, client, stream):
+    schema = {"type": "object", "properties": {"mood": {"enum": ["good", "bad"]}}, "required": ["mood"], "additionalProperties": False}
+    quiet = {"model": "tiny", "messages": ASK, "max_tokens": 200, "extra_body": {"thinking": {"type": "disabled"}}, "stream": stream}
+    form = {"type": "json_schema", "json_schema": {"name": "mood", "schema": schema, "strict": True}}
+    tool = {"type": "function", "function": {"name": "feel", "parameters": schema}}
+
+    def answer(**settings):
+        response = client(tiny).chat.completions.create(**quiet, **settings)
+        if not stream:
+            message = response.choices[0].message
+            return message.content, [(call.function.name, call.function.arguments) for call in message.tool_calls or []]
+        deltas = [chunk.choices[0].delta for chunk in response]
+        calls = [call.function for delta in deltas for call in delta.tool_calls or []]
+        names = [call.name for call in calls if call.name]
+        return "".join(delta.content or "" for delta in deltas), [(names[0], "".join(call.arguments for call in calls))] if names else []
+
+    for seed in range(3):
+        content, calls = answer(response_format=form, seed=seed)
+        assert (json.loads(content)["mood"] in ("good", "bad"), calls) == (True, [])
+        content, calls = answer(tools=[tool], tool_choice="required", parallel_tool_calls=False, seed=seed)
+        assert (content or "", calls[0][0], json.loads(calls[0][1])["mood"] in ("good", "bad")) == ("", "feel", True)
+
+
+def test_a_budget_ends_the_thinking(tiny, client):
+    effort = {"model": "tiny", "messages": ASK, "max_tokens": 60, "seed": 4}
+    response = client(tiny).chat.completions.create(**effort, extra_body={"thinking": {"type": "enabled", "budget_tokens": 7}})
+    details = response.usage.completion_tokens_details
+    assert 7 <= details.reasoning_tokens < 14
+    assert response.choices[0].message.content
+
+
+def test_the_clients_own_parser_reads_a_pydantic_answer(tiny, client):
+    class Mood(pydantic.BaseModel):
+        mood: Literal["good", "bad"]
+
+    response = client(tiny).chat.completions.parse(
+        model="tiny", messages=ASK, response_format=Mood, max_tokens=100, reasoning_effort="none", seed=1
+    )
+    assert response.choices[0].message.parsed.mood in ("good", "bad")
+
+
+def test_a_schema_is_bounded_and_must_be_there(tiny):
+    deep = {"type": "object"}
+    for _ in range(40):
+        deep = {"properties": {"a": deep}}
+    for schema, words in (
+        (deep, "deeper"),
+        ({"enum": ["x" * 70_000]}, "at most 65536"),
+        (None, "holds none"),
+        ({"type": "nope"}, "simplify"),
+    ):
+        form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        response = httpx2.post(f"{tiny.url}/v1/chat/completions", json={"model": "tiny", "messages": ASK, "response_format": form})
+        assert (response.status_code, words in response.json()["error"]["message"]) == (400, True), response.text
+
+
+def test_what_is_cached_of_one_user_is_not_found_for_another(tiny, client):
+    messages = [{"role": "user", "content": "the cat sat on the mat and thought " * 4}]
+
+    def hits(**extra):
+        response = client(tiny).chat.completions.create(model="tiny", messages=messages, max_tokens=1, extra_body=extra)
+        return response.usage.prompt_cache_hit_tokens
+
+    assert [hits(user_id="a"), hits(user_id="b"), hits()] == [0, 0, 0]
+    assert min(hits(user_id="a"), hits(user_id="b"), hits()) >= 32

@@ -41,8 +41,6 @@ def serve(
         from spoutnik.serve.listening import Server, is_loopback, listen
     except ModuleNotFoundError as error:
         raise UserError(f"The server needs packages that are not installed ({error.name}); install spoutnik[serve].") from error
-    import torch
-
     from spoutnik.cli import answer
     from spoutnik.cli.run import read_price
     from spoutnik.library import DTYPES
@@ -65,7 +63,6 @@ def serve(
         print(f"{time.monotonic() - start:6.1f} s  {what}", file=sys.stderr, flush=True)
 
     backend = open_backend(opening, settings.price, say)
-    torch.set_grad_enabled(False)
     app = create_app(backend, settings)
     log_to_stderr()
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"

@@ -45,6 +45,16 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Shape:
+    """What answers may be, as plain data: whoever computes makes a constraint of it for each of them (`grammar.py`)."""
+
+    lark: str
+    """A grammar in llguidance's dialect of Lark."""
+    thinking: bool
+    """Whether the prompt leaves the thinking open: the grammar then begins behind it."""
+
+
+@dataclass(frozen=True)
 class News:
     """An event of one of several requests that were submitted together."""
 
@@ -87,10 +97,10 @@ class Backend(Protocol):
         """Called once, from the loop that will call everything else."""
         ...
 
-    async def generate(self, requests: Sequence[Request]) -> Generation:
+    async def generate(self, requests: Sequence[Request], shape: Shape | None = None) -> Generation:
         """Queues requests together, all or none. Where they are not accepted, mostly `OverloadedError` or `InvalidRequestError` is raised.
 
-        Every token is reported, whatever `Request.stream` says.
+        Every token is reported, whatever `Request.stream` says. With a `shape`, all answers have it.
         """
         ...
 

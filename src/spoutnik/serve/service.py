@@ -9,11 +9,13 @@ from typing import Any, Self
 from spoutnik.engine.request import Request
 from spoutnik.serve.answer import AnswerReader, End, Part, Reader, TextReader
 from spoutnik.serve.auth import Authenticator, Principal
-from spoutnik.serve.backend import Backend, Generation
-from spoutnik.serve.conversation import Conversation, Prompt, Sampling, render
+from spoutnik.serve.backend import Backend, Generation, Shape
+from spoutnik.serve.conversation import Conversation, Sampling
 from spoutnik.serve.errors import ContextTooLongError, NotFoundError
 from spoutnik.serve.metrics import Metrics
+from spoutnik.serve.rendering import Prompt, render
 from spoutnik.serve.settings import Settings
+from spoutnik.serve.shapes import shape_of
 from spoutnik.text.reasoning import CLOSE
 from spoutnik.text.token_bytes import TokenBytes
 
@@ -76,7 +78,8 @@ class Service:
             others |= {"thinking_budget": budget, "thinking_end": tuple(self.backend.tokenizer.encode(f"\n{CLOSE}\n\n"))}
         requests = sampling.requests(prompt.token_ids, **others)
         logprobs = sampling.logprobs is not None
-        return await self._begin(requests, [AnswerReader(prompt.thinking, prompt.tools, logprobs) for _ in requests])
+        shape = shape_of(conversation, prompt, self.backend.tokenizer)
+        return await self._begin(requests, [AnswerReader(prompt.thinking, prompt.tools, logprobs) for _ in requests], shape)
 
     async def continue_(self, prompts: Sequence[Sequence[int]], sampling: Sampling, served: Served, principal: Principal) -> "Answers":
         """`sampling.n` continuations of each of several texts; in these think tags are text. Close what is returned."""
@@ -100,9 +103,9 @@ class Service:
             return thinking.budget
         return None if thinking.effort is None else self.settings.budgets[thinking.effort]
 
-    async def _begin(self, requests: Sequence[Request], readers: Sequence[Reader]) -> "Answers":
+    async def _begin(self, requests: Sequence[Request], readers: Sequence[Reader], shape: Shape | None = None) -> "Answers":
         began = time.monotonic()
-        return Answers(await self.backend.generate(requests), readers, self.metrics, began)
+        return Answers(await self.backend.generate(requests, shape), readers, self.metrics, began)
 
 
 class Answers:

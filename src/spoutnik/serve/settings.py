@@ -39,6 +39,7 @@ class Settings:
     """Of one request for completions or embeddings."""
     most_tools: int = 128
     most_schema_bytes: int = 64 << 10
+    most_schema_depth: int = 64
     most_body_bytes: int = 16 << 20
     keep_alive_s: float = 10.0
     """After so long without news a stream gets a comment, and a whole answer that is not ready a blank line."""

@@ -21,11 +21,13 @@ import torch
 from spoutnik.engine.generator import Engine
 from spoutnik.engine.request import Request
 from spoutnik.engine.scoring import Given, Scored
+from spoutnik.errors import UserError
 from spoutnik.recipe.tables import Price
 from spoutnik.run.energy import EnergyMeter
-from spoutnik.serve.backend import Cost, Info, Load, News
+from spoutnik.serve.backend import Cost, Info, Load, News, Shape
 from spoutnik.serve.costs import StepMeter, shares
-from spoutnik.serve.errors import ApiError, OverloadedError, ServerError, told
+from spoutnik.serve.errors import ApiError, InvalidRequestError, OverloadedError, ServerError, told
+from spoutnik.serve.grammar import Grammars
 
 PIECE_TOKENS = 2048
 """Tokens scored between two steps, unless one sequence alone has more."""
@@ -42,6 +44,7 @@ class Worker:
         self._chores: deque[tuple[asyncio.Future[Any], Callable[[], Any]]] = deque()
         self._jobs: dict[int, tuple[_Job, int]] = {}
         self._costs: dict[int, Cost] = {}
+        self._grammars = Grammars(engine.tokenizer)
         self._meter = StepMeter(price, energy)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -56,9 +59,12 @@ class Worker:
         self._inbox.put(None)
         await asyncio.to_thread(self._thread.join)
 
-    async def generate(self, requests: Sequence[Request]) -> "_Job":
+    async def generate(self, requests: Sequence[Request], shape: Shape | None = None) -> "_Job":
         self._check_open()
-        job = _Job(self, [replace(request, stream=True) for request in requests])
+        requests = [replace(request, stream=True) for request in requests]
+        if shape is not None:
+            requests = await asyncio.to_thread(self._shaped, requests, shape)
+        job = _Job(self, list(requests))
         self._inbox.put(lambda: self._add(job))
         try:
             await job.accepted
@@ -66,6 +72,12 @@ class Worker:
             await job.aclose()
             raise
         return job
+
+    def _shaped(self, requests: Sequence[Request], shape: Shape) -> list[Request]:
+        try:
+            return [replace(request, constraint=self._grammars.constraint(shape)) for request in requests]
+        except UserError as error:
+            raise InvalidRequestError(str(error)) from error
 
     async def score(self, given: Sequence[Given], top_logprobs: int) -> list[Scored]:
         pieces: list[list[Given]] = [[]]

@@ -11,7 +11,7 @@ from spoutnik.serve.dialect import principal_of, request_id_of, service_of
 from spoutnik.serve.openai.errors import error_body
 from spoutnik.serve.openai.head import Head
 from spoutnik.serve.openai.logprobs import chat_logprobs
-from spoutnik.serve.openai.reading import read_conversation, read_sampling
+from spoutnik.serve.openai.reading import owner, read_conversation, read_sampling
 from spoutnik.serve.openai.schema import ChatRequest
 from spoutnik.serve.openai.usage import total, usage_body
 from spoutnik.serve.responses import DONE, Patient, Streamed, data
@@ -31,7 +31,7 @@ def router() -> APIRouter:
         conversation = read_conversation(body, settings, served)
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
         sampling = read_sampling(body, settings, body.max_completion_tokens or body.max_tokens, logprobs)
-        answers = await service.converse(conversation, sampling, served, principal_of(request))
+        answers = await service.converse(conversation, sampling, served, owner(principal_of(request), body))
         head = Head.of("chatcmpl", service, served)
         request_id, form = request_id_of(request), Form(head, sampling.n, service.token_bytes)
         if body.stream:

@@ -18,7 +18,7 @@ from spoutnik.serve.openai.fim import with_gap
 from spoutnik.serve.openai.head import Head
 from spoutnik.serve.openai.logprobs import TextLogprobs
 from spoutnik.serve.openai.prompts import Encoded, encode
-from spoutnik.serve.openai.reading import read_sampling
+from spoutnik.serve.openai.reading import owner, read_sampling
 from spoutnik.serve.openai.schema import CompletionRequest
 from spoutnik.serve.openai.usage import total, usage_body
 from spoutnik.serve.responses import DONE, Patient, Streamed, data
@@ -37,7 +37,7 @@ def router() -> APIRouter:
         """Continues texts."""
         service = service_of(request)
         served = service.model(body.model)
-        job = await _job(body, service, served, principal_of(request))
+        job = await _job(body, service, served, owner(principal_of(request), body))
         stack, head, request_id = AsyncExitStack(), Head.of("cmpl", service, served), request_id_of(request)
         answers = await job.begin(stack) if job.sampling.max_tokens and not job.echo else None
         pieces, keep_alive_s = _pieces(job, answers, stack), service.settings.keep_alive_s

@@ -1,11 +1,13 @@
 """From OpenAI's shapes to those that no dialect owns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from spoutnik.serve.auth import Principal
 from spoutnik.serve.conversation import Conversation, Message, Sampling, Thinking, Tool, ToolCall
 from spoutnik.serve.errors import InvalidRequestError
-from spoutnik.serve.openai.schema import ChatMessage, ChatRequest, ContentPart, NamedTool, SamplingFields, Stop
+from spoutnik.serve.openai.schema import ChatMessage, ChatRequest, ContentPart, NamedTool, ResponseFormat, SamplingFields, Stop
 from spoutnik.serve.responses import dump
 from spoutnik.serve.service import Served
 from spoutnik.serve.settings import EFFORTS, Settings
@@ -29,6 +31,11 @@ def read_sampling(body: SamplingFields, settings: Settings, max_tokens: int | No
         frequency_penalty=body.frequency_penalty or 0.0, repetition_penalty=body.repetition_penalty or 1.0,
         logit_bias=body.logit_bias or {}, seed=body.seed, n=n, logprobs=logprobs,
     )  # fmt: skip
+
+
+def owner(principal: Principal, body: SamplingFields) -> Principal:
+    """Who owns what is cached of this request: the caller, or one of its own users where it names one, as DeepSeek's `user_id` does."""
+    return principal if body.user_id is None else replace(principal, id=f"{principal.id}/{body.user_id}")
 
 
 def _stop(stop: Stop, settings: Settings) -> tuple[str, ...]:
@@ -61,7 +68,8 @@ def read_conversation(body: ChatRequest, settings: Settings, served: Served) -> 
     return Conversation(
         tuple(_message(message, place) for place, message in enumerate(body.messages)), tools,
         "required" if name is not None else choice if isinstance(choice, str) else "auto", name,
-        _thinking(body, served), bool(prefixes), variables,
+        _thinking(body, served), bool(prefixes), variables, _schema(body.response_format, settings),
+        body.parallel_tool_calls is not False,
     )  # fmt: skip
 
 
@@ -92,11 +100,29 @@ def _tools(body: ChatRequest, settings: Settings) -> tuple[Tool, ...]:
     return tuple(Tool(tool.name, tool.description or "", tool.parameters or {}) for tool in tools)
 
 
-def check_schema(schema: dict[str, Any], settings: Settings, param: str) -> None:
-    """Raises InvalidRequestError for a schema that is too large."""
+def check_schema(schema: Mapping[str, Any], settings: Settings, param: str) -> None:
+    """Raises InvalidRequestError for a schema that is too deep or too large."""
+    level: list[Any] = [schema]
+    for _ in range(settings.most_schema_depth):
+        level = [
+            inner for value in level if isinstance(value, dict | list) for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+    if level:
+        raise InvalidRequestError(f"The schema is nested deeper than the {settings.most_schema_depth} levels allowed here.", param=param)
     size = len(dump(schema))
     if size > settings.most_schema_bytes:
         raise InvalidRequestError(f"The schema has {size} bytes; this server reads at most {settings.most_schema_bytes}.", param=param)
+
+
+def _schema(wanted: ResponseFormat | None, settings: Settings) -> Mapping[str, Any] | None:
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type == "json_object":
+        return {"type": "object"}
+    if wanted.json_schema is None or wanted.json_schema.schema_ is None:
+        raise InvalidRequestError("response_format asks for a schema and holds none; give json_schema.schema.", param="response_format")
+    check_schema(wanted.json_schema.schema_, settings, "response_format.json_schema.schema")
+    return wanted.json_schema.schema_
 
 
 def _message(message: ChatMessage, place: int) -> Message:

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from spoutnik.serve.conversation import Conversation, Message, Thinking, Tool, ToolCall, render
+from spoutnik.serve.conversation import Conversation, Message, Thinking, Tool, ToolCall
 from spoutnik.serve.errors import ContextTooLongError, InvalidRequestError
+from spoutnik.serve.rendering import render
 from spoutnik.serve.settings import Settings
 from spoutnik.text.tokenizer import train_bpe
 
