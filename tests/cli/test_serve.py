@@ -57,7 +57,9 @@ def test_it_says_where_what_and_for_whom_and_lets_answers_end_when_it_is_asked_t
         assert rest[-2] == "data: [DONE]" or rest[-1] == "data: [DONE]"
         assert process.wait(timeout=30) == 0
         logged = [json.loads(line) for line in process.stderr if line.startswith("{")]
-        assert [entry["path"] for entry in logged if entry["logger"] == "spoutnik.access"] == ["/models", "/completions"]
+        assert [entry["path"] for entry in logged if entry["message"] == "request"] == ["/models", "/completions"]
+        (answered,) = [entry for entry in logged if entry["message"] == "answered"]
+        assert (answered["completion_tokens"], answered["finish_reasons"]) == (400, ["length"])
         assert not any("five" in json.dumps(entry) for entry in logged)
 
 

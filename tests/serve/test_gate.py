@@ -1,12 +1,14 @@
 """What every request passes: callers, hosts, pages of other sites, sizes; and errors in the dialect's shape, whatever goes wrong."""
 
+import time
+
 import httpx2
 import pytest
 from fastapi.routing import APIRoute
 from served import random_model, serving
 
 from spoutnik.serve.auth import Balance, Principal
-from spoutnik.serve.errors import UnauthorisedError
+from spoutnik.serve.errors import RateLimitError, UnauthorisedError
 from spoutnik.serve.settings import Settings
 
 ASK = {"model": "tiny", "messages": [{"role": "user", "content": "the cat"}], "max_tokens": 2}
@@ -17,10 +19,21 @@ class OneKey:
 
     required = True
 
+    def __init__(self):
+        self.admitted, self.charged = [], []
+
     async def authenticate(self, headers):
         if headers.get("authorization") != "Bearer right" and headers.get("x-api-key") != "right":
             raise UnauthorisedError("The key is missing or unknown.")
         return Principal("someone")
+
+    async def admit(self, principal, prompt_tokens, most_tokens):
+        if most_tokens > 100:
+            raise RateLimitError("Too many tokens a minute.", 7.2)
+        self.admitted.append((principal.id, prompt_tokens, most_tokens))
+
+    def charge(self, principal, usage):
+        self.charged.append((principal.id, usage))
 
     async def balance(self, principal):
         return Balance("EUR", 12.345)
@@ -54,6 +67,36 @@ def test_both_headers_carry_a_key(keyed, headers):
     assert httpx2.get(f"{keyed.url}/v1/models", headers=headers).status_code == 200
     balance = httpx2.get(f"{keyed.url}/user/balance", headers=headers).json()
     assert balance["balance_infos"][0]["total_balance"] == "12.35" or balance["balance_infos"][0]["total_balance"] == "12.34"
+
+
+def test_every_admitted_request_is_charged_once(keyed):
+    keys, headers = keyed.service.authenticator, {"x-api-key": "right"}
+    keys.admitted.clear(), keys.charged.clear()
+    usage = httpx2.post(f"{keyed.url}/v1/chat/completions", json=ASK | {"n": 2}, headers=headers).json()["usage"]
+    assert keys.admitted == [("someone", usage["prompt_tokens"], 4)]
+    ((who, charged),) = keys.charged
+    assert (who, charged.prompt_tokens, charged.completion_tokens) == ("someone", usage["prompt_tokens"], usage["completion_tokens"])
+    assert charged.cost.cpu_seconds == usage["cost"]["cpu_seconds"] > 0
+    text = {"model": "tiny", "prompt": ["the cat", "a"], "max_tokens": 3, "echo": True, "logprobs": 1, "stream": True}
+    httpx2.post(f"{keyed.url}/v1/completions", json=text, headers=headers)
+    assert len(keys.charged) == len(keys.admitted) == 2
+    refused = httpx2.post(f"{keyed.url}/v1/chat/completions", json=ASK | {"max_tokens": 101}, headers=headers)
+    assert (refused.status_code, refused.headers["retry-after"], refused.json()["error"]["type"]) == (429, "8", "rate_limit_error")
+    assert len(keys.charged) == 2
+
+
+def test_who_leaves_pays_for_what_was_made(keyed):
+    keys = keyed.service.authenticator
+    keys.charged.clear()
+    body = ASK | {"max_tokens": 100, "stream": True}
+    with httpx2.stream("POST", f"{keyed.url}/v1/chat/completions", json=body, headers={"x-api-key": "right"}) as response:
+        lines = response.iter_lines()
+        for _ in range(6):
+            next(lines)
+    end = time.monotonic() + 20
+    while not keys.charged:
+        assert time.monotonic() < end
+    assert 1 <= keys.charged[0][1].completion_tokens <= 100
 
 
 def test_a_large_body_is_refused_before_it_is_read(keyed):

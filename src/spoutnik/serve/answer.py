@@ -2,11 +2,11 @@
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from spoutnik.engine.request import Completion, Event, Top
-from spoutnik.serve.backend import Cost
+from spoutnik.serve.backend import Cost, Usage
 from spoutnik.serve.errors import InvalidRequestError
 from spoutnik.text.json_call import CallArguments, CallStart
 from spoutnik.text.reasoning import ThinkParser
@@ -58,17 +58,6 @@ class Likelihood:
     """The likeliest tokens of its place, as many as were asked for."""
     reasoning: bool
     """Whether it is of the thinking."""
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Tokens and cost of one answer."""
-
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    reasoning_tokens: int = 0
-    cost: Cost = field(default_factory=Cost)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from spoutnik.errors import UserError
 from spoutnik.serve.auth import Authenticator, NoKeys
 from spoutnik.serve.backend import Backend
-from spoutnik.serve.dialect import Dialect, request_id_of, service_of
+from spoutnik.serve.dialect import Dialect, service_of
 from spoutnik.serve.errors import ApiError, InvalidRequestError, NotFoundError, TooLargeError, told
 from spoutnik.serve.gate import Gate, dialect_of
 from spoutnik.serve.openai import OPENAI
@@ -51,7 +51,7 @@ def create_app(backend: Backend, settings: Settings, authenticator: Authenticato
 async def _refuse(request: Request, error: Exception) -> Response:
     """An error in the dialect of whoever asked."""
     problem = _problem(error, service_of(request))
-    body = dialect_of(DIALECTS, request.url.path, request.headers).error(problem, request_id_of(request))
+    body = dialect_of(DIALECTS, request.url.path, request.headers).error(problem, request.state.request_id)
     return JSONResponse(body, problem.status, problem.headers)
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from typing import Protocol, Self
 
 from spoutnik.engine.request import Event, Request
@@ -42,6 +44,27 @@ class Cost:
             self.cpu_seconds + other.cpu_seconds, self.energy_joules + other.energy_joules,
             self.energy_measured or other.energy_measured, self.money + other.money,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens and cost of answers."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: Cost = field(default_factory=Cost)
+
+
+def total(usages: Sequence[Usage], n: int) -> Usage:
+    """Of all answers to a request: every `n` of them share a prompt, which counts once."""
+    prompts = usages[::n]
+    return Usage(
+        sum(usage.prompt_tokens for usage in prompts), sum(usage.cached_tokens for usage in prompts),
+        sum(usage.completion_tokens for usage in usages), sum(usage.reasoning_tokens for usage in usages),
+        reduce(add, (usage.cost for usage in usages), Cost()),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

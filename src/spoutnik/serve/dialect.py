@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from spoutnik.serve.auth import Principal
+from spoutnik.serve.auth import Caller
 from spoutnik.serve.errors import ApiError
 from spoutnik.serve.service import Service
 
@@ -17,7 +17,7 @@ class Dialect:
 
     name: str
     router: Callable[[], APIRouter]
-    """Makes its routes. A route finds what it needs with `service_of`, `principal_of` and `request_id_of`."""
+    """Makes its routes. A route finds what it needs with `service_of` and `caller_of`."""
     error: Callable[[ApiError, str], dict[str, Any]]
     """The JSON body of an error; the second argument is the request's id."""
     speaks: Callable[[str, Mapping[str, str]], bool]
@@ -30,13 +30,6 @@ def service_of(request: Request) -> Service:
     return service
 
 
-def principal_of(request: Request) -> Principal:
-    """Who asks, as the gate recognised it."""
-    principal: Principal = request.state.principal
-    return principal
-
-
-def request_id_of(request: Request) -> str:
-    """The id that the response's headers tell."""
-    request_id: str = request.state.request_id
-    return request_id
+def caller_of(request: Request, user: str | None = None) -> Caller:
+    """Who asks, as the gate recognised it, and for which of its own users."""
+    return Caller(request.state.principal, request.state.request_id, user or "")

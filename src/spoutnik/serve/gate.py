@@ -64,7 +64,6 @@ class Gate:
                 fields = {
                     "request_id": request_id, "method": scope["method"], "path": route, "status": status,
                     "seconds": round(time.monotonic() - began, 4), "principal": getattr(state.get("principal"), "id", None),
-                    **state.get("told", {}),
                 }  # fmt: skip
                 log.info("request", extra={"fields": fields})
 

@@ -1,10 +1,12 @@
 """Figures for Prometheus, in a registry of the server's own."""
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from spoutnik.serve.backend import Backend
+from spoutnik.serve.backend import Backend, Usage
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
@@ -47,6 +49,16 @@ class Metrics:
         self.cpu_seconds = Counter("spoutnik_answer_cpu_seconds", "Processor time of answers.", registry=registry)
         self.energy_joules = Counter("spoutnik_answer_energy_joules", "Energy of answers, measured or estimated.", registry=registry)
         self.responses = Counter("spoutnik_http_responses", "HTTP responses.", ["method", "path", "status"], registry=registry)
+
+    def count(self, usage: Usage, finish_reasons: Sequence[str]) -> None:
+        """The answers to one request have ended."""
+        for reason in finish_reasons:
+            self.answers.labels(reason).inc()
+        self.prompt_tokens.inc(usage.prompt_tokens)
+        self.cached_tokens.inc(usage.cached_tokens)
+        self.completion_tokens.inc(usage.completion_tokens)
+        self.cpu_seconds.inc(usage.cost.cpu_seconds)
+        self.energy_joules.inc(usage.cost.energy_joules)
 
     def page(self) -> bytes:
         """The text format, version 0.0.4."""

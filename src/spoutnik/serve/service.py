@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from spoutnik.engine.request import Request
+from spoutnik.serve.account import Account
 from spoutnik.serve.answer import AnswerReader, End, Part, Reader, TextReader
-from spoutnik.serve.auth import Authenticator, Principal
-from spoutnik.serve.backend import Backend, Generation, Shape
+from spoutnik.serve.auth import Authenticator, Caller
+from spoutnik.serve.backend import Backend, Generation, Shape, Usage
 from spoutnik.serve.conversation import Conversation, Sampling
 from spoutnik.serve.errors import ContextTooLongError, NotFoundError
 from spoutnik.serve.metrics import Metrics
@@ -64,7 +65,7 @@ class Service:
         """The conversation as the model reads it. Templates and tokenizers run beside the event loop."""
         return await asyncio.to_thread(render, conversation, self.backend.tokenizer, self.settings, self.backend.info.context)
 
-    async def converse(self, conversation: Conversation, sampling: Sampling, served: Served, principal: Principal) -> "Answers":
+    async def converse(self, conversation: Conversation, sampling: Sampling, served: Served, caller: Caller) -> "Answers":
         """Answers to a conversation, `sampling.n` of them, accepted by the backend. Close what is returned."""
         prompt = await self.prompt(conversation)
         sampling = replace(
@@ -73,15 +74,17 @@ class Service:
             temperature=self.settings.temperature if sampling.temperature is None else sampling.temperature,
             top_p=self.settings.top_p if sampling.top_p is None else sampling.top_p,
         )
-        others: dict[str, Any] = {"owner": principal.id, "adapter": served.adapter}
+        others: dict[str, Any] = {"owner": caller.owner, "adapter": served.adapter}
         if (budget := self._budget(conversation)) is not None:
             others |= {"thinking_budget": budget, "thinking_end": tuple(self.backend.tokenizer.encode(f"\n{CLOSE}\n\n"))}
         requests = sampling.requests(prompt.token_ids, **others)
         logprobs = sampling.logprobs is not None
         shape = shape_of(conversation, prompt, self.backend.tokenizer)
-        return await self._begin(requests, [AnswerReader(prompt.thinking, prompt.tools, logprobs) for _ in requests], shape)
+        return await self._begin(
+            requests, [AnswerReader(prompt.thinking, prompt.tools, logprobs) for _ in requests], sampling.n, caller, shape
+        )
 
-    async def continue_(self, prompts: Sequence[Sequence[int]], sampling: Sampling, served: Served, principal: Principal) -> "Answers":
+    async def continue_(self, prompts: Sequence[Sequence[int]], sampling: Sampling, served: Served, caller: Caller) -> "Answers":
         """`sampling.n` continuations of each of several texts; in these think tags are text. Close what is returned."""
         sampling = replace(sampling, max_tokens=self.settings.max_tokens if sampling.max_tokens is None else sampling.max_tokens)
         for prompt in prompts:
@@ -90,9 +93,9 @@ class Service:
         requests = [
             request
             for prompt in prompts
-            for request in sampling.requests(prompt, owner=principal.id, adapter=served.adapter)
+            for request in sampling.requests(prompt, owner=caller.owner, adapter=served.adapter)
         ]  # fmt: skip
-        return await self._begin(requests, [TextReader(sampling.logprobs is not None) for _ in requests])
+        return await self._begin(requests, [TextReader(sampling.logprobs is not None) for _ in requests], sampling.n, caller)
 
     def _budget(self, conversation: Conversation) -> int | None:
         """Most tokens of thinking; None where no bound is wanted, or the model does not think."""
@@ -103,18 +106,26 @@ class Service:
             return thinking.budget
         return None if thinking.effort is None else self.settings.budgets[thinking.effort]
 
-    async def _begin(self, requests: Sequence[Request], readers: Sequence[Reader], shape: Shape | None = None) -> "Answers":
+    async def _begin(
+        self, requests: Sequence[Request], readers: Sequence[Reader], n: int, caller: Caller, shape: Shape | None = None
+    ) -> "Answers":  # fmt: skip
         began = time.monotonic()
-        return Answers(await self.backend.generate(requests, shape), readers, self.metrics, began)
+        prompts = sum(len(request.prompt_ids) for request in requests[::n])
+        await self.authenticator.admit(caller.principal, prompts, sum(request.max_new_tokens for request in requests))
+        usages = [Usage(prompt_tokens=len(request.prompt_ids)) for request in requests]
+        account = Account(self.metrics, self.authenticator, caller, usages, n, began)
+        try:
+            return Answers(await self.backend.generate(requests, shape), readers, account)
+        except BaseException:
+            account.close(accepted=False)
+            raise
 
 
 class Answers:
     """Answers under way: lists of (which answer, a part of it), one list a step, each answer's last part an `End`."""
 
-    def __init__(self, generation: Generation, readers: Sequence[Reader], metrics: Metrics, began: float):
-        self._generation, self._readers, self._metrics, self._began = generation, readers, metrics, began
-        self._last = [began] * len(readers)
-        self._first = [True] * len(readers)
+    def __init__(self, generation: Generation, readers: Sequence[Reader], account: Account):
+        self._generation, self._readers, self._account = generation, readers, account
 
     def __aiter__(self) -> Self:
         return self
@@ -122,29 +133,15 @@ class Answers:
     async def __anext__(self) -> list[tuple[int, Part]]:
         parts: list[tuple[int, Part]] = []
         for news in await anext(self._generation):
+            if news.event.tokens:
+                self._account.drawn(news.index, len(news.event.tokens))
             for part in self._readers[news.index].read(news.event, news.cost):
                 parts.append((news.index, part))
                 if isinstance(part, End):
-                    self._count(part)
-            if news.event.completion is None:
-                self._time(news.index)
+                    self._account.ended(news.index, part)
         return parts
 
     async def aclose(self) -> None:
-        """Cancels what has not ended."""
+        """Cancels what has not ended, and settles the account."""
+        self._account.close()
         await self._generation.aclose()
-
-    def _time(self, index: int) -> None:
-        now = time.monotonic()
-        (self._metrics.first_token if self._first[index] else self._metrics.between_tokens).observe(now - self._last[index])
-        self._first[index], self._last[index] = False, now
-
-    def _count(self, end: End) -> None:
-        usage, metrics = end.usage, self._metrics
-        metrics.whole.observe(time.monotonic() - self._began)
-        metrics.answers.labels(end.finish_reason).inc()
-        metrics.prompt_tokens.inc(usage.prompt_tokens)
-        metrics.cached_tokens.inc(usage.cached_tokens)
-        metrics.completion_tokens.inc(usage.completion_tokens)
-        metrics.cpu_seconds.inc(usage.cost.cpu_seconds)
-        metrics.energy_joules.inc(usage.cost.energy_joules)

@@ -6,14 +6,15 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from spoutnik.serve.answer import End, Likelihood, Part, Reasoning, Text, ToolArguments, ToolStart, Usage
-from spoutnik.serve.dialect import principal_of, request_id_of, service_of
+from spoutnik.serve.answer import End, Likelihood, Part, Reasoning, Text, ToolArguments, ToolStart
+from spoutnik.serve.backend import Usage, total
+from spoutnik.serve.dialect import caller_of, service_of
 from spoutnik.serve.openai.errors import error_body
 from spoutnik.serve.openai.head import Head
 from spoutnik.serve.openai.logprobs import chat_logprobs
-from spoutnik.serve.openai.reading import owner, read_conversation, read_sampling
+from spoutnik.serve.openai.reading import read_conversation, read_sampling
 from spoutnik.serve.openai.schema import ChatRequest
-from spoutnik.serve.openai.usage import total, usage_body
+from spoutnik.serve.openai.usage import usage_body
 from spoutnik.serve.responses import DONE, Patient, Streamed, data
 from spoutnik.serve.service import Answers
 from spoutnik.text.token_bytes import TokenBytes
@@ -31,9 +32,9 @@ def router() -> APIRouter:
         conversation = read_conversation(body, settings, served)
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
         sampling = read_sampling(body, settings, body.max_completion_tokens or body.max_tokens, logprobs)
-        answers = await service.converse(conversation, sampling, served, owner(principal_of(request), body))
+        answers = await service.converse(conversation, sampling, served, caller_of(request, body.user_id))
         head = Head.of("chatcmpl", service, served)
-        request_id, form = request_id_of(request), Form(head, sampling.n, service.token_bytes)
+        request_id, form = caller_of(request).request_id, Form(head, sampling.n, service.token_bytes)
         if body.stream:
             with_usage = bool(body.stream_options and body.stream_options.include_usage)
             events = form.chunks(answers, with_usage)

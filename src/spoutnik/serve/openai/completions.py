@@ -8,19 +8,20 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from spoutnik.engine.scoring import Given
-from spoutnik.serve.answer import End, Likelihood, Text, Usage
-from spoutnik.serve.auth import Principal
+from spoutnik.serve.answer import End, Likelihood, Text
+from spoutnik.serve.auth import Caller
+from spoutnik.serve.backend import Usage, total
 from spoutnik.serve.conversation import Sampling
-from spoutnik.serve.dialect import principal_of, request_id_of, service_of
+from spoutnik.serve.dialect import caller_of, service_of
 from spoutnik.serve.errors import InvalidRequestError
 from spoutnik.serve.openai.errors import error_body
 from spoutnik.serve.openai.fim import with_gap
 from spoutnik.serve.openai.head import Head
 from spoutnik.serve.openai.logprobs import TextLogprobs
 from spoutnik.serve.openai.prompts import Encoded, encode
-from spoutnik.serve.openai.reading import owner, read_sampling
+from spoutnik.serve.openai.reading import read_sampling
 from spoutnik.serve.openai.schema import CompletionRequest
-from spoutnik.serve.openai.usage import total, usage_body
+from spoutnik.serve.openai.usage import usage_body
 from spoutnik.serve.responses import DONE, Patient, Streamed, data
 from spoutnik.serve.service import Answers, Served, Service
 
@@ -37,8 +38,8 @@ def router() -> APIRouter:
         """Continues texts."""
         service = service_of(request)
         served = service.model(body.model)
-        job = await _job(body, service, served, owner(principal_of(request), body))
-        stack, head, request_id = AsyncExitStack(), Head.of("cmpl", service, served), request_id_of(request)
+        job = await _job(body, service, served, caller_of(request, body.user_id))
+        stack, head, request_id = AsyncExitStack(), Head.of("cmpl", service, served), caller_of(request).request_id
         answers = await job.begin(stack) if job.sampling.max_tokens and not job.echo else None
         pieces, keep_alive_s = _pieces(job, answers, stack), service.settings.keep_alive_s
         if body.stream:
@@ -56,7 +57,7 @@ class Job:
 
     service: Service
     served: Served
-    principal: Principal
+    caller: Caller
     prompts: list[Encoded]
     sampling: Sampling
     echo: bool
@@ -69,7 +70,7 @@ class Job:
     async def begin(self, stack: AsyncExitStack) -> Answers:
         """Has the backend begin; `stack` will end it."""
         token_ids = [prompt.token_ids for prompt in self.prompts]
-        answers = await self.service.continue_(token_ids, self.sampling, self.served, self.principal)
+        answers = await self.service.continue_(token_ids, self.sampling, self.served, self.caller)
         stack.push_async_callback(answers.aclose)
         return answers
 
@@ -78,7 +79,7 @@ class Job:
         wanted = self.sampling.logprobs
         if wanted is None:
             return [Piece(index, self.prompts[index // self.sampling.n].text) for index in range(self.choices)]
-        given = [Given(prompt.token_ids, 1, self.principal.id, self.served.adapter) for prompt in self.prompts]
+        given = [Given(prompt.token_ids, 1, self.caller.owner, self.served.adapter) for prompt in self.prompts]
         scored = await self.service.backend.score(given, wanted)
         pieces = []
         for index in range(self.choices):
@@ -99,7 +100,7 @@ class Piece:
     end: End | None = None
 
 
-async def _job(body: CompletionRequest, service: Service, served: Served, principal: Principal) -> Job:
+async def _job(body: CompletionRequest, service: Service, served: Served, caller: Caller) -> Job:
     settings, prompt = service.settings, body.prompt
     default = MAX_TOKENS
     if body.suffix:
@@ -111,7 +112,7 @@ async def _job(body: CompletionRequest, service: Service, served: Served, princi
     prompts = await encode(prompt, service, "prompt")
     if len(prompts) * sampling.n > settings.most_prompts:
         raise InvalidRequestError(f"{len(prompts)} prompts times n = {sampling.n} are more than {settings.most_prompts}.", param="n")
-    return Job(service, served, principal, prompts, sampling, bool(body.echo))
+    return Job(service, served, caller, prompts, sampling, bool(body.echo))
 
 
 async def _pieces(job: Job, answers: Answers | None, stack: AsyncExitStack) -> AsyncIterator[list[Piece]]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
-from spoutnik.serve.dialect import request_id_of, service_of
+from spoutnik.serve.dialect import caller_of, service_of
 from spoutnik.serve.errors import InvalidRequestError
 from spoutnik.serve.openai.errors import error_body
 from spoutnik.serve.openai.prompts import encode
@@ -27,7 +27,7 @@ def router() -> APIRouter:
         if served.adapter:
             raise InvalidRequestError("Embeddings are the base model's; name it instead of an adapter.", param="model")
         prompts = [prompt.token_ids for prompt in await encode(body.input, service, "input")]
-        request_id = request_id_of(request)
+        request_id = caller_of(request).request_id
         return Patient(
             lambda: _vectors(prompts, body, service, served.name), None, service.settings.keep_alive_s,
             lambda error: error_body(error, request_id),

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from spoutnik.serve.dialect import principal_of, service_of
+from spoutnik.serve.dialect import caller_of, service_of
 from spoutnik.serve.service import Service
 
 
@@ -27,7 +27,7 @@ def router() -> APIRouter:
     @routes.get("/user/balance")
     async def balance(request: Request) -> dict[str, Any]:
         """What the caller may still spend; nothing is listed where nothing is counted."""
-        left = await service_of(request).authenticator.balance(principal_of(request))
+        left = await service_of(request).authenticator.balance(caller_of(request).principal)
         if left is None:
             return {"is_available": True, "balance_infos": []}
         amount = f"{max(left.total, 0.0):.2f}"

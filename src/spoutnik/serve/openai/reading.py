@@ -1,10 +1,8 @@
 """From OpenAI's shapes to those that no dialect owns."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from spoutnik.serve.auth import Principal
 from spoutnik.serve.conversation import Conversation, Message, Sampling, Thinking, Tool, ToolCall
 from spoutnik.serve.errors import InvalidRequestError
 from spoutnik.serve.openai.schema import ChatMessage, ChatRequest, ContentPart, NamedTool, ResponseFormat, SamplingFields, Stop
@@ -31,11 +29,6 @@ def read_sampling(body: SamplingFields, settings: Settings, max_tokens: int | No
         frequency_penalty=body.frequency_penalty or 0.0, repetition_penalty=body.repetition_penalty or 1.0,
         logit_bias=body.logit_bias or {}, seed=body.seed, n=n, logprobs=logprobs,
     )  # fmt: skip
-
-
-def owner(principal: Principal, body: SamplingFields) -> Principal:
-    """Who owns what is cached of this request: the caller, or one of its own users where it names one, as DeepSeek's `user_id` does."""
-    return principal if body.user_id is None else replace(principal, id=f"{principal.id}/{body.user_id}")
 
 
 def _stop(stop: Stop, settings: Settings) -> tuple[str, ...]:

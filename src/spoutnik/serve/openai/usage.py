@@ -1,22 +1,8 @@
 """Tokens and cost as OpenAI and DeepSeek name them, with ours beside."""
 
-from collections.abc import Sequence
-from functools import reduce
-from operator import add
 from typing import Any
 
-from spoutnik.serve.answer import Usage
-from spoutnik.serve.backend import Cost
-
-
-def total(usages: Sequence[Usage], n: int) -> Usage:
-    """Of all answers to a request: every `n` of them share a prompt, which counts once."""
-    prompts = usages[::n]
-    return Usage(
-        sum(usage.prompt_tokens for usage in prompts), sum(usage.cached_tokens for usage in prompts),
-        sum(usage.completion_tokens for usage in usages), sum(usage.reasoning_tokens for usage in usages),
-        reduce(add, (usage.cost for usage in usages), Cost()),
-    )  # fmt: skip
+from spoutnik.serve.backend import Usage
 
 
 def usage_body(usage: Usage, currency: str) -> dict[str, Any]:
