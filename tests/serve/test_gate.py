@@ -79,10 +79,13 @@ def test_every_admitted_request_is_charged_once(keyed):
     assert charged.cost.cpu_seconds == usage["cost"]["cpu_seconds"] > 0
     text = {"model": "tiny", "prompt": ["the cat", "a"], "max_tokens": 3, "echo": True, "logprobs": 1, "stream": True}
     httpx2.post(f"{keyed.url}/v1/completions", json=text, headers=headers)
-    assert len(keys.charged) == len(keys.admitted) == 2
+    assert [most for _, _, most in keys.admitted[1:]] == [0, 6]  # the scores of the prompts, and their continuations
+    httpx2.post(f"{keyed.url}/v1/embeddings", json={"model": "tiny", "input": "the cat"}, headers=headers)
+    assert len(keys.charged) == len(keys.admitted) == 4
+    assert all(usage.cost.cpu_seconds > 0 for _, usage in keys.charged)
     refused = httpx2.post(f"{keyed.url}/v1/chat/completions", json=ASK | {"max_tokens": 101}, headers=headers)
     assert (refused.status_code, refused.headers["retry-after"], refused.json()["error"]["type"]) == (429, "8", "rate_limit_error")
-    assert len(keys.charged) == 2
+    assert len(keys.charged) == 4
 
 
 def test_who_leaves_pays_for_what_was_made(keyed):

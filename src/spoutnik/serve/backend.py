@@ -127,12 +127,12 @@ class Backend(Protocol):
         """
         ...
 
-    async def score(self, given: Sequence[Given], top_logprobs: int) -> list[Scored]:
-        """Log-probabilities at temperature 1, as `Engine.score_tops`."""
+    async def score(self, given: Sequence[Given], top_logprobs: int) -> tuple[list[Scored], Cost]:
+        """Log-probabilities at temperature 1, as `Engine.score_tops`, and what they cost."""
         ...
 
-    async def embed(self, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
-        """The mean of each prompt's last hidden states, after the final norm."""
+    async def embed(self, prompts: Sequence[Sequence[int]]) -> tuple[list[list[float]], Cost]:
+        """The mean of each prompt's last hidden states, after the final norm, and what they cost."""
         ...
 
     def load(self) -> Load:

@@ -2,15 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from spoutnik.engine.request import Request
+from spoutnik.engine.scoring import Given, Scored
 from spoutnik.serve.account import Account
 from spoutnik.serve.answer import AnswerReader, End, Part, Reader, TextReader
 from spoutnik.serve.auth import Authenticator, Caller
-from spoutnik.serve.backend import Backend, Generation, Shape, Usage
+from spoutnik.serve.backend import Backend, Cost, Generation, Shape, Usage
 from spoutnik.serve.conversation import Conversation, Sampling
 from spoutnik.serve.errors import ContextTooLongError, NotFoundError
 from spoutnik.serve.metrics import Metrics
@@ -20,6 +21,7 @@ from spoutnik.serve.shapes import shape_of
 from spoutnik.text.reasoning import CLOSE
 from spoutnik.text.token_bytes import TokenBytes
 
+T = TypeVar("T")
 THINKS, ANSWERS = "deepseek-reasoner", "deepseek-chat"
 DEEPSEEK = ("deepseek-flash", "deepseek-v4-flash", "deepseek-v4-pro", THINKS, ANSWERS)
 """DeepSeek's model names, old and new: clients that know no others are served. The last two switch the thinking on and off."""
@@ -97,6 +99,35 @@ class Service:
         ]  # fmt: skip
         return await self._begin(requests, [TextReader(sampling.logprobs is not None) for _ in requests], sampling.n, caller)
 
+    async def score(
+        self, prompts: Sequence[Sequence[int]], top_logprobs: int, served: Served, caller: Caller
+    ) -> tuple[list[Scored], Usage]:
+        """What the model says of each text's tokens after the first."""
+        given = [Given(prompt, 1, caller.owner, served.adapter) for prompt in prompts]
+        return await self._counted(prompts, caller, self.backend.score(given, top_logprobs))
+
+    async def embed(self, prompts: Sequence[Sequence[int]], caller: Caller) -> tuple[list[list[float]], Usage]:
+        """Each text's mean of last hidden states."""
+        return await self._counted(prompts, caller, self.backend.embed(prompts))
+
+    async def _counted(
+        self, prompts: Sequence[Sequence[int]], caller: Caller, work: Coroutine[Any, Any, tuple[list[T], Cost]]
+    ) -> tuple[list[T], Usage]:
+        """Work that draws no tokens, on the caller's account."""
+        usage = Usage(prompt_tokens=sum(map(len, prompts)))
+        try:
+            await self.authenticator.admit(caller.principal, usage.prompt_tokens, 0)
+        except BaseException:
+            work.close()
+            raise
+        try:
+            found, cost = await work
+            usage = replace(usage, cost=cost)
+            self.metrics.count(usage, ())
+        finally:
+            self.authenticator.charge(caller.principal, usage)
+        return found, usage
+
     def _budget(self, conversation: Conversation) -> int | None:
         """Most tokens of thinking; None where no bound is wanted, or the model does not think."""
         thinking = conversation.thinking
@@ -115,7 +146,7 @@ class Service:
         usages = [Usage(prompt_tokens=len(request.prompt_ids)) for request in requests]
         account = Account(self.metrics, self.authenticator, caller, usages, n, began)
         try:
-            return Answers(await self.backend.generate(requests, shape), readers, account)
+            return Answers(await self.backend.generate(requests, shape), readers, account, prompts)
         except BaseException:
             account.close(accepted=False)
             raise
@@ -124,8 +155,10 @@ class Service:
 class Answers:
     """Answers under way: lists of (which answer, a part of it), one list a step, each answer's last part an `End`."""
 
-    def __init__(self, generation: Generation, readers: Sequence[Reader], account: Account):
+    def __init__(self, generation: Generation, readers: Sequence[Reader], account: Account, prompt_tokens: int):
         self._generation, self._readers, self._account = generation, readers, account
+        self.prompt_tokens = prompt_tokens
+        """Known before the first part."""
 
     def __aiter__(self) -> Self:
         return self

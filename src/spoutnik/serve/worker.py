@@ -79,30 +79,33 @@ class Worker:
         except UserError as error:
             raise InvalidRequestError(str(error)) from error
 
-    async def score(self, given: Sequence[Given], top_logprobs: int) -> list[Scored]:
+    async def score(self, given: Sequence[Given], top_logprobs: int) -> tuple[list[Scored], Cost]:
         pieces: list[list[Given]] = [[]]
         for one in given:
             if pieces[-1] and sum(len(other.token_ids) for other in pieces[-1]) + len(one.token_ids) > PIECE_TOKENS:
                 pieces.append([])
             pieces[-1].append(one)
-        found: list[Scored] = []
-        for piece in pieces:
-            found += await self._chore(partial(self._engine.score_tops, piece, 1.0, top_logprobs))
-        return found
+        found, cost = await self._chores_of([partial(self._engine.score_tops, piece, 1.0, top_logprobs) for piece in pieces])
+        return [scored for piece in found for scored in piece], cost
 
-    async def embed(self, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
-        return [await self._chore(partial(self._mean_hidden, prompt)) for prompt in prompts]
+    async def embed(self, prompts: Sequence[Sequence[int]]) -> tuple[list[list[float]], Cost]:
+        return await self._chores_of([partial(self._mean_hidden, prompt) for prompt in prompts])
 
     def load(self) -> Load:
         return Load(*self._engine.load)
 
-    async def _chore(self, work: Callable[[], T]) -> T:
-        """Has `work` done by the thread, between two steps."""
-        self._check_open()
+    async def _chores_of(self, works: Sequence[Callable[[], T]]) -> tuple[list[T], Cost]:
+        """Has everything done by the thread, each piece between two steps; returns the results and what they cost together."""
         assert self._loop is not None
-        result: asyncio.Future[T] = self._loop.create_future()
-        self._inbox.put(lambda: self._chores.append((result, work)))
-        return await result
+        results, cost = [], Cost()
+        for work in works:
+            self._check_open()
+            done: asyncio.Future[tuple[T, Cost]] = self._loop.create_future()
+            self._inbox.put(partial(self._chores.append, (done, work)))
+            result, spent = await done
+            results.append(result)
+            cost += spent
+        return results, cost
 
     def _check_open(self) -> None:
         if self._closed:
@@ -119,12 +122,14 @@ class Worker:
             self._call(_settle, result, None, stopping())
         self._fail(stopping())
 
-    def _do(self, result: "asyncio.Future[T]", work: Callable[[], T]) -> None:
+    def _do(self, result: "asyncio.Future[tuple[T, Cost]]", work: Callable[[], T]) -> None:
         """A chore, unless nobody waits for it any more."""
         if result.cancelled():
             return
+        self._meter.begin()
         try:
-            self._call(_settle, result, work(), None)
+            found = work()
+            self._call(_settle, result, (found, self._meter.end()), None)
         except Exception as error:
             problem = told(error)
             if problem.status >= 500:

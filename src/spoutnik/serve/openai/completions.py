@@ -7,10 +7,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from spoutnik.engine.scoring import Given
 from spoutnik.serve.answer import End, Likelihood, Text
 from spoutnik.serve.auth import Caller
-from spoutnik.serve.backend import Usage, total
+from spoutnik.serve.backend import Cost, Usage, total
 from spoutnik.serve.conversation import Sampling
 from spoutnik.serve.dialect import caller_of, service_of
 from spoutnik.serve.errors import InvalidRequestError
@@ -74,20 +73,19 @@ class Job:
         stack.push_async_callback(answers.aclose)
         return answers
 
-    async def echoes(self) -> "list[Piece]":
-        """The prompts as they were given, with their tokens' log-probabilities where these are asked for."""
-        wanted = self.sampling.logprobs
+    async def echoes(self) -> "tuple[list[Piece], Usage]":
+        """The prompts as they were given, with their tokens' log-probabilities where these are asked for, and what that took."""
+        wanted, n = self.sampling.logprobs, self.sampling.n
         if wanted is None:
-            return [Piece(index, self.prompts[index // self.sampling.n].text) for index in range(self.choices)]
-        given = [Given(prompt.token_ids, 1, self.caller.owner, self.served.adapter) for prompt in self.prompts]
-        scored = await self.service.backend.score(given, wanted)
+            return [Piece(index, self.prompts[index // n].text) for index in range(self.choices)], Usage()
+        scored, usage = await self.service.score([prompt.token_ids for prompt in self.prompts], wanted, self.served, self.caller)
         pieces = []
         for index in range(self.choices):
-            prompt, scores = self.prompts[index // self.sampling.n], scored[index // self.sampling.n]
+            prompt, scores = self.prompts[index // n], scored[index // n]
             tops = scores.top_logprobs or [[] for _ in scores.logprobs]
             rest = zip(prompt.token_ids[1:], scores.logprobs, tops, strict=True)
             pieces.append(Piece(index, prompt.text, ((prompt.token_ids[0], None, []), *rest)))
-        return pieces
+        return pieces, usage
 
 
 @dataclass(frozen=True)
@@ -117,11 +115,15 @@ async def _job(body: CompletionRequest, service: Service, served: Served, caller
 
 async def _pieces(job: Job, answers: Answers | None, stack: AsyncExitStack) -> AsyncIterator[list[Piece]]:
     """Everything that comes of a job, in order."""
+    scoring = [Cost()] * job.choices
     if job.echo:
-        yield await job.echoes()
+        pieces, usage = await job.echoes()
+        scoring[0] = usage.cost
+        yield pieces
     if not job.sampling.max_tokens:
         lengths = [len(job.prompts[index // job.sampling.n].token_ids) for index in range(job.choices)]
-        yield [Piece(index, end=End("length", Usage(prompt_tokens=length))) for index, length in enumerate(lengths)]
+        usages = [Usage(prompt_tokens=length, cost=cost) for length, cost in zip(lengths, scoring, strict=True)]
+        yield [Piece(index, end=End("length", usage)) for index, usage in enumerate(usages)]
         return
     async for parts in answers or await job.begin(stack):
         pieces = [Piece(index) for index in range(job.choices)]
@@ -132,7 +134,8 @@ async def _pieces(job: Job, answers: Answers | None, stack: AsyncExitStack) -> A
             elif isinstance(part, Likelihood):
                 pieces[index] = replace(piece, tokens=(*piece.tokens, (part.token_id, part.logprob, part.top)))
             elif isinstance(part, End):
-                pieces[index] = replace(piece, end=part)
+                usage = replace(part.usage, cost=part.usage.cost + scoring[index])
+                pieces[index] = replace(piece, end=replace(part, usage=usage))
         yield [piece for piece in pieces if piece.text or piece.tokens or piece.end]
 
 

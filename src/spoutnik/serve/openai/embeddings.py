@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
+from spoutnik.serve.auth import Caller
 from spoutnik.serve.dialect import caller_of, service_of
 from spoutnik.serve.errors import InvalidRequestError
 from spoutnik.serve.openai.errors import error_body
 from spoutnik.serve.openai.prompts import encode
 from spoutnik.serve.openai.schema import EmbeddingRequest
+from spoutnik.serve.openai.usage import usage_body
 from spoutnik.serve.responses import Patient
 from spoutnik.serve.service import Service
 
@@ -27,18 +29,19 @@ def router() -> APIRouter:
         if served.adapter:
             raise InvalidRequestError("Embeddings are the base model's; name it instead of an adapter.", param="model")
         prompts = [prompt.token_ids for prompt in await encode(body.input, service, "input")]
-        request_id = caller_of(request).request_id
+        caller = caller_of(request, body.user_id)
         return Patient(
-            lambda: _vectors(prompts, body, service, served.name), None, service.settings.keep_alive_s,
-            lambda error: error_body(error, request_id),
+            lambda: _vectors(prompts, body, service, served.name, caller), None, service.settings.keep_alive_s,
+            lambda error: error_body(error, caller.request_id),
         )  # fmt: skip
 
     return routes
 
 
-async def _vectors(prompts: list[tuple[int, ...]], body: EmbeddingRequest, service: Service, name: str) -> dict[str, Any]:
+async def _vectors(prompts: list[tuple[int, ...]], body: EmbeddingRequest, service: Service, name: str, caller: Caller) -> dict[str, Any]:
     entries = []
-    for index, mean in enumerate(await service.backend.embed(prompts)):
+    means, usage = await service.embed(prompts, caller)
+    for index, mean in enumerate(means):
         vector = np.array(mean, dtype=np.float32)
         if body.dimensions is not None:
             if body.dimensions > len(vector):
@@ -47,5 +50,8 @@ async def _vectors(prompts: list[tuple[int, ...]], body: EmbeddingRequest, servi
         vector /= max(float(np.linalg.norm(vector)), 1e-12)
         coded: Any = base64.b64encode(vector.astype("<f4").tobytes()).decode() if body.encoding_format == "base64" else vector.tolist()
         entries.append({"object": "embedding", "index": index, "embedding": coded})
-    tokens = sum(map(len, prompts))
-    return {"object": "list", "data": entries, "model": name, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+    counts = usage_body(usage, service.settings.price.currency)
+    return {
+        "object": "list", "data": entries, "model": name,
+        "usage": {key: counts[key] for key in ("prompt_tokens", "total_tokens", "cost")},
+    }  # fmt: skip

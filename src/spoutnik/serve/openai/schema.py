@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 Stop = str | list[str] | None
 Prompts = str | list[str] | list[int] | list[list[int]]
 """One text or several, or their tokens."""
+UserId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,512}$")]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -120,7 +121,7 @@ class SamplingFields(BaseModel):
     seed: int | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    user_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,512}$")] | None = None
+    user_id: UserId | None = None
 
 
 class ChatRequest(SamplingFields):
@@ -156,3 +157,4 @@ class EmbeddingRequest(BaseModel):
     input: Prompts
     encoding_format: Literal["float", "base64"] | None = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
+    user_id: UserId | None = None
