@@ -8,8 +8,10 @@ import httpx2
 import openai
 import pydantic
 import pytest
-from served import CALL, scripted, serving
+from served import CALL, random_model, scripted, serving
+from tiny_adapters import matrices, write_adapter
 
+from spoutnik.checkpoint.adapter import read_adapter
 from spoutnik.library import Model
 from spoutnik.serve.settings import Settings
 
@@ -257,3 +259,17 @@ def test_what_is_cached_of_one_user_is_not_found_for_another(tiny, client):
 
     assert [hits(user_id="a"), hits(user_id="b"), hits()] == [0, 0, 0]
     assert min(hits(user_id="a"), hits(user_id="b"), hits()) >= 32
+
+
+def test_an_adapter_answers_under_its_name(tmp_path, client):
+    model, tokenizer = random_model()
+    folder = write_adapter(tmp_path / "red", matrices(model, lambda name: name.endswith("o_proj"), seed=1, std=0.5))
+    with serving(model, tokenizer, adapters=["red"]) as running:
+        running.engine.add_adapter("red", read_adapter(folder, model))
+        assert [one.id for one in client(running).models.list()] == ["tiny", "red"]
+        answers = {name: client(running).completions.create(model=name, prompt="the cat", max_tokens=9, seed=1) for name in ("tiny", "red")}
+        alone = Model(model, tokenizer)
+        assert answers["tiny"].choices[0].text == alone.generate(["the cat"], 9, seed=1)[0].text != answers["red"].choices[0].text
+        assert answers["red"].model == "red"
+        with pytest.raises(openai.BadRequestError, match="base model"):
+            client(running).embeddings.create(model="red", input="the cat")

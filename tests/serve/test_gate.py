@@ -115,7 +115,9 @@ def test_a_large_body_is_refused_before_it_is_read(keyed):
 
 def test_without_keys_only_this_machine_by_its_own_name_is_answered(tiny):
     assert httpx2.get(f"{tiny.url}/v1/models", headers={"host": "localhost:1"}).status_code == 200
+    assert httpx2.get(f"{tiny.url}/v1/models", headers={"origin": tiny.url}).status_code == 200
     assert httpx2.get(f"{tiny.url}/v1/models", headers={"host": "rebound.example"}).status_code == 403
+    assert httpx2.get(f"{tiny.url}/v1/models", headers={"host": "[::1"}).status_code == 403
     assert httpx2.get(f"{tiny.url}/v1/models", headers={"origin": "https://other.example"}).status_code == 403
     assert httpx2.get(f"{tiny.url}/health", headers={"host": "rebound.example"}).status_code == 200
 

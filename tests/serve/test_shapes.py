@@ -78,6 +78,12 @@ def test_an_answer_satisfies_its_schema_behind_the_thinking(tokenizer):
         assert json.loads(walk(tokenizer, shape, seed, "hm {</think>"))["x"] in (1, 2)
 
 
+def test_with_tools_beside_a_schema_an_answer_is_one_or_the_other(tokenizer):
+    shape = shape_of(Conversation(ASK, (MOVE,), schema=POINT), Prompt("", (), False, ToolFormat("hermes", "")), tokenizer)
+    texts = [walk(tokenizer, shape, seed) for seed in range(12)]
+    assert {"<tool_call>" in text or json.loads(text)["x"] for text in texts} >= {True, 2}
+
+
 def test_a_free_answer_has_no_shape(tokenizer):
     assert shape_of(Conversation(ASK, (LOOK,)), Prompt("", (), False, ToolFormat("hermes", "")), tokenizer) is None
 

@@ -7,6 +7,7 @@ import time
 from contextlib import contextmanager
 
 import httpx2
+import openai
 import pytest
 from served import random_model, scripted, serving
 
@@ -113,6 +114,10 @@ def test_a_failing_step_ends_all_requests_with_an_error_and_the_next_ones_are_an
         assert "[DONE]" not in streamed
         again = httpx2.post(f"{running.url}/v1/chat/completions", json=ASK | {"seed": 1, "max_tokens": 8}).json()
         assert again["choices"] == whole["choices"]
+        failed.clear()
+        client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
+        with pytest.raises(openai.APIError, match="failed at this request"):
+            list(client.chat.completions.create(**ASK, max_tokens=8, stream=True))
         failed.clear()
         assert httpx2.post(f"{running.url}/v1/chat/completions", json=ASK | {"max_tokens": 8}).status_code == 500
 

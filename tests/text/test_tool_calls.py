@@ -47,9 +47,9 @@ def write(form: str, calls: list[tuple[str, str]]) -> str:
 
 
 names = st.from_regex(r"[a-z_]{1,12}", fullmatch=True)
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text('ab"\\{}[]:, \né<>'), lambda inner: st.lists(inner) | st.dictionaries(names, inner)
-)
+marks = st.sampled_from(["</tool_call>", SECTION_END, CALL_END])
+leaves = st.none() | st.booleans() | st.integers() | st.text('ab"\\{}[]:, \né<>') | marks
+values = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(names, inner))
 arguments = st.dictionaries(names, values).map(lambda value: json.dumps(value, ensure_ascii=False))
 calls = st.lists(st.tuples(names, arguments), min_size=1, max_size=3)
 

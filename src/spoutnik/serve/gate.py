@@ -89,13 +89,21 @@ class Gate:
         if self._service.draining:
             raise OverloadedError("The server is about to stop and takes nothing new.", self._service.settings.drain_s)
         host = headers.get("host", "")
-        if not self._service.authenticator.required and urlsplit(f"//{host}").hostname not in LOCAL_NAMES:
+        if not self._service.authenticator.required and _hostname(host) not in LOCAL_NAMES:
             raise ForbiddenError(f"This server has no keys, so it answers to localhost only, not to {host!r}.")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.partition("://")[2] != host:
             raise ForbiddenError(f"Pages of other sites ({origin}) may not use this server.")
 
 
 def dialect_of(dialects: tuple[Dialect, ...], path: str, headers: Mapping[str, str]) -> Dialect:
     """The first dialect that a request speaks, or the last one of all."""
     return next((dialect for dialect in dialects if dialect.speaks(path, headers)), dialects[-1])
+
+
+def _hostname(host: str) -> str | None:
+    """A host without its port; None for nonsense."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None

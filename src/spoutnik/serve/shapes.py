@@ -14,25 +14,26 @@ from spoutnik.text.tool_parsers import CALL, CALL_END, FENCE, HERMES, HERMES_END
 
 COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """One way of writing JSON: a small model that may write white space anywhere may write nothing else."""
-GAP = "gap: /[ \\n]{0,2}/"
-"""What may stand between the thinking and the rest."""
 
 
 def shape_of(conversation: Conversation, prompt: Prompt, tokenizer: Tokenizer) -> Shape | None:
-    """What the answer must be: JSON, a call, or (None) anything."""
-    must_call = prompt.tools is not None and conversation.tool_choice == "required"
+    """What the answer must be: JSON, or a call, or (None) anything."""
+    wanted = conversation.tools if prompt.tools is not None else ()
+    must_call = bool(wanted) and conversation.tool_choice == "required"
     if not must_call and conversation.schema is None:
         return None
-    rules = [GAP]
-    if must_call:
+    choices, rules = [], ["gap: /[ \\n]{0,2}/"]
+    if wanted:
         assert prompt.tools is not None
-        chosen = [tool for tool in conversation.tools if conversation.tool_name in (None, tool.name)]
+        chosen = [tool for tool in wanted if conversation.tool_name in (None, tool.name)]
         rules += _calls(chosen, prompt.tools, conversation.parallel_calls and conversation.tool_name is None, tokenizer)
-    else:
+        choices.append("calls")
+    if not must_call:
         assert conversation.schema is not None
-        rules.append(f"answer: {_json(conversation.schema)}")
-    start = "gap answer" if prompt.thinking else "answer"
-    return Shape("\n".join([f"start: {start}", *rules]), prompt.thinking)
+        rules.append(f"shaped: {_json(conversation.schema)}")
+        choices.append("shaped")
+    between = "gap " if prompt.thinking else ""  # the thinking and what follows
+    return Shape("\n".join([f"start: {between}({' | '.join(choices)})", *rules]), prompt.thinking)
 
 
 def _calls(tools: Sequence[Tool], form: ToolFormat, several: bool, tokenizer: Tokenizer) -> list[str]:
@@ -63,7 +64,7 @@ def _calls(tools: Sequence[Tool], form: ToolFormat, several: bool, tokenizer: To
         rules.append(f"{arguments}: {_json({'type': 'object', **tool.parameters})}")
     more = f"({text(between)} call)*" if several else ""
     choice = " | ".join(f"call_{place}" for place in range(len(tools)))
-    return [f"answer: {before} call {more} {after}", f"call: {choice}", *rules]
+    return [f"calls: {before} call {more} {after}", f"call: {choice}", *rules]
 
 
 def _json(schema: Mapping[str, Any]) -> str:

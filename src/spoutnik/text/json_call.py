@@ -64,6 +64,11 @@ class CallReader:
         self._arguments = ""  # not passed on yet, for the name is unknown or they are written as a string
         self._given = False  # whether any were passed on
 
+    @property
+    def quoted(self) -> bool:
+        """Whether a string is open."""
+        return not self.broken and self._place.in_string
+
     def feed(self, character: str) -> list[CallPart]:
         """Takes the next character and returns what became known."""
         self.raw += character
@@ -141,6 +146,11 @@ class ArgumentsReader:
     def __init__(self) -> None:
         self.done = False
         self._place = Nesting()
+
+    @property
+    def quoted(self) -> bool:
+        """Whether a string is open."""
+        return self._place.in_string
 
     def feed(self, character: str) -> list[CallPart]:
         """Takes the next character; white space before the object is dropped."""

@@ -43,6 +43,11 @@ class Inside(Protocol):
     @property
     def started(self) -> bool: ...
 
+    @property
+    def quoted(self) -> bool:
+        """Whether a JSON string is open, in which a closing mark is none."""
+        ...
+
     def feed(self, character: str) -> list[CallPart]: ...
 
     def close(self) -> list[CallPart]: ...
@@ -102,7 +107,7 @@ class Bracketed:
         assert self._inside is not None
         self._held += character
         parts: list[Part] = []
-        while self._held and not self._closing.startswith(self._held):
+        while self._held and (self._inside.quoted or not self._closing.startswith(self._held)):
             parts += self._inside.feed(self._held[0])
             self._held = self._held[1:]
         if self._closing and self._held == self._closing:
@@ -131,6 +136,10 @@ class Single:
     def started(self) -> bool:
         return self._reader.started
 
+    @property
+    def quoted(self) -> bool:
+        return self._reader.quoted
+
     def feed(self, character: str) -> list[CallPart]:
         self.raw += character
         return [] if self._reader.done or self._reader.broken else self._reader.feed(character)
@@ -151,6 +160,10 @@ class List:
     def broken(self) -> bool:
         """Whether the current object is no call."""
         return self._reader.broken
+
+    @property
+    def quoted(self) -> bool:
+        return self._reader.quoted
 
     def feed(self, character: str) -> list[CallPart]:
         self.raw += character
@@ -174,6 +187,10 @@ class Section:
         self.started = False
         self._head: str | None = ""  # None while arguments are read
         self._arguments = ArgumentsReader()
+
+    @property
+    def quoted(self) -> bool:
+        return self._head is None and self._arguments.quoted
 
     def feed(self, character: str) -> list[CallPart]:
         self.raw += character
