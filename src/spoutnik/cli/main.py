@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from spoutnik.cli import allocator, chat, doctor, eval_, export, launch, models, quantize, report, run, stage, tasks, teachers
+from spoutnik.cli import allocator, chat, doctor, eval_, export, launch, models, quantize, report, run, serve, stage, tasks, teachers
 from spoutnik.errors import UserError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ for kind in stage.KINDS:
 app.command("eval")(eval_.evaluate)
 app.command("run")(run.run)
 app.command("chat")(chat.chat)
+app.command("serve")(serve.serve)
 app.command("export")(export.export)
 app.command("quantize")(quantize.quantize)
 app.command("report")(report.report)

@@ -44,11 +44,18 @@ class Engine:
         self._texts: dict[int, Detokenizer] = {}  # only of requests whose text matters before their end
         self._adapters = {""}
         self.tokens_generated = 0
+        self.computed: dict[int, int] = {}
+        """By request, the tokens that the last step computed: of its prompt, and drawn."""
 
     @property
     def busy(self) -> bool:
         """Whether another `step` has work to do."""
         return self._scheduler.busy
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many requests run and how many wait; may be asked from any thread."""
+        return len(self._scheduler.running), len(self._scheduler.waiting)
 
     def add(self, request: Request) -> int:
         """Queues a request and returns its id.
@@ -80,6 +87,7 @@ class Engine:
         """
         if self.model.training:  # setting the mode walks through all modules, which costs more than a small model's step
             self.model.eval()
+        self.computed = {}
         try:
             events = self._retire()
             self._scheduler.admit(self.runner.admits)
@@ -201,7 +209,8 @@ class Engine:
 
     def _advance(self) -> list[Event]:
         """One step of the runner, and what it drew."""
-        events, running = [], self._scheduler.running
+        events, running = [], list(self._scheduler.running)
+        before = [sequence.computed_tokens + len(sequence.token_ids) for sequence in running]
         for sequence in running:
             if sequence.steering is not None:
                 _guarded(sequence, sequence.steering.prepare)
@@ -212,6 +221,8 @@ class Engine:
             text = self._take(sequence, token, logprob, top)
             if sequence.request.stream:
                 events.append(Event(sequence.id, text, None, [token], [logprob], [] if top is None else [top]))
+        for sequence, known in zip(running, before, strict=True):
+            self.computed[sequence.id] = sequence.computed_tokens + len(sequence.token_ids) - known
         return events
 
     def _take(self, sequence: Running, token: int, logprob: float, top: Top | None) -> str:

@@ -43,6 +43,8 @@ class Sequence:
     finish_reason: FinishReason | None = None
     cached_tokens: int = 0
     """Tokens of its prompt that were not computed for it."""
+    computed_tokens: int = 0
+    """Tokens of its prompt that were computed for it until now."""
     drafted_tokens: int = 0
     accepted_tokens: int = 0
     """Tokens that were guessed before they were drawn, and those of them that were right."""

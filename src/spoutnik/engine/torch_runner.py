@@ -142,6 +142,8 @@ class TorchRunner:
                 else:
                     copied.append((source, row))
         lengths = [len(running[row].prompt_ids) - 1 for row in computed]
+        for row, length in zip(computed, lengths, strict=True):
+            running[row].computed_tokens = length
         for group in prefill_groups(lengths, PREFILL_TOKENS):
             rows = [computed[index] for index in group]
             with self._adapted.rows([running[row].request.adapter for row in rows]):
