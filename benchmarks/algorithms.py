@@ -1,7 +1,8 @@
-"""The algorithms of recipes/algorithms.toml on one task with several seeds: a table of held-out accuracy, as Markdown.
+"""A recipe with several seeds: tables of held-out accuracy, as Markdown. By default the algorithms of recipes/algorithms.toml.
 
     python benchmarks/algorithms.py --seeds 1 2 3 --out runs/algorithms            # everything; goes on where it was stopped
     python benchmarks/algorithms.py --seeds 1 --out runs/algorithms --stage dapo   # one algorithm and what it builds on
+    python benchmarks/algorithms.py --recipe r1-smollm2 --out runs/r1-smollm2      # another recipe; each task has its rows
 
 A seed decides the corpus, the base, the problems and the draws. An interval is over seeds (Student's t), so it needs two.
 """
@@ -19,12 +20,12 @@ T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 """Student's t for a 95 % interval of the mean of so many seeds."""
 
 
-def interval(values: list[float], scale: float = 100.0) -> str:
+def interval(values: list[float], scale: float = 100.0, digits: int = 1) -> str:
     """The mean, and half the width of its interval where there is one."""
-    text = f"{scale * mean(values):.1f}"
+    text = f"{scale * mean(values):.{digits}f}"
     if len(values) not in T95:
         return text
-    return f"{text} ± {scale * T95[len(values)] * stdev(values) / len(values) ** 0.5:.1f}"
+    return f"{text} ± {scale * T95[len(values)] * stdev(values) / len(values) ** 0.5:.{digits}f}"
 
 
 def row(model: str, runs: list[list[Event]]) -> str:
@@ -39,6 +40,23 @@ def row(model: str, runs: list[list[Event]]) -> str:
         cells.append(f"{scale * mean(late):.3g}" if late else "-")
     cells.append(f"{mean(minutes):.1f}" if minutes else "-")
     return f"| {model} | {' | '.join(cells)} |"
+
+
+def details(runs: list[list[Event]]) -> list[str]:
+    """Lines of a table: every model on every task and text, seed by seed with Wilson's interval, and over seeds."""
+    found: dict[tuple[str, str], list[Event]] = {}
+    for event in (event for events in runs for event in events if event["event"] in ("eval", "perplexity")):
+        found.setdefault((event.get("task") or event["text"], event["model"]), []).append(event)
+    lines = []
+    for (subject, model), events in found.items():
+        if events[0]["event"] == "eval":
+            seeds = [f"{100 * event['accuracy']:.1f} ({100 * event['low']:.1f} to {100 * event['high']:.1f})" for event in events]
+            over, unit = interval([event["accuracy"] for event in events]), f"%, n = {events[0]['n']}"
+        else:
+            seeds = [f"{event['perplexity']:.2f}" for event in events]
+            over, unit = interval([event["perplexity"] for event in events], 1.0), f"perplexity, {events[0]['tokens']:,} tokens"
+        lines.append(f"| {subject} | {model} | {'; '.join(seeds)} | {over} | {unit} |")
+    return lines
 
 
 def main() -> None:
@@ -59,6 +77,8 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for model in models:
         print(row(model, runs))
+    print("\n| task or text | model | by seed, with Wilson's 95 % interval | over seeds | |\n| --- | --- | --- | --- | --- |")
+    print("\n".join(details(runs)))
 
 
 if __name__ == "__main__":

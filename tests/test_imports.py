@@ -10,9 +10,9 @@ import pytest
 import spoutnik.errors
 
 PACKAGE = Path(spoutnik.errors.__file__).parent
-LEAVES = {"errors", "recipe", "run", "sandbox"}
+LEAVES = {"device", "errors", "recipe", "run", "sandbox"}
 LAYERS = [{"text", "model"}, {"checkpoint"}, {"engine", "tasks"}, {"data", "teacher"}, {"serve", "train", "evaluate", "plan", "audit"}]
-TOP = {"cli", "pipeline", "preflight", "__init__", "__main__", "library"}
+TOP = {"cli", "pipeline", "preflight", "rehearsal", "__init__", "__main__", "library"}
 ALLOWED = {("evaluate", "train.rollouts")}
 """An evaluation samples and grades exactly as reinforcement learning does."""
 NO_TORCH = [

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,41 @@ ZERO = {"kind": "rl", "name": "zero", "from": "base", "task": COUNTDOWN, "prompt
 ZERO["learning_rate"] = 1e-4
 SAMPLES = {"kind": "sample", "name": "samples", "from": "zero", "task": COUNTDOWN, "problems": 100, "max_new_tokens": 64}
 SFT = {"kind": "sft", "name": "sft", "from": "base", "data": "samples", "steps": 10, "batch_size": 8, "learning_rate": 1e-4}
+TRACES = {"kind": "traces", "name": "traces", "task": COUNTDOWN, "problems": 100}
+STARTED = {**SFT, "name": "started", "data": "traces"}
 PAIRS = {**SAMPLES, "name": "pairs", "keep": "pairs", "samples_per_problem": 4}
 PREFERRED = {**SFT, "kind": "dpo", "name": "preferred", "data": "pairs"}
 TAUGHT = {**SFT, "kind": "distill", "name": "taught", "from": "smollm2", "mode": "samples"}
+STORED = {"kind": "logits", "name": "stored", "from": "zero", "data": "samples"}
+INFORMED = {**SFT, "kind": "distill", "name": "informed", "data": "stored", "mode": "logits"}
+GUIDED = {"kind": "distill", "name": "guided", "from": "base", "mode": "on-policy", "teacher": ["zero", "sft"], "steps": 9, "prompts": 4}
+GUIDED |= {
+    "task": {"name": "mixture", "parts": [COUNTDOWN, {"name": "words"}]},
+    "max_new_tokens": 9,
+    "temperature": 1.0,
+    "learning_rate": 1e-4,
+}
 EVAL = {"kind": "eval", "name": "eval", "models": ["base", "zero"], "tasks": [{**COUNTDOWN, "problems": 50}], "max_new_tokens": 64}
 WHOLE = {
     "name": "test",
     "seed": 3,
-    "stage": [CORPUS, BASE, ZERO, SAMPLES, SFT, TAUGHT, EVAL, PAIRS, PREFERRED, {"kind": "report", "name": "report"}],
+    "stage": [
+        CORPUS,
+        BASE,
+        ZERO,
+        SAMPLES,
+        SFT,
+        TAUGHT,
+        EVAL,
+        PAIRS,
+        PREFERRED,
+        TRACES,
+        STARTED,
+        STORED,
+        INFORMED,
+        GUIDED,
+        {"kind": "report", "name": "report"},
+    ],
 }
 
 
@@ -58,6 +86,11 @@ def test_a_whole_recipe_is_taken_with_its_defaults():
         "eval",
         "sample",
         "dpo",
+        "traces",
+        "sft",
+        "logits",
+        "distill",
+        "distill",
         "report",
     ]
     base, zero, evaluation = recipe.stages[1], recipe.stages[2], recipe.stages[6]
@@ -121,7 +154,19 @@ def test_an_algorithm_brings_its_papers_values_and_the_recipe_overrides_them(alg
         ("sft", {"data": "nowhere.jsonl"}, ["nowhere.jsonl", "does not exist"]),
         ("sft", {"name": "base"}, ["name is taken"]),
         ("taught", {"mode": "on-policy"}, ["mode = 'on-policy' needs `teacher`"]),
-        ("taught", {"teacher": "zero"}, ["`teacher` belongs to mode = 'on-policy'"]),
+        ("taught", {"teacher": "zero"}, ["`teacher` belongs to mode = 'logits' or 'on-policy', not to 'samples'"]),
+        ("informed", {"mode": "samples"}, ["data = 'stored' is a logits stage, expected a sample stage"]),
+        ("informed", {"chat_template": "thinking"}, ["`chat_template` belongs to mode = 'samples'"]),
+        ("informed", {"teacher": "zero"}, ["data = 'stored' holds a teacher's distributions", "leave `teacher` out"]),
+        ("informed", {"data": "samples"}, ["data = 'samples' holds answers without distributions", "`teacher`", "logits stage"]),
+        ("informed", {"data": "pairs", "teacher": "zero"}, ["data = 'pairs' keeps pairs"]),
+        ("informed", {"data": "samples", "teacher": ["zero"]}, ["`teacher` is a list only with mode = 'on-policy'"]),
+        ("stored", {"data": "zero"}, ["data = 'zero' is a rl stage, expected a sample stage"]),
+        ("stored", {"from": "samples"}, ["from = 'samples'", "makes no model"]),
+        ("guided", {"teacher": ["zero", "stored"]}, ["teacher[1] = 'stored'", "makes no model"]),
+        ("guided", {"teacher": ["zero"]}, ["`teacher` lists 1", "has 2 parts"]),
+        ("guided", {"task": COUNTDOWN}, ["`teacher` lists 2", "is no mixture"]),
+        ("guided", {"data": "samples"}, ["`data` belongs to mode = 'samples' or 'logits'"]),
         ("eval", {"models": ["base", "corpus"]}, ["models[1] = 'corpus'", "makes no model"]),
         ("eval", {"tasks": [COUNTDOWN]}, ["tasks[0] (countdown) needs `problems`"]),
         ("eval", {"models": []}, ["models = []"]),
@@ -170,7 +215,8 @@ def test_smoke_keeps_every_stage_and_clips_every_count():
     "path", [path for folder in recipe_folders() for path in sorted(folder.glob("*.toml"))], ids=lambda path: path.stem
 )
 def test_every_recipe_that_ships_is_whole_and_has_a_smoke_form(path):
-    recipe = load_recipe(path.stem)
+    asked = tomllib.loads(path.read_text(encoding="utf-8")).get("data", {})
+    recipe = load_recipe(path.stem, dict.fromkeys(asked, __file__))
     assert recipe.name == path.stem
     assert smoke(recipe).stages
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from spoutnik.checkpoint.adapter import read_adapter
 from spoutnik.checkpoint.hf import save_checkpoint
 from spoutnik.checkpoint.load import open_model
+from spoutnik.device import computing_device
 from spoutnik.engine.generator import Engine
 from spoutnik.engine.request import Completion, Request
 from spoutnik.engine.runner import Quantization, choose_runner
@@ -36,7 +37,8 @@ def load(
     smaller weights for `generate` and `chat`, which then need the C++ kernels; `logits` stays with `dtype`. With a `cache_dir`, what
     the kernels computed of prompts stays there for later processes (see `engine.store`). `adapters` are folders by name, see
     `Model.add_adapter`. With `speculate`, a model that has a multi-token prediction layer guesses ahead where that is faster; answers
-    stay the same. Raises UserError if nothing is found under the name, if the files are damaged or of an unknown architecture, or if
+    stay the same. The model is where `spoutnik.device` says, but on the CPU with `quantize` or `cache_dir`, which are the kernels'.
+    Raises UserError if nothing is found under the name, if the files are damaged or of an unknown architecture, or if
     nothing can be kept in `cache_dir`.
     """
     if dtype not in DTYPES:
@@ -44,7 +46,8 @@ def load(
     if quantize not in (None, *get_args(Quantization)):
         raise UserError(f"quantize is {quantize!r}; it must be one of {', '.join(get_args(Quantization))}, or None.")
     store = None if cache_dir is None else Store(cache_dir)
-    model = Model(*open_model(name_or_path, DTYPES[dtype]), quantize=quantize, store=store, speculate=speculate)
+    device = computing_device() if quantize is None and store is None else None
+    model = Model(*open_model(name_or_path, DTYPES[dtype], device), quantize=quantize, store=store, speculate=speculate)
     for name, folder in (adapters or {}).items():
         model.add_adapter(name, folder)
     return model

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from spoutnik import preflight
+from spoutnik.device import HOST, computing_device, describe
 from spoutnik.errors import UserError
-from spoutnik.recipe import AnyStage, Recipe
+from spoutnik.recipe import SAMPLE_KINDS, AnyStage, Recipe, is_data
 from spoutnik.run import interrupt, machine
 from spoutnik.run.context import StageContext
 from spoutnik.run.directory import RunDirectory
@@ -24,10 +25,12 @@ STAGE_FUNCTIONS = {
     "corpus": "spoutnik.data.corpus:run_corpus",
     "pretrain": "spoutnik.train.pretrain:run_pretrain",
     "rl": "spoutnik.train.rl:run_rl",
+    "traces": "spoutnik.train.traces:run_traces",
     "sample": "spoutnik.train.rejection:run_sample",
     "judge": "spoutnik.train.judged:run_judge",
     "sft": "spoutnik.train.sft:run_sft",
     "dpo": "spoutnik.train.preference:run_dpo",
+    "logits": "spoutnik.train.logits:run_logits",
     "distill": "spoutnik.train.distill:run_distill",
     "eval": "spoutnik.evaluate.evaluate:run_eval",
 }
@@ -64,6 +67,7 @@ def run_recipe(
                     "seed": recipe.seed,
                     "spoutnik": _version(),
                     "machine": str(machine.inspect()),
+                    "device": describe(computing_device()),
                 }
             )
         with interrupt.between_steps():
@@ -105,7 +109,7 @@ def _run_one(
     directory.begin(stage.name, defined)
     if not (folder / "latest").exists():  # a stage that saves no states begins anew
         record.truncate_stage(stage.name, 0)
-    ledger = Ledger(folder / "ledger.json", recipe.price)
+    ledger = Ledger(folder / "ledger.json", recipe.price, accelerators=int(computing_device().type != HOST))
     lineage: dict[str, Any] = {
         "recipe": recipe.name,
         "stage": stage.name,
@@ -133,7 +137,7 @@ def _run_one(
         function(stage, context)
     finally:
         costs = ledger.save()
-    for made in (folder / "samples.jsonl", context.checkpoint_dir / "config.json"):
+    for made in (folder / "samples.jsonl", folder / "header.json", context.checkpoint_dir / "config.json"):
         if teachers and made.exists():
             card.write_card(made.parent, f"{recipe.name}: {stage.name}", context.lineage, teachers)
     context.log("stage_end", kind=stage.kind, costs=vars(costs))
@@ -149,11 +153,11 @@ def _teachers(recipe: Recipe, stage: AnyStage, directory: RunDirectory) -> list[
 
 
 def resolve(recipe: Recipe, directory: RunDirectory, name: str) -> Path:
-    """Where the thing is that a stage names: an earlier stage's checkpoint or folder, a JSONL file, or a model."""
+    """Where the thing is that a stage names: an earlier stage's checkpoint or folder, data, or a model."""
     for stage in recipe.stages:
         if stage.name == name:
-            return directory.stage(name) if stage.kind in ("corpus", "sample", "judge") else directory.checkpoint(name)
-    return Path(name) if name.endswith(".jsonl") else preflight.find_model(name)
+            return directory.stage(name) if stage.kind in ("corpus", "logits", *SAMPLE_KINDS) else directory.checkpoint(name)
+    return Path(name) if is_data(name) else preflight.find_model(name)
 
 
 def _wanted(recipe: Recipe, only: str | None) -> list[AnyStage]:

@@ -2,16 +2,37 @@
 
 import dataclasses
 import difflib
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from spoutnik.data.english import read_text
+from spoutnik.device import computing_device, memory_of
 from spoutnik.errors import UserError
-from spoutnik.recipe import AnyStage, CorpusStage, DistillStage, JudgeStage, PretrainStage, Recipe, RLStage, TaskSpec, check_models
+from spoutnik.recipe import (
+    AnyStage,
+    CorpusStage,
+    DistillStage,
+    EvalStage,
+    JudgeStage,
+    LogitsStage,
+    PretrainStage,
+    Recipe,
+    RLStage,
+    TaskSpec,
+    TracesStage,
+    check_models,
+)
 from spoutnik.recipe.tables import Optimised
 from spoutnik.run import machine
 from spoutnik.teacher.opening import read_key
 from spoutnik.teacher.questions import read_prompts
 from spoutnik.teacher.terms import check_terms
+
+if TYPE_CHECKING:
+    from spoutnik.model.config import ModelConfig
+    from spoutnik.tasks.base import Task
 
 WEIGHT = 4
 """Bytes of one parameter: float32."""
@@ -24,21 +45,30 @@ def check(recipe: Recipe, pending: Iterable[AnyStage], out: Path, origin: str) -
     pending = list(pending)
     check_models(recipe, find_model, origin)
     for stage in pending:
-        where = f"{origin}: stage {stage.name!r}"
         try:
-            for task in tasks_of(stage):
-                make_task(task)
-            if isinstance(stage, JudgeStage):
-                read_prompts(Path(stage.questions))
-            for teacher in recipe.teachers:
-                if teacher.name in stage.inputs().values():
-                    check_terms(teacher)
-                    read_key(teacher)
-            if isinstance(stage, Optimised):
+            check_parts(recipe, stage)
+            if isinstance(stage, Optimised | LogitsStage):
                 _check_memory(recipe, stage)
         except UserError as error:
-            raise UserError(f"{where}: {error}") from None
+            raise UserError(f"{origin}: stage {stage.name!r}: {error}") from None
     _check_disk(recipe, pending, out, origin)
+
+
+def check_parts(recipe: Recipe, stage: AnyStage) -> None:
+    """Raises UserError if a task of the stage cannot be made or lacks traces, a file not be read, or its teacher not be asked."""
+    for spec in tasks_of(stage):
+        task = make_task(spec)
+        if isinstance(stage, CorpusStage | TracesStage):
+            _check_traces(task)
+    if isinstance(stage, EvalStage):
+        for text in stage.texts:
+            read_text(text)
+    if isinstance(stage, JudgeStage):
+        read_prompts(Path(stage.questions))
+    for teacher in recipe.teachers:
+        if teacher.name in stage.inputs().values():
+            check_terms(teacher)
+            read_key(teacher)
 
 
 def find_model(name: str) -> Path:
@@ -48,11 +78,20 @@ def find_model(name: str) -> Path:
     return find(name)
 
 
-def make_task(spec: TaskSpec) -> object:
+def make_task(spec: TaskSpec) -> "Task":
     """Builds the task, so that a wrong name or option is told now."""
     from spoutnik.tasks import make
 
     return make(spec.name, **spec.options)
+
+
+def _check_traces(task: "Task") -> None:
+    """Raises UserError if the task, or one of a mixture's, writes no traces."""
+    parts: Sequence[Task] = getattr(task, "parts", ())
+    for part in parts:
+        _check_traces(part)
+    if not parts:
+        task.trace(task.problem("train", 0, 0), random.Random(0))
 
 
 def tasks_of(stage: AnyStage) -> list[TaskSpec]:
@@ -67,9 +106,16 @@ def count_parameters(recipe: Recipe, stage: PretrainStage) -> int:
     """Parameters of the model that a stage would train; nothing is allocated. Raises UserError for an impossible model."""
     import torch
 
+    from spoutnik.model.transformer import CausalLM
+
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in CausalLM(planned_config(recipe, stage)).parameters())
+
+
+def planned_config(recipe: Recipe, stage: PretrainStage) -> "ModelConfig":
+    """The model that a stage would train. Raises UserError for an impossible one."""
     from spoutnik.model.config import ModelConfig
     from spoutnik.model.init import depth_config
-    from spoutnik.model.transformer import CausalLM
 
     corpus = next(other for other in recipe.stages if isinstance(other, CorpusStage) and other.name == stage.data)
     known = [field.name for field in dataclasses.fields(ModelConfig)]
@@ -79,26 +125,25 @@ def count_parameters(recipe: Recipe, stage: PretrainStage) -> int:
             raise UserError(
                 f"model.{key} is no field of ModelConfig; " + (f"did you mean `{close[0]}`?" if close else f"known: {', '.join(known)}.")
             )
-    config = depth_config(stage.model.family, stage.model.depth, corpus.vocab_size).with_(**stage.model.overrides)
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in CausalLM(config).parameters())
+    return depth_config(stage.model.family, stage.model.depth, corpus.vocab_size).with_(**stage.model.overrides)
 
 
-def _check_memory(recipe: Recipe, stage: Optimised) -> None:
+def _check_memory(recipe: Recipe, stage: Optimised | LogitsStage) -> None:
     """Counts only what cannot be avoided (trained and frozen weights, the batch's ids), so it never refuses what would fit."""
     parameters = parameters_of(recipe, stage.name)
-    needed = parameters * TRAINED
+    needed = parameters * (TRAINED if isinstance(stage, Optimised) else WEIGHT)
     if isinstance(stage, PretrainStage):
         needed += stage.batch_tokens * 16
     if isinstance(stage, RLStage) and stage.kl_coef > 0:
         needed += parameters * WEIGHT
-    if isinstance(stage, DistillStage) and stage.teacher:
-        needed += parameters_of(recipe, stage.teacher) * WEIGHT
-    here = machine.inspect().memory
-    if needed > here:
-        found = f"needs at least {needed / machine.GIB:.1f} GiB to train {parameters / 1e6:,.0f} M parameters"
+    if isinstance(stage, DistillStage):
+        needed += sum(parameters_of(recipe, teacher) for teacher in set(stage.teachers)) * WEIGHT
+    here = memory_of(computing_device())
+    if needed > here.total:
+        use = "train" if isinstance(stage, Optimised) else "run"
+        found = f"needs at least {needed / machine.GIB:.1f} GiB to {use} {parameters / 1e6:,.0f} M parameters"
         raise UserError(
-            f"it {found}, but this machine has {here / machine.GIB:.1f} GiB; take a smaller model (model.depth) or a larger machine."
+            f"it {found}, but {here.where} has {here.total / machine.GIB:.1f} GiB; take a smaller model (model.depth) or a larger machine."
         )
 
 

@@ -11,8 +11,8 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "src"
 COMMANDS = (
-    "launch", "pretrain", "sft", "rl", "dpo", "distill", "eval", "compare", "contamination", "harness", "run", "chat",
-    "export", "quantize", "report", "teachers", "tasks", "models", "doctor",
+    "launch", "pretrain", "sft", "rl", "dpo", "logits", "distill", "eval", "compare", "contamination", "harness", "run", "chat", "export",
+    "quantize", "report", "teachers", "tasks", "models", "doctor",
 )  # fmt: skip
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCE)}
 
@@ -99,6 +99,17 @@ def test_a_bad_recipe_is_refused_with_file_and_key_and_leaves_nothing_behind(tmp
     assert result.returncode == 1
     assert "mine.toml: stage[0] 'report': step is unknown" in result.stderr
     assert list(tmp_path.iterdir()) == [recipe]
+
+
+def test_a_dry_run_answers_in_its_first_line_and_exits_1_where_the_recipe_cannot_run(tmp_path):
+    fits = spoutnik("launch", "algorithms", "--dry-run", cwd=tmp_path)
+    assert fits.returncode == 0, fits.stderr
+    assert fits.stdout.startswith("It fits: ")
+    too_little = spoutnik("launch", "algorithms", "--dry-run", "--memory", "0.1", "--json", cwd=tmp_path)
+    assert too_little.returncode == 1
+    assert json.loads(too_little.stdout)["answer"].startswith("It cannot run here: stage ")
+    assert not list(tmp_path.iterdir())
+    assert "only say something with --dry-run" in spoutnik("launch", "algorithms", "--memory", "24", cwd=tmp_path).stderr
 
 
 def test_launching_prints_where_the_report_is(tmp_path):

@@ -7,7 +7,9 @@ from itertools import islice
 
 import pytest
 
-from spoutnik.data.corpus import documents, open_corpus, prompt_of, run_corpus
+from spoutnik.data.corpus import documents, held_out_documents, held_out_name, open_corpus, prompt_of, run_corpus
+from spoutnik.data.tokens import TokenFile
+from spoutnik.errors import UserError
 from spoutnik.recipe.schema import CorpusStage, Source
 from spoutnik.run import interrupt
 from spoutnik.tasks import make
@@ -20,8 +22,8 @@ def sources(*given):
     return [Source.model_validate(source) for source in given]
 
 
-def stage(*given, tokens=3000):
-    return CorpusStage.model_validate({"name": "corpus", "sources": list(given), "tokens": tokens, "vocab_size": 300})
+def stage(*given, tokens=3000, **settings):
+    return CorpusStage.model_validate({"name": "corpus", "sources": list(given), "tokens": tokens, "vocab_size": 300, **settings})
 
 
 def test_the_mixture_follows_the_weights_and_the_seed():
@@ -75,6 +77,36 @@ def test_the_stage_writes_the_same_files_every_time(context, tmp_path):
     text = tokenizer.decode(tokens.batch(0, 1, 200)[0].tolist())
     first = next(documents(settings.sources, context.seed)).text
     assert text.startswith(first + tokenizer.special_tokens["eos_token"])
+
+
+def test_what_is_set_aside_is_in_no_document_that_is_trained_on(tmp_path):
+    (tmp_path / "a.txt").write_text("\n\n".join(f"text {number}" for number in range(90)), encoding="utf-8")
+    puzzles, texts = sources(PUZZLES, {"text": str(tmp_path / "a.txt")})
+    trained = {document.text for document in islice(documents([puzzles, texts], 3, set_aside=True), 2000)}
+    aside = list(held_out_documents(texts, 3))
+    assert 0 < len(aside) < 30
+    assert not set(aside) & trained
+    assert set(aside) | {text for text in trained if text.startswith("text")} == {f"text {number}" for number in range(90)}
+    for document in islice(held_out_documents(puzzles, 3), 50):
+        target, numbers = re.search(r"Make (\d+) from ([\d, ]+) using", document).groups()
+        assert split_of("countdown", f"{' '.join(map(str, sorted(map(int, numbers.split(', ')))))} -> {target}") == "held-out"
+
+
+def test_the_stage_writes_the_held_out_tokens_of_each_source_and_says_how_many(context):
+    run_corpus(stage(PUZZLES, {"text": "builtin:english"}, held_out_tokens=2000), context)
+    summary = json.loads((context.directory / "corpus.json").read_text())
+    _, tokenizer = open_corpus(context.directory)
+    for index, source in enumerate(summary["sources"]):
+        tokens = TokenFile(context.directory / held_out_name(index), tokenizer.vocab_size)
+        texts = tokenizer.decode(tokens.batch(0, 1, len(tokens))[0].tolist()).split(tokenizer.special_tokens["eos_token"])[:-1]
+        assert source["held_out"] == {"tokens": len(tokens), "bytes": len("".join(texts).encode())}
+        assert 2000 <= len(tokens) < 2400
+
+
+def test_a_text_too_short_to_set_a_part_aside_is_refused_in_one_sentence(context, tmp_path):
+    (tmp_path / "a.txt").write_text("text 1", encoding="utf-8")
+    with pytest.raises(UserError, match="too short to set a part of it aside"):
+        run_corpus(stage(PUZZLES, {"text": str(tmp_path / "a.txt")}, held_out_tokens=100), context)
 
 
 def test_ctrl_c_is_heard_while_documents_are_written(context, monkeypatch):

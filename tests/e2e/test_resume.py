@@ -53,6 +53,21 @@ max_new_tokens = 8
 keep = "all"
 
 [[stage]]
+kind = "traces"
+name = "traces"
+task = {PUZZLE}
+problems = 40
+
+[[stage]]
+kind = "sft"
+name = "started"
+from = "base"
+data = "traces"
+steps = 2
+batch_size = 3
+learning_rate = 1e-3
+
+[[stage]]
 kind = "sft"
 name = "tuned"
 from = "base"
@@ -97,19 +112,36 @@ batch_size = 2
 learning_rate = 1e-3
 
 [[stage]]
+kind = "logits"
+name = "stored"
+from = "tuned"
+data = "samples"
+top_k = 9
+
+[[stage]]
+kind = "distill"
+name = "informed"
+mode = "logits"
+from = "base"
+data = "stored"
+steps = 8
+batch_size = 3
+learning_rate = 1e-3
+
+[[stage]]
 kind = "distill"
 name = "student"
 mode = "on-policy"
 from = "base"
-teacher = "zero"
-task = {PUZZLE}
+teacher = ["zero", "tuned"]
+task = {{ name = "mixture", parts = [{PUZZLE}, {{ name = "arithmetic", terms = [2] }}] }}
 prompts = 4
 max_new_tokens = 8
 temperature = 1.0
 steps = 8
 learning_rate = 1e-3
 """
-TRAINED = ("base", "tuned", "zero", "preferring", "student")
+TRAINED = ("base", "tuned", "zero", "preferring", "informed", "student")
 OF_THE_CLOCK = ("time", "tokens_per_s", "rollout_s")
 
 
@@ -147,7 +179,7 @@ class Run:
         return [{key: value for key, value in event.items() if key not in OF_THE_CLOCK} for event in events]
 
     def made(self) -> dict[str, bytes]:
-        files = [*self.out.glob("checkpoints/*/*"), self.out / "stages/corpus/tokens.bin", self.out / "stages/samples/samples.jsonl"]
+        files = [*self.out.glob("checkpoints/*/*"), self.out / "stages/corpus/tokens.bin", *self.out.glob("stages/*/samples.jsonl")]
         return {str(file.relative_to(self.out)): file.read_bytes() for file in files}
 
 

@@ -265,6 +265,22 @@ def test_progress_counts_ended_requests_and_tokens():
     assert seen == [(0, 2), (0, 4), (2, 6), (2, 7), (2, 8), (3, 9)]
 
 
+def test_a_step_tells_what_it_computed_for_whom():
+    running = engine(max_batch=2)
+    lengths = {running.add(Request(words(), 3)): len(words()), running.add(Request(words("a mat"), 2)): len(words("a mat"))}
+    running.add(Request(words(), 1))
+    computed = dict.fromkeys(lengths, 0)
+    assert running.load == (0, 3)
+    while running.busy:
+        running.step()
+        assert running.load[0] <= 2
+        for request_id, tokens in running.computed.items():
+            computed[request_id] = computed.get(request_id, 0) + tokens
+    first, second = lengths
+    assert lengths[first] + 2 <= computed[first] <= lengths[first] + 3
+    assert lengths[second] + 1 <= computed[second] <= lengths[second] + 2
+
+
 @every_family
 def test_a_model_can_be_trained_after_it_generated(family):
     trained = model(family).train()

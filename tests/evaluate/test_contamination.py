@@ -9,7 +9,7 @@ from spoutnik.errors import UserError
 from spoutnik.evaluate import contamination
 from spoutnik.evaluate.contamination import check, figures, file_items, file_texts, task_items, worst
 from spoutnik.evaluate.ngrams import Text
-from spoutnik.evaluate.run_data import is_run, run_items, run_texts, starting_models
+from spoutnik.evaluate.run_data import is_run, run_items, run_texts, unknown
 from spoutnik.pipeline import run_recipe
 from spoutnik.recipe import parse_recipe
 from spoutnik.recipe.schema import TaskSpec
@@ -109,7 +109,7 @@ def test_all_that_a_run_learns_from_is_looked_into(run):
     assert len(asked) == 4
     assert sum(text.where.startswith("corpus,") for text in texts) > 10
     assert is_run(run)
-    assert starting_models(run) == []
+    assert unknown(run) == []
 
 
 def test_a_run_is_checked_against_its_own_evaluations(run):

@@ -56,6 +56,10 @@ def test_logits_and_gradients_equal_those_of_transformers(name: str) -> None:
     assert_parity(*both(name))
 
 
+def test_small_qwen2_models_share_embedding_and_head() -> None:
+    assert_parity(*both("qwen2", tie_word_embeddings=True))
+
+
 @pytest.mark.parametrize("bias", [-2.0, 2.0])
 def test_biases_that_are_all_negative_or_all_positive_select_the_same_experts(bias: float) -> None:
     ours, theirs = both("deepseek-v3")

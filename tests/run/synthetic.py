@@ -40,6 +40,9 @@ def events():
         }
         for event in steps(name, kind, rng):
             yield {"time": now, "stage": name, **event}
+        if name == "base":
+            source = {"source": "countdown", "tokens": 19900, "nats_per_token": 0.4812, "bits_per_byte": 0.2734}
+            yield {"event": "held-out", "time": now, "stage": name, "sources": [source], "max_violation": 0.213, "dead_experts": 0}
         if kind == "eval":
             yield from ({"time": now, "stage": name, **event} for event in evaluations())
         now += seconds

@@ -43,6 +43,15 @@ def test_estimated_energy_is_labelled_with_its_rate_and_follows_processor_time(t
     assert costs.money == pytest.approx(costs.energy_joules)
 
 
+@pytest.mark.parametrize(("watts", "said"), [(300, "the accelerator estimated at 300 W"), (0, "the accelerator not counted")])
+def test_an_accelerator_is_charged_by_the_hour_and_its_energy_is_an_estimate_that_says_so(tmp_path, watts, said):
+    price = Price(accelerator_hour=7200.0, accelerator_watts=watts, watts_per_core=5)
+    costs = Ledger(tmp_path / "ledger.json", price, EnergyMeter(tmp_path / "none"), accelerators=1).save()
+    assert costs.energy_source == f"estimated (5 W per busy core), {said}"
+    assert costs.energy_joules == pytest.approx(costs.cpu_s * 5 + costs.wall_s * watts)
+    assert costs.money == pytest.approx(costs.wall_s * 2)
+
+
 def test_a_counter_is_read_as_measured_and_survives_its_overflow(tmp_path):
     root = counter(tmp_path / "powercap", 900_000)
     (root / "intel-rapl:0:0").mkdir()  # a part of the package: already in its sum

@@ -1,6 +1,7 @@
 """JSONL files: the usual layouts are read, a bad line is named, answers are judged as numbers and as mathematics."""
 
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,22 @@ def file(tmp_path: Path) -> str:
     )
 
 
+def test_a_files_own_solution_is_a_trace_without_marks_that_earns_the_whole_reward(file: str) -> None:
+    task = make(f"jsonl:{file}")
+    problem = task.problem("train", 0, 0)
+    n = int(problem.answer) // 2
+    text = task.trace(problem, random.Random(0))
+    assert text == f"{n}+{n}=\n</think>\n<answer>{2 * n}</answer>"
+    reward = grade(task, problem, text, True)
+    assert (reward.accuracy, reward.format) == (1.0, 1.0)
+
+
+def test_without_a_written_solution_there_is_no_trace(tmp_path: Path) -> None:
+    task = make(f"jsonl:{write(tmp_path / 'bare.jsonl', [{'question': 'a', 'answer': '7'}])}", belongs_to="train")
+    with pytest.raises(UserError, match="has no worked traces"):
+        task.trace(task.problem("train", 0, 0), random.Random(0))
+
+
 def test_gsm8k_and_messages_and_plain_lines_are_read(tmp_path: Path) -> None:
     path = write(
         tmp_path / "mixed.jsonl",
@@ -42,7 +59,7 @@ def test_gsm8k_and_messages_and_plain_lines_are_read(tmp_path: Path) -> None:
             },
         ],
     )
-    assert read_rows(Path(path), "question", "answer") == [Row("a", "1,002"), Row("b", "7"), Row("c", "8")]
+    assert read_rows(Path(path), "question", "answer") == [Row("a", "1,002", "1+1=2"), Row("b", "7", ""), Row("c", "8", "")]
 
 
 def test_every_question_is_in_one_split_and_each_pass_shows_all_in_a_new_order(file: str) -> None:

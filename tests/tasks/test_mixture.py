@@ -4,9 +4,17 @@ import pytest
 
 from spoutnik.errors import UserError
 from spoutnik.tasks import make
+from spoutnik.tasks.arithmetic import Arithmetic
 from spoutnik.tasks.base import Task
+from spoutnik.tasks.mixture import Mixture
 
 PARTS = [{"name": "arithmetic", "terms": [2], "weight": 3}, {"name": "countdown", "numbers": [3]}]
+
+
+class Three(Arithmetic):
+    """Judges three answers at a time, as tasks that do it in other processes."""
+
+    graders = 3
 
 
 @pytest.fixture
@@ -39,6 +47,12 @@ def test_two_parts_of_one_name_keep_their_own_options() -> None:
     )
     lengths = {problem.prompt.count("+") + problem.prompt.count("-") for problem in (both.problem("train", 0, i) for i in range(40))}
     assert lengths == {1, 2}
+
+
+def test_as_many_answers_are_judged_at_once_as_the_part_with_most_graders_allows(mixture: Task) -> None:
+    assert mixture.graders == 1  # type: ignore[attr-defined]
+    nested = Mixture(lambda name: mixture if name == "mixture" else Three(), [{"name": "mixture"}, {"name": "three"}])
+    assert nested.graders == 3
 
 
 @pytest.mark.parametrize(

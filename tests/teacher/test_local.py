@@ -7,6 +7,7 @@ from spoutnik.checkpoint.hf import save_checkpoint
 from spoutnik.teacher.base import Question, Sampling
 from spoutnik.teacher.local import LocalTeacher
 from spoutnik.text.tokenizer import train_bpe
+from spoutnik.train.examples import collate
 
 
 def test_it_thinks_and_answers(tmp_path):
@@ -31,7 +32,7 @@ def test_an_answer_depends_on_question_and_sample_not_on_company(model, tokenize
 
 def test_log_probabilities_are_the_models(model, tokenizer, tmp_path):
     save_checkpoint(model, tokenizer, tmp_path / "model")
-    found = LocalTeacher("me", tmp_path / "model").logprobs([5, 6, 7])
+    found = LocalTeacher("me", tmp_path / "model").logprobs(*collate([[5, 6, 7], [5, 6, 8, 9]], [2, 1]))
     with torch.no_grad():
-        expected = model.eval()(torch.tensor([[5, 6, 7]]))[0].log_softmax(-1)
-    assert torch.allclose(found, expected, atol=1e-6)
+        expected = model.eval()(torch.tensor([[5, 6, 7], [5, 6, 8]])).log_softmax(-1)
+    assert torch.allclose(found, torch.cat([expected[0, 1:2], expected[1]]), atol=1e-6)

@@ -82,6 +82,23 @@ batch_size = 1
 learning_rate = 1e-6
 
 [[stage]]
+kind = "logits"
+name = "stored"
+from = "student"
+data = "answers"
+top_k = 20
+
+[[stage]]
+kind = "distill"
+name = "informed"
+from = "{student}"
+mode = "logits"
+data = "stored"
+steps = 1
+batch_size = 2
+learning_rate = 1e-4
+
+[[stage]]
 kind = "report"
 name = "report"
 """
@@ -152,7 +169,7 @@ def test_a_recipe_with_a_teacher_end_to_end(server, write, launch, tmp_path):
     judged = rows(out / "stages/judged/samples.jsonl")
     assert [(row["prompt"], row["grade"], row["judge"]) for row in judged] == [("question 0", 8, "big"), ("question 2", 8, "big")]
     assert judged[0]["teachers"] == samples[0]["teachers"]
-    for made in ("stages/answers", "stages/judged", "checkpoints/student", "checkpoints/better"):
+    for made in ("stages/answers", "stages/judged", "checkpoints/student", "checkpoints/better", "stages/stored", "checkpoints/informed"):
         assert f"> {WORDS}" in (out / made / "README.md").read_text(encoding="utf-8")
     assert json.loads((out / "checkpoints/better/spoutnik.json").read_text())["teachers"] == samples[0]["teachers"]
     assert "Teachers</h2>" in (out / "report.html").read_text(encoding="utf-8")

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from spoutnik.train.losses import k3_kl, policy_loss, reverse_kl, sequence_balance_loss, token_logprobs
+from spoutnik.teacher.base import TopK
+from spoutnik.train.losses import (
+    batch_balance_loss,
+    forward_kl,
+    k3_kl,
+    policy_loss,
+    reverse_kl,
+    sequence_balance_loss,
+    token_logprobs,
+)
 
 LOGPROB = st.floats(-20, 0)
 
@@ -58,18 +67,83 @@ def test_k3_is_never_negative_and_zero_only_for_equal_policies(logprob, referenc
 
 
 def test_k3_and_the_reverse_kl_agree_in_expectation():
-    policy_V, reference_V = normal(7), normal(7, seed=1)
+    policy_V, reference_V = normal(7), normal(7, seed=1).log_softmax(-1)
     p_V = policy_V.softmax(-1)
-    expected = (p_V * k3_kl(policy_V.log_softmax(-1), reference_V.log_softmax(-1))).sum()
+    expected = (p_V * k3_kl(policy_V.log_softmax(-1), reference_V)).sum()
     torch.testing.assert_close(reverse_kl(policy_V[None], reference_V[None]), expected[None])
 
 
-def test_gradient_of_the_reverse_kl():
-    assert gradcheck(lambda student_NV: reverse_kl(student_NV, normal(3, 5, seed=1)), normal(3, 5).requires_grad_())
+def top_k(logprobs_NV, k):
+    top = logprobs_NV.topk(k, dim=-1)
+    return TopK(top.indices, top.values, logprobs_NV.scatter(-1, top.indices, -torch.inf).logsumexp(-1))
+
+
+def dense(n=3, vocab=6, seed=1):
+    return normal(n, vocab, seed=seed).log_softmax(-1)
+
+
+@pytest.mark.parametrize("divergence", [forward_kl, reverse_kl])
+@pytest.mark.parametrize("teacher", [dense(), top_k(dense(), 3), top_k(dense(), 6)], ids=["dense", "top 3", "all 6"])
+def test_gradient_of_the_divergence_from_a_teacher(divergence, teacher):
+    assert gradcheck(lambda student_NV: divergence(student_NV, teacher), normal(3, 6).requires_grad_())
+
+
+@pytest.mark.parametrize("divergence", [forward_kl, reverse_kl])
+def test_all_tokens_as_top_k_are_the_dense_divergence(divergence):
+    torch.testing.assert_close(divergence(normal(3, 6), top_k(dense(), 6)), divergence(normal(3, 6), dense()))
+
+
+def test_the_divergences_are_their_formulas_written_out():
+    student_NV = normal(3, 6).log_softmax(-1)
+    for divergence, p, q in ((forward_kl, dense(), student_NV), (reverse_kl, student_NV, dense())):
+        torch.testing.assert_close(divergence(normal(3, 6), dense()), (p.exp() * (p - q)).sum(-1))
+
+
+@given(st.integers(0, 1000), st.integers(1, 6), st.floats(0.1, 8))
+def test_the_divergence_with_a_rest_is_one_and_never_more_than_the_dense_one(seed, k, spread):
+    student_NV, teacher_NV = spread * normal(2, 6, seed=seed), (spread * normal(2, 6, seed=seed + 1)).log_softmax(-1)
+    for divergence in (forward_kl, reverse_kl):
+        coarse, fine = divergence(student_NV, top_k(teacher_NV, k)), divergence(student_NV, teacher_NV)
+        assert (coarse >= -1e-12).all()
+        assert (coarse <= fine + 1e-9).all()
+        torch.testing.assert_close(divergence(teacher_NV, top_k(teacher_NV, k)), torch.zeros(2, dtype=torch.float64), atol=1e-9, rtol=0)
+
+
+def test_what_a_teacher_excludes_costs_the_forward_kl_nothing_and_what_it_is_sure_of_all():
+    certain = torch.tensor([[0.0, -torch.inf, -torch.inf]], dtype=torch.float64)
+    student = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64, requires_grad=True)
+    for teacher in (certain, top_k(certain, 2)):
+        (loss,) = forward_kl(student, teacher)
+        torch.testing.assert_close(loss, -student.log_softmax(-1)[0, 0])
+        (gradient,) = torch.autograd.grad(loss, student)
+        torch.testing.assert_close(gradient, student.detach().softmax(-1) - certain.exp())
+
+
+def descend(loss_of, logits, steps=4000, rate=1.0):
+    logits = logits.clone().requires_grad_()
+    for _ in range(steps):
+        (gradient,) = torch.autograd.grad(loss_of(logits).sum(), logits)
+        with torch.no_grad():
+            logits -= rate * gradient
+    return logits.detach().softmax(-1)
+
+
+def test_without_the_rest_a_student_that_was_its_teacher_loses_the_tail():
+    teacher = torch.tensor([[0.5, 0.2, 0.1, 0.1, 0.1]], dtype=torch.float64).log()
+    top = top_k(teacher, 2)
+
+    def renormalised(logits):
+        target = top.logprobs.log_softmax(-1)
+        return (target.exp() * (target - logits.log_softmax(-1).gather(-1, top.ids))).sum(-1)
+
+    naive, ours = descend(renormalised, teacher), descend(lambda logits: forward_kl(logits, top), teacher)
+    assert float(naive[0, 2:].sum()) < 0.01, "the teacher gives the tail 30 %"
+    torch.testing.assert_close(naive[0, :2], torch.tensor([5 / 7, 2 / 7], dtype=torch.float64), atol=0.01, rtol=0)
+    torch.testing.assert_close(ours, teacher.exp())
 
 
 def test_reverse_kl_of_a_model_to_itself_is_zero():
-    assert torch.equal(reverse_kl(normal(3, 5), normal(3, 5)), torch.zeros(3, dtype=torch.float64))
+    assert torch.equal(reverse_kl(normal(3, 5), normal(3, 5).log_softmax(-1)), torch.zeros(3, dtype=torch.float64))
 
 
 def test_gradient_of_token_logprobs():
@@ -103,3 +177,24 @@ def test_balance_loss_is_one_when_balanced_and_larger_when_all_tokens_want_the_s
     same_BTE[..., 0] = 1.0
     assert float(sequence_balance_loss(balanced_BTE, 1)) == pytest.approx(1.0)
     assert float(sequence_balance_loss(same_BTE, 1)) > 3.9
+
+
+def test_gradient_of_the_balance_loss_over_a_batch():
+    scores_TE = normal(9, 4).sigmoid().requires_grad_()
+    assert gradcheck(lambda scores_TE: batch_balance_loss(scores_TE, scores_TE.detach().topk(2).indices), scores_TE)
+
+
+def test_the_balance_loss_over_a_batch_counts_the_choices_that_were_made():
+    scores_TE = normal(6, 4).sigmoid()
+    experts_TK = torch.tensor([[0, 1], [0, 2], [0, 3], [1, 2], [0, 1], [2, 0]])  # not the best two, as under a bias or groups
+    total = 0.0
+    for expert in range(4):
+        load = sum(expert in chosen for chosen in experts_TK.tolist())
+        share = sum(scores_TE[t, expert] / scores_TE[t].sum() for t in range(6)) / 6
+        total += 4 / (2 * 6) * load * share
+    torch.testing.assert_close(batch_balance_loss(scores_TE, experts_TK), total)
+
+
+def test_over_one_sequence_without_bias_and_groups_both_balance_losses_are_one():
+    scores_TE = normal(8, 4).sigmoid()
+    torch.testing.assert_close(batch_balance_loss(scores_TE, scores_TE.topk(2).indices), sequence_balance_loss(scores_TE[None], 2))

@@ -12,10 +12,12 @@ from spoutnik.data.tokens import TokenFile, write_tokens
 from spoutnik.errors import UserError
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.init import initialise
+from spoutnik.model.moe import Routing
 from spoutnik.model.transformer import CausalLM
 from spoutnik.recipe.schema import PretrainStage
 from spoutnik.train import pretrain
 from spoutnik.train.balance import ExpertLoad
+from spoutnik.train.losses import batch_balance_loss
 from spoutnik.train.optim import Optimizer
 from spoutnik.train.pretrain import pretrain_losses, pretrain_step
 from spoutnik.train.state import TrainState
@@ -54,7 +56,7 @@ def test_gradient_of_the_whole_loss_with_mtp_and_balance():
     ids_BT = torch.tensor([[1, 5, 2, 2, 6], [3, 0, 4, 1, 5]])
     names = [name for name, _ in model.named_parameters()]
     values = [value.detach().clone().requires_grad_() for value in model.parameters()]
-    settings = stage(mtp_weight=0.4, balance={"sequence_loss": 0.5})
+    settings = stage(mtp_weight=0.4, balance={"sequence_loss": 0.5, "batch_loss": 0.3})
 
     def total(*weights: Tensor) -> Tensor:
         with torch.nn.utils.stateless._reparametrize_module(model, dict(zip(names, weights, strict=True))):
@@ -81,6 +83,19 @@ def test_the_total_is_equation_25_written_out():
     assert ce == pytest.approx(cross_entropy(logits_BTV, 1), abs=1e-5)
     assert mtp == pytest.approx((cross_entropy(model.head(first_BTD), 2) + cross_entropy(model.head(second_BTD), 3)) / 2, abs=1e-5)
     assert total == pytest.approx(ce + 0.4 * mtp + 0.5 * balance, abs=1e-5)
+
+
+def test_the_balance_loss_over_the_batch_joins_the_total_by_its_weight():
+    model = CausalLM(ModelConfig.from_hf(SMALLEST))
+    randomise(model, std=0.5)
+    ids_BT = torch.tensor([[1, 5, 2, 2, 6, 3], [3, 0, 4, 1, 5, 5]])
+    totals = [pretrain_losses(model, ids_BT, stage(balance={"batch_loss": weight}), ExpertLoad()).tolist()[0] for weight in (0.0, 2.0)]
+    routing = Routing()
+    hidden_BTD = model.hidden(ids_BT, routing=routing)
+    for depth in range(2):
+        hidden_BTD = model.predict_further(hidden_BTD[:, :-1], ids_BT[:, 1 + depth :], routing=routing, depth=depth)
+    losses = [batch_balance_loss(*pair) for pair in zip(routing.scores_TE, routing.experts_TK, strict=True)]
+    assert totals[1] - totals[0] == pytest.approx(2 * torch.stack(losses).mean().item(), abs=1e-5)
 
 
 def test_every_router_is_counted_those_of_further_prediction_too():

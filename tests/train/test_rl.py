@@ -80,7 +80,7 @@ def rollout(tokens, accuracy=0.0, fault=None, prompt=(5, 6, 7)):
 
 
 def batch(samples, settings):
-    return policy.mini_batch(samples, rewards(samples, settings))
+    return policy.mini_batch(samples, rewards(samples, settings), settings.micro_batch_tokens)
 
 
 @needs_kernels
@@ -180,13 +180,13 @@ def test_the_first_gradient_is_reinforce_with_advantages(model, context, gradien
 
 
 @pytest.mark.parametrize("cells", [1, 12, 100_000])
-def test_the_gradient_does_not_depend_on_the_micro_batches(model, context, gradients, engines, monkeypatch, cells):
+def test_the_gradient_does_not_depend_on_the_micro_batches(model, context, gradients, engines, cells):
     samples = [rollout(range(9, 9 + length), float(length % 2)) for length in (1, 5, 2, 4, 3, 7)]
-    settings, state = stage(kl_coef=0.1), start(model)
+    state = start(model)
     with torch.no_grad():
         model.lm_head.weight.mul_(1.5)  # away from the reference
     for size in (8192, cells):
-        monkeypatch.setattr(policy, "MICRO_BATCH_CELLS", size)
+        settings = stage(kl_coef=0.1, micro_batch_tokens=size)
         metrics, gap = policy.update_policy(state, settings, context, engines(state), batch(samples, settings), 1.0, moved=True)
     first, second = gradients
     assert first.keys() == second.keys()
@@ -196,10 +196,9 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(model, context, gradi
     assert gap > 0
 
 
-def test_micro_batches_hold_every_row_once_within_their_size(monkeypatch):
-    monkeypatch.setattr(policy, "MICRO_BATCH_CELLS", 20)
+def test_micro_batches_hold_every_row_once_within_their_size():
     lengths = [3, 9, 30, 5, 5, 1, 10, 2]
-    batches = policy._micro_batches(lengths)
+    batches = policy._micro_batches(lengths, 20)
     assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
     assert all(len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= 20 for batch in batches)
 

@@ -42,14 +42,20 @@ def parameters_of(model: CausalLM) -> dict[str, Tensor]:
     return state
 
 
-def give_weights(model: CausalLM, parameters: Mapping[str, Tensor], check_finite: bool = True) -> CausalLM:
-    """Makes `parameters` (as `parameters_of` names them) the model's own, without a copy; ties the head if it is the embedding."""
+def give_weights(
+    model: CausalLM, parameters: Mapping[str, Tensor], check_finite: bool = True, device: torch.device | None = None
+) -> CausalLM:
+    """Makes `parameters` (as `parameters_of` names them) the model's own, on `device` if one is given and without a copy if they lie there.
+
+    Ties the head if it is the embedding.
+    """
     if check_finite:
         for name, tensor in parameters.items():
             # A sum is finite only if every term is, and takes a tenth of the time of looking at each; it may overflow without a fault.
             if not tensor.sum().isfinite() and not tensor.isfinite().all():
                 raise UserError(f"Parameter {name} holds NaN or infinity, so the model cannot compute; take an earlier checkpoint.")
-    model.load_state_dict(dict(parameters), strict=False, assign=True)
+    placed = {name: tensor.to(device) for name, tensor in parameters.items()}
+    model.load_state_dict(placed, strict=False, assign=True)
     model._frequencies_F = frequencies(model.config)  # computed, never stored: a skeleton's have no numbers
     if model.config.tie_word_embeddings:
         model.lm_head.weight = model.model.embed_tokens.weight

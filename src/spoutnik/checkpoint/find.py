@@ -68,7 +68,8 @@ def hub_cache() -> Path:
     return (Path(os.environ.get("HF_HOME") or base) / "hub").expanduser()
 
 
-def _in_hub(repository: str) -> Path:
+def in_hub_cache(repository: str) -> Path | None:
+    """The newest snapshot of `owner/model` that was fetched whole, if there is one. Raises UserError for what is no such name."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", repository):
         raise UserError(f"{HUB_PREFIX}{repository} is no hub name; write {HUB_PREFIX}owner/model, as in {HUB_PREFIX}Qwen/Qwen2.5-0.5B")
     folder = hub_cache() / f"models--{repository.replace('/', '--')}"
@@ -77,6 +78,13 @@ def _in_hub(repository: str) -> Path:
         snapshot = folder / "snapshots" / reference.read_text(encoding="utf-8").strip()
         if (snapshot / "config.json").is_file() and list(snapshot.glob("model*.safetensors")):
             return snapshot
+    return None
+
+
+def _in_hub(repository: str) -> Path:
+    if (snapshot := in_hub_cache(repository)) is not None:
+        return snapshot
+    folder = hub_cache() / f"models--{repository.replace('/', '--')}"
     tried = f"Model {HUB_PREFIX}{repository} is not in the hub's cache ({folder})"
     if importlib.util.find_spec("huggingface_hub") is None:
         raise UserError(f"{tried} and huggingface_hub is not installed to fetch it: pip install 'spoutnik[hub]'")

@@ -29,7 +29,7 @@ def load_gguf(path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[Mod
 
 def read_gguf(file: GGUF, dtype: torch.dtype) -> tuple[ModelConfig, dict[str, Tensor]]:
     """As `load_gguf`, for a file that is open. Raises UserError for an architecture, tensor or context extension that is not known."""
-    config = _config(file)
+    config = config_of(file)
     parts: dict[str, dict[str, Tensor]] = {}
     for name in file.tensors:
         if name == ROPE_FACTORS:
@@ -43,7 +43,8 @@ def read_gguf(file: GGUF, dtype: torch.dtype) -> tuple[ModelConfig, dict[str, Te
     return config, {ours: unite(ours, parts.pop(ours)) for ours in list(parts)}
 
 
-def _config(file: GGUF) -> ModelConfig:
+def config_of(file: GGUF) -> ModelConfig:
+    """The configuration that the metadata describe."""
     architecture = file.metadata.get("general.architecture")
     if architecture not in ARCHITECTURES:
         raise UserError(f"{file.path} holds a model of architecture {architecture!r}; from GGUF, Spoutnik runs {', '.join(ARCHITECTURES)}")

@@ -122,7 +122,9 @@ def _publish(aside: Path, directory: Path) -> None:
     sync(directory.parent)
 
 
-def load_checkpoint(directory: str | Path, dtype: torch.dtype = torch.float32, check_finite: bool = True) -> CausalLM:
+def load_checkpoint(
+    directory: str | Path, dtype: torch.dtype = torch.float32, check_finite: bool = True, device: torch.device | None = None
+) -> CausalLM:
     """The model in a Hugging Face directory, with every floating-point parameter in `dtype` but the router's bias in float32.
 
     FP8 weights are dequantised. If the files hold nothing of the multi-token prediction layers that config.json announces (transformers
@@ -135,7 +137,7 @@ def load_checkpoint(directory: str | Path, dtype: torch.dtype = torch.float32, c
     block = fp8.block_size(quantisation) if quantisation else None
     files = read_state(directory)
     model = skeleton(_with_what_is_there(read_config(directory), files), len(files))
-    return give_weights(model, assemble(files, model, dtype, block), check_finite)
+    return give_weights(model, assemble(files, model, dtype, block), check_finite, device)
 
 
 def read_config(directory: str | Path) -> ModelConfig:

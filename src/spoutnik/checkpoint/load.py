@@ -15,15 +15,15 @@ from spoutnik.text.gguf_tokenizer import from_gguf_fields
 from spoutnik.text.tokenizer import Tokenizer
 
 
-def open_model(name: str | Path, dtype: torch.dtype = torch.float32) -> tuple[CausalLM, Tokenizer]:
-    """The model that `name` leads to (see `find`) in `dtype`, and the tokenizer that belongs to it."""
+def open_model(name: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> tuple[CausalLM, Tokenizer]:
+    """The model that `name` leads to (see `find`) in `dtype` and on `device` (the CPU), and the tokenizer that belongs to it."""
     path = find(name)
     if path.is_dir():
-        return load_checkpoint(path, dtype), load_tokenizer(path)
-    return open_gguf(path, dtype)
+        return load_checkpoint(path, dtype, device=device), load_tokenizer(path)
+    return open_gguf(path, dtype, device)
 
 
-def open_gguf(path: Path, dtype: torch.dtype = torch.float32) -> tuple[CausalLM, Tokenizer]:
+def open_gguf(path: Path, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> tuple[CausalLM, Tokenizer]:
     """The model and the tokenizer in a GGUF file. Raises UserError if its tensors are not those that its metadata describe."""
     file = GGUF(path)
     config, parameters = read_gguf(file, dtype)
@@ -38,4 +38,4 @@ def open_gguf(path: Path, dtype: torch.dtype = torch.float32) -> tuple[CausalLM,
             raise UserError(
                 f"{path} gives {name} the shape {found.get(name)}, its metadata imply {expected.get(name)} (None: absent); convert it again"
             )
-    return give_weights(model, parameters), tokenizer
+    return give_weights(model, parameters, device=device), tokenizer

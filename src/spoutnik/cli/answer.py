@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self, TextIO
 
 import typer
 
+from spoutnik.text.trimmed import Trimmed
+
 if TYPE_CHECKING:
     from spoutnik.engine.request import Completion
     from spoutnik.engine.stream import Piece
@@ -57,7 +59,7 @@ class Screen:
 
     def __init__(self, thinking: bool, answer: bool = True, exact: bool = False) -> None:
         self._thinking, self._answer, self._exact = thinking, answer, exact
-        self._reasoning, self._text = _Trimmed(), _Trimmed()
+        self._reasoning, self._text = Trimmed(), Trimmed()
         self._in_thinking = False
         self._last = "\n"
         self._dim, self._plain = (DIM, PLAIN) if sys.stderr.isatty() else ("", "")
@@ -89,21 +91,6 @@ class Screen:
             self._in_thinking = False
             sys.stderr.write(f"{self._plain}{gap}")
             sys.stderr.flush()
-
-
-class _Trimmed:
-    """Takes the white space from both ends of a text that comes in pieces: what ends a piece waits until more follows."""
-
-    def __init__(self) -> None:
-        self._held = ""
-        self._begun = False
-
-    def feed(self, piece: str) -> str:
-        text = self._held + piece if self._begun else piece.lstrip()
-        body = text.rstrip()
-        self._begun = self._begun or bool(body)
-        self._held = text[len(body) :]
-        return body
 
 
 @dataclass(frozen=True)

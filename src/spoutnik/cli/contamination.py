@@ -43,14 +43,14 @@ def contamination(
         sets = run_data.run_items(run)
     texts = chain.from_iterable(run_data.run_texts(path) if run_data.is_run(path) else checks.file_texts(path) for path in sources)
     reports, scanned = checks.check(sets, texts)
-    unknown = list(dict.fromkeys(chain.from_iterable(run_data.starting_models(path) for path in sources if run_data.is_run(path))))
+    unknown = list(dict.fromkeys(chain.from_iterable(run_data.unknown(path) for path in sources if run_data.is_run(path))))
     if as_json:
         results = [checks.figures(report, examples) for report in reports]
         print_json({"evaluations": results, "training": vars(scanned), "not_looked_into": unknown})
         return
     print(_answer(reports))
     read = f"{scanned.characters / 1e6:,.1f} million characters in {scanned.texts:,} texts"
-    print(f"Looked into {read}." + (f" What {', '.join(unknown)} learnt before is not known here." if unknown else ""))
+    print(f"Looked into {read}." + (f" What {', '.join(unknown)} was made of cannot be looked into." if unknown else ""))
     for report in reports:
         print(_section(report, examples))
 

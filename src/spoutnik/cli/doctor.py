@@ -98,9 +98,13 @@ def _sandbox() -> str:
 
 
 def _torch_build() -> str:
-    """Version and what it can compute on, such as "2.13.0+cpu (CPU, no GPU build)"."""
+    """Version and what it computes on, such as "2.13.0+cpu (computes on cpu)"."""
     import torch
 
-    if torch.cuda.is_available():
-        return f"{torch.__version__} (CUDA {torch.version.cuda}: {torch.cuda.get_device_name()})"
-    return f"{torch.__version__} ({'CUDA build, but no GPU answers' if torch.version.cuda else 'CPU build'})"
+    from spoutnik.device import computing_device, describe
+    from spoutnik.errors import UserError
+
+    try:
+        return f"{torch.__version__} (computes on {describe(computing_device())})"
+    except UserError as error:
+        return f"{torch.__version__} ({error})"

@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spoutnik.errors import UserError
+
 if TYPE_CHECKING:
     from spoutnik.recipe import Recipe
     from spoutnik.run.directory import RunDirectory
 
 RECIPE_HELP = "A TOML file, or the name of a recipe that ships with Spoutnik, such as sputnik."
+DATA_HELP = "A path that the recipe takes, such as train=train.jsonl; may be repeated."
 OUT_HELP = "The run's folder [default: runs/NAME]. The same command on the same folder goes on where it stopped."
 
 
@@ -19,19 +22,33 @@ def launch(
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Every stage in seconds: shows that all works, not that anything is learnt.")
     ] = False,
+    data: Annotated[list[str] | None, typer.Option(help=DATA_HELP, metavar="NAME=PATH")] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's seed.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say whether it can run, and in how much memory and disk; run nothing.")
+    ] = False,
+    memory: Annotated[float | None, typer.Option(help="With --dry-run: as if on an accelerator with so many GiB.", min=0.1)] = None,
+    config: Annotated[
+        list[str] | None, typer.Option(help="With --dry-run: the config.json of a model that is not here.", metavar="NAME=PATH")
+    ] = None,
     save_every: Annotated[float, typer.Option(help="Seconds between saved states.")] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print where everything is as JSON.")] = False,
 ) -> None:
     """Run a recipe: every stage in turn, going on where an earlier call stopped."""
     import spoutnik.recipe as recipes
+    from spoutnik.cli.output import data_paths
 
-    chosen = recipes.load_recipe(recipe)
+    chosen = recipes.load_recipe(recipe, data_paths(data or []))
     if seed is not None:
         chosen = chosen.model_copy(update={"seed": seed})
     if smoke:
         chosen = recipes.smoke(chosen)
     out = out or Path("runs") / chosen.name
+    if dry_run:
+        print_rehearsal(chosen, out, config or [], memory, as_json)
+        return
+    if memory is not None or config:
+        raise UserError("--memory and --config only say something with --dry-run; add it or leave them out.")
     directory = carry(chosen, out, str(recipes.find_recipe(recipe)), save_every=save_every)
     print_results(chosen, directory, as_json)
 
@@ -53,8 +70,34 @@ def carry(recipe: "Recipe", out: Path, origin: str, only: str | None = None, sav
         raise typer.Exit(130) from None
 
 
+def print_rehearsal(recipe: "Recipe", out: Path, configs: list[str], memory: float | None, as_json: bool) -> None:
+    """Says whether a recipe can run, and exits with 1 if it cannot."""
+    from dataclasses import asdict
+
+    from spoutnik.cli.output import print_json, table
+    from spoutnik.rehearsal.answer import rehearse, rows
+    from spoutnik.run.machine import GIB
+
+    given: dict[str, Path] = {}
+    for pair in configs:
+        name, separator, path = pair.partition("=")
+        if not separator or not Path(path).exists():
+            raise UserError(f"--config {pair!r} is no NAME=PATH with a path that exists; give a model's name and its config.json.")
+        given[name] = Path(path)
+    answer = rehearse(recipe, out, given, int(memory * GIB) if memory is not None else None)
+    if as_json:
+        print_json({"fits": not answer.faults, "answer": answer.sentence, **asdict(answer)})
+    else:
+        print(answer.sentence, end="\n\n")
+        print(table(rows(answer)))
+        for sentence in answer.fetched:
+            print(f"\n{sentence}")
+    if answer.faults:
+        raise typer.Exit(1)
+
+
 def print_results(recipe: "Recipe", directory: "RunDirectory", as_json: bool) -> None:
-    """Says where the report and the checkpoints are, and how to chat."""
+    """Says where the report, checkpoints and stored distributions are, and how to chat."""
     from spoutnik.cli.output import print_json, program
     from spoutnik.run.record import read
     from spoutnik.run.summary import best_checkpoint
@@ -62,12 +105,17 @@ def print_results(recipe: "Recipe", directory: "RunDirectory", as_json: bool) ->
     made = {stage.name: directory.checkpoint(stage.name) for stage in recipe.stages if directory.checkpoint(stage.name).is_dir()}
     best = best_checkpoint(read(directory.record_path), list(made))
     report = directory.report_path if directory.report_path.exists() else None
+    stored = {
+        stage.name: directory.stage(stage.name) for stage in recipe.stages if stage.kind == "logits" and directory.is_done(stage.name)
+    }
     if as_json:
-        print_json({"report": report, "checkpoints": made, "best": best})
+        print_json({"report": report, "checkpoints": made, "distributions": stored, "best": best})
         return
     if report:
         print(f"\nReport       {report}")
     if made:
         print("Checkpoints  " + "\n             ".join(str(path) for path in made.values()))
+    if stored:
+        print("Stored       " + "\n             ".join(str(path) for path in stored.values()))
     if best:
         print(f"Chat with    {program()} chat {made[best]}")

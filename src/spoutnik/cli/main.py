@@ -19,6 +19,7 @@ from spoutnik.cli import (
     quantize,
     report,
     run,
+    serve,
     stage,
     tasks,
     teachers,
@@ -42,6 +43,7 @@ app.command("contamination")(contamination.contamination)
 app.command("harness")(harness.harness)
 app.command("run")(run.run)
 app.command("chat")(chat.chat)
+app.command("serve")(serve.serve)
 app.command("export")(export.export)
 app.command("quantize")(quantize.quantize)
 app.command("report")(report.report)

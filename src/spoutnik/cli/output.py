@@ -43,6 +43,17 @@ def task_options(pairs: list[str], option: str = "--option", example: str = "num
     return options
 
 
+def data_paths(pairs: list[str]) -> dict[str, str]:
+    """["train=a.jsonl"] -> {"train": "a.jsonl"}."""
+    paths: dict[str, str] = {}
+    for pair in pairs:
+        name, separator, path = pair.partition("=")
+        if not separator or not path:
+            raise UserError(f"--data {pair!r} is no NAME=PATH pair; write it as in --data train=train.jsonl.")
+        paths[name] = path
+    return paths
+
+
 def program() -> str:
     """How the user can call this program again: by name if it is on the path, else by where it is."""
     called = Path(sys.argv[0])

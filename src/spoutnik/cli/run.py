@@ -44,12 +44,14 @@ def run(
     import spoutnik
     from spoutnik.cli import answer
     from spoutnik.cli.output import print_json
+    from spoutnik.device import HOST, computing_device
     from spoutnik.run import interrupt
     from spoutnik.run.ledger import CostMeter, Costs
 
-    meter, start = CostMeter(), time.monotonic()
+    start, accelerated = time.monotonic(), quantize is None and computing_device().type != HOST
+    meter = CostMeter(accelerators=int(accelerated))
     answer.prepare_output()
-    question, rates = _question(prompt, system, raw), _price(price) if price else None
+    question, rates = _question(prompt, system, raw), read_price(price) if price else None
     dtype = dtype or answer.fastest_dtype()
     adapters = {adapter: adapter} if adapter else {}
     loaded = spoutnik.load(model, dtype=dtype, quantize=quantize, adapters=adapters, speculate=speculate)
@@ -61,7 +63,7 @@ def run(
     with interrupt.between_steps(), answer.Screen(show, answer=not as_json, exact=raw) as screen:
         timed = answer.follow(pieces, screen)
     costs = Costs()
-    meter.charge(costs, rates or _price([]))
+    meter.charge(costs, rates or read_price([]))
     figures = _figures(timed, ready_s, costs)
     if as_json:
         print_json(figures | {"model": model, "dtype": dtype, "quantize": quantize, "adapter": adapter or None, "seed": seed})
@@ -110,7 +112,7 @@ def _checked(text: str, what: str) -> str:
     return text
 
 
-def _price(pairs: list[str]) -> "Price":
+def read_price(pairs: list[str]) -> "Price":
     """The prices that `--price KEY=VALUE` sets. The schema is imported late: it takes a tenth of a second before the first token."""
     from spoutnik.cli.output import task_options
     from spoutnik.recipe import parse_recipe

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spoutnik.cli.launch import RECIPE_HELP
+from spoutnik.cli.launch import DATA_HELP, RECIPE_HELP
 
 if TYPE_CHECKING:
     from spoutnik.recipe import Recipe, TeacherSpec
@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 
 def teachers(
     recipe: Annotated[str, typer.Argument(help=RECIPE_HELP)],
+    data: Annotated[list[str] | None, typer.Option(help=DATA_HELP, metavar="NAME=PATH")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Show whom a recipe asks, under which terms, and what it will cost at most; nothing is sent."""
-    from spoutnik.cli.output import print_json
+    from spoutnik.cli.output import data_paths, print_json
     from spoutnik.recipe import load_recipe
 
-    chosen = load_recipe(recipe)
+    chosen = load_recipe(recipe, data_paths(data or []))
     found = [_figures(chosen, spec) for spec in chosen.teachers]
     if as_json:
         print_json(found)

@@ -1,6 +1,7 @@
 """The corpus stage: draws documents from weighted sources, trains the tokenizer on them, and writes one file of tokens.
 
-Traces are unlabelled: what a document claims may be right or wrong, as on the web. Only training problems are drawn, never held-out ones.
+Traces are unlabelled: what a document claims may be right or wrong, as on the web. Only training problems are drawn, never held-out ones,
+except for the files that `held_out_tokens` asks for, on which nothing trains.
 """
 
 import hashlib
@@ -9,15 +10,17 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 from spoutnik.data.english import read_text
 from spoutnik.data.tokens import TokenFile, write_tokens
+from spoutnik.errors import UserError
 from spoutnik.recipe.schema import CorpusStage, Source
 from spoutnik.run import interrupt
 from spoutnik.run.context import StageContext
 from spoutnik.tasks import make
+from spoutnik.tasks.base import HELD_OUT, TRAIN, split_of
 from spoutnik.text.r1_template import EOS, R1_TEMPLATE
 from spoutnik.text.template import render
 from spoutnik.text.tokenizer import Tokenizer, train_bpe
@@ -34,9 +37,12 @@ class Document:
     text: str
 
 
-def documents(sources: list[Source], seed: int) -> Iterator[Document]:
-    """An endless stream, a pure function of its arguments: each document's source is drawn by weight, its content by its index."""
-    makers = [_maker(source, seed) for source in sources]
+def documents(sources: list[Source], seed: int, set_aside: bool = False) -> Iterator[Document]:
+    """An endless stream, a pure function of its arguments: each document's source is drawn by weight, its content by its index.
+
+    With `set_aside`, texts that belong to the held-out split are left out, as problems always are.
+    """
+    makers = [_maker(source, seed, TRAIN, _texts(source, TRAIN if set_aside else None)) for source in sources]
     rng = random.Random(f"mixture/{seed}")
     drawn = [0] * len(sources)
     while True:
@@ -45,10 +51,21 @@ def documents(sources: list[Source], seed: int) -> Iterator[Document]:
         drawn[chosen] += 1
 
 
-def _maker(source: Source, seed: int) -> Callable[[int], str]:
+def held_out_documents(source: Source, seed: int) -> Iterator[str]:
+    """Documents of one source that `documents(set_aside=True)` never holds: each held-out text once, or endless held-out problems."""
+    texts = _texts(source, HELD_OUT)
+    return map(_maker(source, seed, HELD_OUT, texts), range(len(texts)) if source.text else count())
+
+
+def _texts(source: Source, split: str | None) -> list[str]:
+    """A text source's documents, of one split or all; a text's content decides which one it belongs to."""
+    texts = read_text(source.text) if source.text is not None else []
+    return [text for text in texts if split is None or split_of("text", text) == split]
+
+
+def _maker(source: Source, seed: int, split: str, texts: list[str]) -> Callable[[int], str]:
     """A function from the index of a document to its text."""
     if source.text is not None:
-        texts = read_text(source.text)
 
         @lru_cache(maxsize=1)
         def order(epoch: int) -> list[int]:
@@ -59,7 +76,7 @@ def _maker(source: Source, seed: int) -> Callable[[int], str]:
     task = make(source.task.name, **source.task.options)
 
     def trace(index: int) -> str:
-        problem = task.problem("train", seed, index)
+        problem = task.problem(split, seed, index)
         return prompt_of(problem.prompt) + task.trace(problem, random.Random(f"trace/{seed}/{index}"))
 
     return trace
@@ -72,8 +89,9 @@ def prompt_of(question: str) -> str:
 
 def run_corpus(stage: CorpusStage, context: StageContext) -> None:
     """Writes tokenizer files, tokens.bin and corpus.json into the stage's folder. Deterministic, so a killed stage just starts again."""
-    stream = documents(stage.sources, context.seed)
-    sample = list(islice(documents(stage.sources, context.seed), TOKENIZER_DOCUMENTS if stage.tokens > 200_000 else 2000))
+    set_aside = stage.held_out_tokens > 0
+    stream = documents(stage.sources, context.seed, set_aside)
+    sample = list(islice(documents(stage.sources, context.seed, set_aside), TOKENIZER_DOCUMENTS if stage.tokens > 200_000 else 2000))
     tokenizer = train_bpe((document.text for document in sample), stage.vocab_size, digits=stage.digits)
     tokenizer.save(context.directory)
     counts = [0] * len(stage.sources)
@@ -98,15 +116,35 @@ def run_corpus(stage: CorpusStage, context: StageContext) -> None:
     with context.progress(context.name, stage.tokens) as progress:
         total = write_tokens(context.directory / "tokens.bin", ids(), tokenizer.vocab_size)
     context.ledger.add(tokens=total)
-    summary = {
-        "tokens": total,
-        "sha256": digest.hexdigest(),
-        "vocab_size": tokenizer.vocab_size,
-        "sources": [{**source.model_dump(exclude_none=True), "tokens": count} for source, count in zip(stage.sources, counts, strict=True)],
-    }
+    sources = [{**source.model_dump(exclude_none=True), "tokens": drawn} for source, drawn in zip(stage.sources, counts, strict=True)]
+    if stage.held_out_tokens:
+        for index, source in enumerate(stage.sources):
+            sources[index]["held_out"] = _write_held_out(stage, source, context, tokenizer, context.directory / held_out_name(index))
+    summary = {"tokens": total, "sha256": digest.hexdigest(), "vocab_size": tokenizer.vocab_size, "sources": sources}
     (context.directory / "corpus.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     context.log("sample", when="corpus", prompt="", text=sample[0].text, correct=None)
     context.log("step", step=1, tokens=total)
+
+
+def _write_held_out(stage: CorpusStage, source: Source, context: StageContext, tokenizer: Tokenizer, path: Path) -> dict[str, int]:
+    """Writes a source's held-out tokens, as many as were asked for or its texts hold; returns their number and that of their bytes."""
+    assert tokenizer.eos_token_id is not None
+    rows: list[list[int]] = []
+    tokens = size = 0
+    for text in held_out_documents(source, context.seed):
+        rows.append([*tokenizer.backend.encode(text, add_special_tokens=False).ids, tokenizer.eos_token_id])
+        tokens, size = tokens + len(rows[-1]), size + len(text.encode())
+        if tokens >= stage.held_out_tokens:
+            break
+    if not rows:
+        raise UserError(f"The text source {source.text!r} is too short to set a part of it aside; give it more text or no held_out_tokens.")
+    write_tokens(path, rows, tokenizer.vocab_size)
+    return {"tokens": tokens, "bytes": size}
+
+
+def held_out_name(index: int) -> str:
+    """The file with the held-out tokens of a corpus's source."""
+    return f"held-out-{index}.bin"
 
 
 def open_corpus(directory: Path) -> tuple[TokenFile, Tokenizer]:

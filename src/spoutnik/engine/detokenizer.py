@@ -19,7 +19,12 @@ class Detokenizer:
         self._seen = 0  # characters of the window's text that were taken already
         self._held = ""  # text that may be the beginning of a stop string
         self._pieces: list[str] = []
-        self.stopped = False
+        self.stop_string: str | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string is complete."""
+        return self.stop_string is not None
 
     @property
     def text(self) -> str:
@@ -27,7 +32,7 @@ class Detokenizer:
         return "".join(self._pieces)
 
     def feed(self, token: int) -> str:
-        """Takes a token and returns the text that is now certain; sets `stopped` once a stop string is complete."""
+        """Takes a token and returns the text that is now certain; sets `stop_string` once one is complete."""
         self._window.append(token)
         text = self._decode(self._window)
         certain = len(text) - text.endswith(CUT_CHARACTER)
@@ -52,10 +57,11 @@ class Detokenizer:
 
     def _until_stop(self, new: str) -> str:
         text = self._held + new
-        found = [place for place in map(text.find, self._stop) if place >= 0]
+        found = [(place, stop) for stop in self._stop if (place := text.find(stop)) >= 0]
         if found:
-            self.stopped, self._held = True, ""
-            return text[: min(found)]
+            place, self.stop_string = min(found, key=lambda found: found[0])
+            self._held = ""
+            return text[:place]
         held = max((_overlap(text, stop) for stop in self._stop), default=0)
         self._held = text[len(text) - held :]
         return text[: len(text) - held]

@@ -6,16 +6,18 @@ wholly fed gets its next token. So there is one place where tokens are made, and
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
 from spoutnik.checkpoint.adapter import Adapter
 from spoutnik.engine.detokenizer import Detokenizer
-from spoutnik.engine.request import Completion, Event, Request
+from spoutnik.engine.request import MOST_TOP_LOGPROBS, Completion, Event, Request, Top
 from spoutnik.engine.runner import Runner, choose_runner
 from spoutnik.engine.scheduler import Scheduler
 from spoutnik.engine.scheduler import Sequence as Running
-from spoutnik.engine.scoring import Given, check_given
+from spoutnik.engine.scoring import Given, Scored, check_given
+from spoutnik.engine.steering import Steering
 from spoutnik.errors import UserError
 from spoutnik.model.transformer import CausalLM
 from spoutnik.text.tokenizer import Tokenizer
@@ -42,11 +44,18 @@ class Engine:
         self._texts: dict[int, Detokenizer] = {}  # only of requests whose text matters before their end
         self._adapters = {""}
         self.tokens_generated = 0
+        self.computed: dict[int, int] = {}
+        """By request, the tokens that the last step computed: of its prompt, and drawn."""
 
     @property
     def busy(self) -> bool:
         """Whether another `step` has work to do."""
         return self._scheduler.busy
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many requests run and how many wait; may be asked from any thread."""
+        return len(self._scheduler.running), len(self._scheduler.waiting)
 
     def add(self, request: Request) -> int:
         """Queues a request and returns its id.
@@ -58,9 +67,10 @@ class Engine:
         if not 0 <= least <= most < vocab_size:
             raise UserError(f"prompt_ids holds {least} to {most}, but the model has {vocab_size} tokens from 0; use its own tokenizer.")
         self._check_adapter(request.adapter)
+        steering = self._steering(request) if request.steered else None
         if not self.busy:
             self.runner.wake()
-        request_id = self._scheduler.add(request)
+        request_id = self._scheduler.add(request, steering)
         if request.stop or request.stream:
             self._texts[request_id] = Detokenizer(self.tokenizer.decode, request.stop)
         return request_id
@@ -77,6 +87,7 @@ class Engine:
         """
         if self.model.training:  # setting the mode walks through all modules, which costs more than a small model's step
             self.model.eval()
+        self.computed = {}
         try:
             events = self._retire()
             self._scheduler.admit(self.runner.admits)
@@ -120,7 +131,13 @@ class Engine:
         Sequences that begin with the same prompt share its pages. Nothing to score gives an empty list; a sequence beyond the context,
         unknown tokens, and logits that are not finite raise UserError.
         """
+        return [scored.logprobs for scored in self.score_tops(given, temperature, 0)]
+
+    def score_tops(self, given: Sequence[Given], temperature: float = 1.0, top_logprobs: int = 1) -> list[Scored]:
+        """As `score`, with the `top_logprobs` likeliest tokens of each place, 20 at most."""
         check_given(given, temperature, self._scheduler.max_length, self.model.config.vocab_size)
+        if not 0 <= top_logprobs <= MOST_TOP_LOGPROBS:
+            raise UserError(f"top_logprobs is {top_logprobs!r}; it must be 0 to {MOST_TOP_LOGPROBS}.")
         for one in given:
             self._check_adapter(one.adapter)
         if not self.busy:
@@ -129,7 +146,7 @@ class Engine:
         self.model.eval()
         try:
             with torch.inference_mode():
-                return self.runner.score(given, temperature)
+                return self.runner.score(given, temperature, top_logprobs)
         finally:
             self.model.train(training)
 
@@ -161,6 +178,14 @@ class Engine:
         self.runner.remove_adapter(name)
         self._adapters.remove(name)
 
+    def _steering(self, request: Request) -> Steering:
+        vocab_size = self.model.config.vocab_size
+        for name, tokens in (("logit_bias", request.logit_bias), ("thinking_end", request.thinking_end)):
+            wrong = next((token for token in tokens if not 0 <= token < vocab_size), None)
+            if wrong is not None:
+                raise UserError(f"{name} names token {wrong}, but the model has {vocab_size} tokens from 0; use its own tokenizer.")
+        return Steering(request, vocab_size, self.tokenizer.decode)
+
     def _check_adapter(self, name: str) -> None:
         if name not in self._adapters:
             loaded = ", ".join(sorted(self._adapters - {""})) or "none"
@@ -184,24 +209,35 @@ class Engine:
 
     def _advance(self) -> list[Event]:
         """One step of the runner, and what it drew."""
-        events = []
-        for sequence, token, logprob in self.runner.step(self._scheduler.running):
+        events, running = [], list(self._scheduler.running)
+        before = [sequence.computed_tokens + len(sequence.token_ids) for sequence in running]
+        for sequence in running:
+            if sequence.steering is not None:
+                _guarded(sequence, sequence.steering.prepare)
+        for sequence, token, logprob, top in self.runner.step(running):
             if sequence.finish_reason is not None:
                 continue  # it ended with the token before
             self.tokens_generated += 1
-            text = self._take(sequence, token, logprob)
+            text = self._take(sequence, token, logprob, top)
             if sequence.request.stream:
-                events.append(Event(sequence.id, text, None))
+                events.append(Event(sequence.id, text, None, [token], [logprob], [] if top is None else [top]))
+        for sequence, known in zip(running, before, strict=True):
+            self.computed[sequence.id] = sequence.computed_tokens + len(sequence.token_ids) - known
         return events
 
-    def _take(self, sequence: Running, token: int, logprob: float) -> str:
+    def _take(self, sequence: Running, token: int, logprob: float, top: Top | None) -> str:
         """Gives a row its token and ends it where it must end; returns the text that became certain, for rows that follow it."""
-        sequence.append(token, logprob)
+        sequence.append(token, logprob, top)
         if token in self.tokenizer.eos_token_ids:
             sequence.finish_reason = "stop"
             return ""
         if sequence.room == 0:
             sequence.finish_reason = "length"
+        if sequence.steering is not None:
+            if not _guarded(sequence, partial(sequence.steering.take, token)):
+                return ""
+            if sequence.steering.finished:
+                sequence.finish_reason = "stop"
         if not self._texts or (following := self._texts.get(sequence.id)) is None:
             return ""
         text = following.feed(token)
@@ -223,12 +259,22 @@ class Engine:
             tail = following.close()
             text = following.text
         else:
-            ended_by_eos = sequence.finish_reason == "stop"
+            ended_by_eos = not self.tokenizer.eos_token_ids.isdisjoint(sequence.token_ids[-1:])
             tail, text = "", self.tokenizer.decode(sequence.token_ids[: len(sequence.token_ids) - ended_by_eos])
         assert sequence.finish_reason is not None
         completion = Completion(
             text, sequence.token_ids, sequence.logprobs, sequence.finish_reason,
             prompt_tokens=len(sequence.prompt_ids), cached_tokens=sequence.cached_tokens,
             drafted_tokens=sequence.drafted_tokens, accepted_tokens=sequence.accepted_tokens,
+            top_logprobs=sequence.top_logprobs, stop_string=None if following is None else following.stop_string, error=sequence.error,
         )  # fmt: skip
         return Event(sequence.id, tail, completion)
+
+
+def _guarded(sequence: Running, ask: Callable[[], None]) -> bool:
+    """Whether it went well; a constraint that fails ends its own request only."""
+    try:
+        ask()
+    except UserError as error:
+        sequence.finish_reason, sequence.error = "error", str(error)
+    return sequence.error is None

@@ -78,6 +78,7 @@ class Prompts:
                 table = self.tables[sequence.id]
                 piece = Piece(sequence, table.written, min(table.written + rows, len(sequence.prompt_ids)), company[key])
                 self.blocks.write(table, piece.end)
+                sequence.computed_tokens += piece.end - piece.start
                 pieces.append(piece)
                 rows -= piece.end - piece.start
             else:

@@ -12,7 +12,7 @@ from spoutnik.engine.kernels.program import unsupported
 from spoutnik.engine.kernels.runner import KernelRunner
 from spoutnik.engine.scheduler import Drawn
 from spoutnik.engine.scheduler import Sequence as Running
-from spoutnik.engine.scoring import Given
+from spoutnik.engine.scoring import Given, Scored
 from spoutnik.engine.store import Store
 from spoutnik.engine.torch_runner import TorchRunner
 from spoutnik.errors import UserError
@@ -39,8 +39,8 @@ class Runner(Protocol):
         """The model's weights have changed; nothing runs."""
         ...
 
-    def score(self, given: Sequence[Given], temperature: float) -> list[list[float]]:
-        """Log-probabilities of each sequence's tokens after its prompt, each given all before it."""
+    def score(self, given: Sequence[Given], temperature: float, top_logprobs: int) -> list[Scored]:
+        """Log-probabilities of each sequence's tokens after its prompt, each given all before it, and the likeliest ones of each place."""
         ...
 
     def add_adapter(self, name: str, adapter: Adapter) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
-from spoutnik.engine.request import FinishReason, Request
+from spoutnik.engine.request import FinishReason, Request, Top
+from spoutnik.engine.steering import Steering
 from spoutnik.errors import UserError
 
 ENDS = 32
@@ -42,14 +43,22 @@ class Sequence:
     finish_reason: FinishReason | None = None
     cached_tokens: int = 0
     """Tokens of its prompt that were not computed for it."""
+    computed_tokens: int = 0
+    """Tokens of its prompt that were computed for it until now."""
     drafted_tokens: int = 0
     accepted_tokens: int = 0
     """Tokens that were guessed before they were drawn, and those of them that were right."""
+    steering: Steering | None = None
+    """What is different about its draws; None for most."""
+    top_logprobs: list[Top] = field(default_factory=list)
+    error: str | None = None
 
-    def append(self, token: int, logprob: float) -> None:
+    def append(self, token: int, logprob: float, top: Top | None) -> None:
         """Takes a new token."""
         self.token_ids.append(token)
         self.logprobs.append(logprob)
+        if top is not None:
+            self.top_logprobs.append(top)
         self.room -= 1
 
     @property
@@ -63,8 +72,9 @@ class Sequence:
         return len(self.prompt_ids) + len(self.token_ids) - 1
 
 
-Drawn = tuple[Sequence, int, float]
-"""A sequence's next token and its log-probability. A sequence may be given several in one step, in order."""
+Drawn = tuple[Sequence, int, float, Top | None]
+"""A sequence's next token, its log-probability, and the likeliest ones where they are asked for. A sequence may be given several in one
+step, in order; one with `steering` is given one."""
 
 
 class Scheduler:
@@ -93,7 +103,7 @@ class Scheduler:
         """Whether anything runs, waits, or was cancelled and not yet reported."""
         return bool(self.running or self.waiting or self._withdrawn)
 
-    def add(self, request: Request) -> int:
+    def add(self, request: Request, steering: Steering | None = None) -> int:
         """Puts a request at the end of the line and returns its id.
 
         Raises UserError for what can never run: a prompt that leaves no room in the context, more tokens than the memory holds. Raises
@@ -118,7 +128,7 @@ class Scheduler:
         if not self.busy:
             self._ends.clear()
             self._ends.append(self._clock())
-        sequence = Sequence(self._next_id, request, prompt_ids, room)
+        sequence = Sequence(self._next_id, request, prompt_ids, room, steering=steering)
         self._next_id += 1
         self.waiting.append(sequence)
         return sequence.id

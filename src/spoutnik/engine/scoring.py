@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spoutnik.engine.request import Top
 from spoutnik.engine.scheduler import prefill_groups
+from spoutnik.engine.steering import likeliest
 from spoutnik.errors import UserError
 from spoutnik.model.transformer import CausalLM
 
@@ -30,6 +32,19 @@ class Given:
     """Whose cache is used, as in `Request`."""
     adapter: str = ""
     """As in `Request`."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the model says of a sequence's tokens after its prompt."""
+
+    logprobs: list[float]
+    top_logprobs: list[Top]
+    """The likeliest tokens of each place, where asked for."""
+
+    def is_greedy(self, token_ids: Sequence[int]) -> bool:
+        """Whether these are the likeliest tokens throughout, as greedy decoding would choose; needs `top_logprobs`."""
+        return [top[0][0] for top in self.top_logprobs] == list(token_ids)
 
 
 def check_given(given: Sequence[Given], temperature: float, max_length: int, vocab_size: int) -> None:
@@ -55,10 +70,10 @@ def not_finite() -> UserError:
     return UserError("The model's logits are not finite, so no token can be scored; check its weights for NaN or infinity.")
 
 
-def score_with_modules(model: CausalLM, given: Sequence[Given], temperature: float) -> list[list[float]]:
+def score_with_modules(model: CausalLM, given: Sequence[Given], temperature: float, top_logprobs: int) -> list[Scored]:
     """Log-probabilities by the torch modules, in groups of like length padded on the right. Logits with NaN or +inf raise UserError."""
     device = model.lm_head.weight.device
-    found: list[list[float]] = [[] for _ in given]
+    found = [Scored([], []) for _ in given]
     wanted = [index for index, one in enumerate(given) if one.prompt_tokens < len(one.token_ids)]
     for group in prefill_groups([len(given[index].token_ids) - 1 for index in wanted], PASS_TOKENS):
         chosen = [given[wanted[place]] for place in group]
@@ -68,14 +83,18 @@ def score_with_modules(model: CausalLM, given: Sequence[Given], temperature: flo
         for row, (place, one) in enumerate(zip(group, chosen, strict=True)):
             hidden_ND = hidden_BTD[row, one.prompt_tokens - 1 : len(one.token_ids) - 1]
             targets_N = torch.tensor(one.token_ids[one.prompt_tokens :], device=device)
-            parts = zip(hidden_ND.split(HEAD_ROWS), targets_N.split(HEAD_ROWS), strict=True)
-            found[wanted[place]] = torch.cat([_logprobs(model.head(part), targets, temperature) for part, targets in parts]).tolist()
+            for part, targets in zip(hidden_ND.split(HEAD_ROWS), targets_N.split(HEAD_ROWS), strict=True):
+                _score(model.head(part), targets, temperature, top_logprobs, found[wanted[place]])
     return found
 
 
-def _logprobs(logits_NV: Tensor, targets_N: Tensor, temperature: float) -> Tensor:
-    scaled_NV = logits_NV / (temperature or 1.0)
-    logprobs_N = scaled_NV.log_softmax(-1).gather(-1, targets_N[:, None]).squeeze(-1)
+def _score(logits_NV: Tensor, targets_N: Tensor, temperature: float, top_logprobs: int, scored: Scored) -> None:
+    """Adds what is said of these places."""
+    logprobs_NV = (logits_NV / (temperature or 1.0)).log_softmax(-1)
+    logprobs_N = logprobs_NV.gather(-1, targets_N[:, None]).squeeze(-1)
     if bool(logprobs_N.isnan().any()):
         raise not_finite()
-    return logprobs_N
+    scored.logprobs.extend(logprobs_N.tolist())
+    if top_logprobs:
+        rows = zip(logits_NV.cpu().numpy(), logprobs_NV.cpu().numpy(), strict=True)
+        scored.top_logprobs.extend(likeliest(*row, top_logprobs) for row in rows)

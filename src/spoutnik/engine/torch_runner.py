@@ -4,15 +4,18 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
+from torch import Tensor
 
 from spoutnik.checkpoint.adapter import Adapter
 from spoutnik.engine.adapted import AdaptedModules
 from spoutnik.engine.cache import SlotCache
 from spoutnik.engine.prepacked import MOST_ROWS, PackedLinears
+from spoutnik.engine.request import Top
 from spoutnik.engine.sampler import SamplingParameters, sample
 from spoutnik.engine.scheduler import Drawn, prefill_groups
 from spoutnik.engine.scheduler import Sequence as Running
-from spoutnik.engine.scoring import Given, score_with_modules
+from spoutnik.engine.scoring import Given, Scored, score_with_modules
+from spoutnik.engine.steering import likeliest
 from spoutnik.model.transformer import CausalLM
 
 PREFILL_TOKENS = 4096  # most token cells of one prefill call, which bounds its memory; longer prompts are cached piece by piece
@@ -42,15 +45,15 @@ class TorchRunner:
         """Packs the weights where that gains; else the modules are read as they are."""
         self._packed.pack()
 
-    def score(self, given: Sequence[Given], temperature: float) -> list[list[float]]:
+    def score(self, given: Sequence[Given], temperature: float, top_logprobs: int) -> list[Scored]:
         """Log-probabilities by one pass without a cache for each adapter."""
-        found: list[list[float]] = [[] for _ in given]
-        for adapter in {one.adapter: None for one in given}:
-            own = [index for index, one in enumerate(given) if one.adapter == adapter]
+        found = [Scored([], []) for _ in given]
+        for adapter in {each.adapter: None for each in given}:
+            own = [index for index, each in enumerate(given) if each.adapter == adapter]
             with self._adapted.all_rows(adapter):
-                scored = score_with_modules(self.model, [given[index] for index in own], temperature)
-            for index, logprobs in zip(own, scored, strict=True):
-                found[index] = logprobs
+                scored = score_with_modules(self.model, [given[index] for index in own], temperature, top_logprobs)
+            for index, one in zip(own, scored, strict=True):
+                found[index] = one
         return found
 
     def add_adapter(self, name: str, adapter: Adapter) -> None:
@@ -77,8 +80,32 @@ class TorchRunner:
             logits_BV = self.model.head(self.model.hidden(ids_B1, positions_B1, self._cache)[:, -1])
         if self._parameters is None:
             self._parameters = SamplingParameters.of([sequence.request for sequence in running], self._device)
-        tokens, logprobs = sample(logits_BV, self._parameters, [position + 1 for position in positions])
-        return list(zip(running, tokens, logprobs, strict=True))
+        places = [position + 1 for position in positions]
+        if any(sequence.steering is not None for sequence in running):
+            return self._draw_steered(running, logits_BV, self._parameters, places)
+        tokens, logprobs = sample(logits_BV, self._parameters, places)
+        return [(*drawn, None) for drawn in zip(running, tokens, logprobs, strict=True)]
+
+    def _draw_steered(
+        self, running: Sequence[Running], logits_BV: Tensor, parameters: SamplingParameters, places: Sequence[int]
+    ) -> list[Drawn]:
+        """As `sample`, for a batch in which some rows are drawn from other logits than the model's own, which are what is reported."""
+        edited_BV, own = logits_BV.clone(), {}
+        for row, sequence in enumerate(running):
+            if sequence.steering is not None:
+                own[row] = logits_BV[row].cpu().numpy()
+                edited_BV[row] = torch.from_numpy(sequence.steering.edit(own[row]))
+        tokens, logprobs = sample(edited_BV, parameters, places)
+        tops: list[Top | None] = [None] * len(running)
+        for row, logits_V in own.items():
+            request, steering = running[row].request, running[row].steering
+            if steering is not None and steering.forced is not None:
+                tokens[row] = steering.forced
+            logprobs_V = (logits_BV[row] / (request.temperature or 1.0)).log_softmax(-1).cpu().numpy()
+            logprobs[row] = float(logprobs_V[tokens[row]])
+            if request.top_logprobs:
+                tops[row] = likeliest(logits_V, logprobs_V, request.top_logprobs)
+        return list(zip(running, tokens, logprobs, tops, strict=True))
 
     def changed(self, running: Sequence[Running], moves: Sequence[tuple[int, int]]) -> None:
         """Rows ended; `moves` (from row, to row) close the gaps."""
@@ -115,6 +142,8 @@ class TorchRunner:
                 else:
                     copied.append((source, row))
         lengths = [len(running[row].prompt_ids) - 1 for row in computed]
+        for row, length in zip(computed, lengths, strict=True):
+            running[row].computed_tokens = length
         for group in prefill_groups(lengths, PREFILL_TOKENS):
             rows = [computed[index] for index in group]
             with self._adapted.rows([running[row].request.adapter for row in rows]):

@@ -1,4 +1,7 @@
-"""The eval stage: every model on the same held-out problems, with intervals, and whether the thinking supports the answers."""
+"""The eval stage: every model on the same held-out problems, with intervals, and whether the thinking supports the answers.
+
+Besides, what it makes of general text.
+"""
 
 import json
 from dataclasses import dataclass, field
@@ -8,8 +11,10 @@ from typing import Any
 import torch
 
 from spoutnik.checkpoint.load import open_model
+from spoutnik.device import computing_device
 from spoutnik.engine.generator import Engine
 from spoutnik.errors import UserError
+from spoutnik.evaluate.perplexity import perplexity
 from spoutnik.evaluate.statistics import wilson
 from spoutnik.model.flops import forward_flops
 from spoutnik.recipe.schema import EvalStage, TaskSpec
@@ -25,27 +30,30 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass
 class EvalState:
-    """A step is one model on one task."""
+    """A step is one model on one task or one text."""
 
     step: int = 0
     results: list[dict[str, Any]] = field(default_factory=list)
 
 
 def run_eval(stage: EvalStage, context: StageContext) -> None:
-    """Evaluates every model on every task; results go to the record and to eval.json in the stage's folder."""
-    pairs = [(model, task) for model in stage.models for task in stage.tasks]
+    """Evaluates every model on every task and text; results go to the record and to eval.json in the stage's folder."""
+    subjects: list[TaskSpec | str] = [*stage.tasks, *stage.texts]
+    pairs = [(model, subject) for model in stage.models for subject in subjects]
     opened: dict[str, Engine] = {}
 
     def engine_of(name: str) -> Engine:
         """The model's engine for all its tasks, which stand next to each other; one model at a time is in memory."""
         if name not in opened:
             opened.clear()
-            opened[name] = Engine(*open_model(context.resolve(name), DTYPES[stage.dtype]), max_batch=MAX_BATCH)
+            opened[name] = Engine(*open_model(context.resolve(name), DTYPES[stage.dtype], computing_device()), max_batch=MAX_BATCH)
         return opened[name]
 
     def advance(state: EvalState) -> dict[str, object]:
         name, spec = pairs[state.step]
         engine = engine_of(name)
+        if isinstance(spec, str):
+            return measure(state, engine, name, spec)
         rollouts = answer(engine, spec, stage.samples_per_problem, stage.temperature, stage.max_new_tokens, seed=context.seed)
         state.step += 1
         result = {"model": name, "task": label(spec), "split": spec.split, **summary(rollouts, stage.samples_per_problem)}
@@ -60,6 +68,15 @@ def run_eval(stage: EvalStage, context: StageContext) -> None:
         tokens = sum(len(rollout.token_ids) for rollout in rollouts)
         context.ledger.add(tokens, forward_flops(engine.model.config, cells, cells // len(rollouts)))
         return {"accuracy": result["accuracy"]}
+
+    def measure(state: EvalState, engine: Engine, name: str, text: str) -> dict[str, object]:
+        """The perplexity of one text."""
+        result = {"model": name, "text": text, **perplexity(engine, text, stage.text_characters)}
+        state.step += 1
+        state.results.append(result)
+        context.log("perplexity", step=state.step, **result)
+        context.ledger.add(result["tokens"], forward_flops(engine.model.config, result["tokens"], result["tokens"] / result["windows"] / 2))
+        return {"nats_per_token": result["nats_per_token"]}
 
     state = run_stage(context, len(pairs), EvalState, advance, _save, _load)
     (context.directory / "eval.json").write_text(json.dumps(state.results, indent=2) + "\n", encoding="utf-8")

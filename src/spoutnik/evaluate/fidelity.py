@@ -121,7 +121,7 @@ def compare(original: CausalLM, changed: CausalLM, passages: Sequence[Passage]) 
     """Teacher-forced: whatever a model would say, the text goes on as it stands."""
     agreement, surprises = Agreement(), [0.0, 0.0]
     for passage in passages:
-        targets = torch.tensor(passage.ids[passage.start :])
+        targets = torch.tensor(passage.ids[passage.start :], device=original.lm_head.weight.device)
         hidden = [_hidden(model, passage) for model in (original, changed)]
         for rows in torch.arange(len(targets)).split(HEAD_ROWS):
             both = [model.head(states[rows]).log_softmax(-1) for model, states in zip((original, changed), hidden, strict=True)]
@@ -133,4 +133,4 @@ def compare(original: CausalLM, changed: CausalLM, passages: Sequence[Passage]) 
 
 def _hidden(model: CausalLM, passage: Passage) -> Tensor:
     """States [N, D] from which the compared tokens are predicted."""
-    return model.hidden(torch.tensor([passage.ids[:-1]]))[0, passage.start - 1 :]
+    return model.hidden(torch.tensor([passage.ids[:-1]], device=model.lm_head.weight.device))[0, passage.start - 1 :]

@@ -10,12 +10,14 @@ from spoutnik.data.corpus import open_corpus
 from spoutnik.errors import UserError
 from spoutnik.evaluate.contamination import ItemSet, file_texts, task_items
 from spoutnik.evaluate.ngrams import Text
+from spoutnik.recipe.loading import is_stored
 from spoutnik.recipe.schema import TaskSpec
 from spoutnik.run.directory import RunDirectory
 from spoutnik.tasks import make
 
 SAMPLES = "samples.jsonl"
 _DECODED_TOGETHER = 1000
+TRAINERS = ("rl", "sft", "dpo", "distill")
 
 
 def is_run(path: Path) -> bool:
@@ -37,11 +39,11 @@ def run_items(run: Path) -> list[ItemSet]:
     return [task_items(spec) for index, spec in enumerate(specs) if spec not in specs[:index]]
 
 
-def starting_models(run: Path) -> list[str]:
-    """Models that the run starts from and did not make: what they were trained on is not known here."""
+def unknown(run: Path) -> list[str]:
+    """What the run learns from that cannot be looked into: models that it starts from, and stored distributions that it did not make."""
     stages = definitions(run)
-    named = [stage["from"] for stage in stages.values() if stage["kind"] in ("rl", "sft", "dpo", "distill") and stage["from"] not in stages]
-    return list(dict.fromkeys(named))
+    models = [stage["from"] for stage in stages.values() if stage["kind"] in TRAINERS and stage["from"] not in stages]
+    return list(dict.fromkeys([*models, *(data for data in _data(stages) if data not in stages and is_stored(data))]))
 
 
 def run_texts(run: Path) -> Iterator[Text]:
@@ -52,8 +54,18 @@ def run_texts(run: Path) -> Iterator[Text]:
             yield from _corpus_texts(RunDirectory(run).stage(name))
         elif stage["kind"] == "rl" or stage.get("mode") == "on-policy":
             yield from _asked(name, stage)
-    for data in dict.fromkeys(stage["data"] for stage in stages.values() if stage["kind"] in ("sft", "dpo", "distill") and stage["data"]):
-        yield from file_texts(RunDirectory(run).stage(data) / SAMPLES if data in stages else Path(data))
+    for data in _data(stages):
+        if data in stages:
+            path = RunDirectory(run).stage(data) / SAMPLES
+            yield from file_texts(path) if path.is_file() else ()  # one that is not finished has no file
+        elif not is_stored(data):
+            yield from file_texts(Path(data))
+
+
+def _data(stages: dict[str, dict[str, Any]]) -> list[str]:
+    """Stages and files whose answers are imitated. What a `logits` stage made is looked for where its own answers come from."""
+    named = [stage.get("data") for stage in stages.values() if stage["kind"] in ("sft", "dpo", "logits", "distill")]
+    return [data for data in dict.fromkeys(named) if data and stages.get(data, {}).get("kind") != "logits"]
 
 
 def _corpus_texts(folder: Path) -> Iterator[Text]:

@@ -1,12 +1,13 @@
 """Recipes: the schema, the loader, and the shrunken form for a smoke test. Imports no torch."""
 
+from spoutnik.recipe.distillation import DistillStage, LogitsStage
 from spoutnik.recipe.judge import JudgeStage
-from spoutnik.recipe.loading import check_models, find_recipe, load_recipe, parse_recipe, recipe_folders
+from spoutnik.recipe.loading import check_models, find_recipe, is_data, load_recipe, parse_recipe, recipe_folders
 from spoutnik.recipe.schema import (
+    SAMPLE_KINDS,
     AnyStage,
     Balance,
     CorpusStage,
-    DistillStage,
     DPOStage,
     EvalStage,
     ModelSpec,
@@ -19,11 +20,13 @@ from spoutnik.recipe.schema import (
     SFTStage,
     Source,
     TaskSpec,
+    TracesStage,
 )
 from spoutnik.recipe.smoke import smoke
 from spoutnik.recipe.teachers import TeacherPrice, TeacherSpec
 
 __all__ = [
+    "SAMPLE_KINDS",
     "AnyStage",
     "Balance",
     "CorpusStage",
@@ -31,6 +34,7 @@ __all__ = [
     "DistillStage",
     "EvalStage",
     "JudgeStage",
+    "LogitsStage",
     "ModelSpec",
     "PretrainStage",
     "Price",
@@ -43,8 +47,10 @@ __all__ = [
     "TaskSpec",
     "TeacherPrice",
     "TeacherSpec",
+    "TracesStage",
     "check_models",
     "find_recipe",
+    "is_data",
     "load_recipe",
     "parse_recipe",
     "recipe_folders",

@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -11,11 +11,13 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from spoutnik.errors import UserError
-from spoutnik.recipe.schema import AnyStage, Recipe, SampleStage
+from spoutnik.recipe.data_paths import fill_in
+from spoutnik.recipe.distillation import DistillStage
+from spoutnik.recipe.schema import SAMPLE_KINDS, AnyStage, Recipe, SampleStage
 
 
-def load_recipe(path_or_name: str | Path) -> Recipe:
-    """Reads a recipe from a TOML file, or by the name of one that ships with Spoutnik.
+def load_recipe(path_or_name: str | Path, data: Mapping[str, str] | None = None) -> Recipe:
+    """Reads a recipe from a TOML file, or by the name of one that ships with Spoutnik; `data` are the paths that it takes.
 
     Raises UserError naming the file, the key and the remedy when anything is wrong with it.
     """
@@ -24,7 +26,7 @@ def load_recipe(path_or_name: str | Path) -> Recipe:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML: {error}.") from None
-    return parse_recipe(content, str(path))
+    return parse_recipe(fill_in(content, data or {}, str(path)), str(path))
 
 
 def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
@@ -64,12 +66,22 @@ def check_models(recipe: Recipe, find: Callable[[str], Path], origin: str) -> No
     known = {stage.name for stage in recipe.stages} | {teacher.name for teacher in recipe.teachers}
     for position, stage in enumerate(recipe.stages):
         for key, name in stage.inputs().items():
-            if name in known or name.endswith(".jsonl"):
+            if name in known or is_data(name):
                 continue
             try:
                 find(name)
             except UserError as error:
                 raise UserError(f"{origin}: stage[{position}] {stage.name!r}: {key} = {name!r} is no earlier stage; {error}") from None
+
+
+def is_data(name: str) -> bool:
+    """Whether a name leads to data by itself: a JSONL file, or a folder of stored distributions."""
+    return name.endswith(".jsonl") or is_stored(name)
+
+
+def is_stored(name: str) -> bool:
+    """Whether a name is the path of a folder of stored distributions."""
+    return (Path(name) / "header.json").is_file()
 
 
 def _check_order(recipe: Recipe, origin: str) -> None:
@@ -109,10 +121,25 @@ def _input_fault(stage: AnyStage, key: str, name: str, earlier: dict[str, AnySta
         return "names a stage that comes no earlier; move that stage up"
     kind = earlier[name].kind if name in earlier else None
     if key != "data":
-        produces_no_model = kind in ("corpus", "sample", "judge", "eval", "report")
+        produces_no_model = kind in ("corpus", "logits", *SAMPLE_KINDS, "eval", "report")
         return f"is a {kind} stage, which makes no model; name a stage that does" if produces_no_model else None
+    if isinstance(stage, DistillStage) and stage.mode == "logits":
+        stored = kind == "logits" or (kind is None and is_stored(name))
+        if stored == (stage.teacher is None):
+            return None if stored else _source_fault(stage, name, earlier)
+        return _STORED_AND_TEACHER if stored else _NO_DISTRIBUTIONS
+    return _source_fault(stage, name, earlier)
+
+
+_STORED_AND_TEACHER = "holds a teacher's distributions, and `teacher` is named besides; leave `teacher` out"
+_NO_DISTRIBUTIONS = "holds answers without distributions; name the `teacher` that has them, or a logits stage as `data`"
+
+
+def _source_fault(stage: AnyStage, name: str, earlier: dict[str, AnyStage]) -> str | None:
+    """What is wrong with the data of a stage that learns from a corpus or from answers."""
+    kind = earlier[name].kind if name in earlier else None
     wanted = "corpus" if stage.kind == "pretrain" else "sample"
-    if kind == wanted or (wanted, kind) == ("sample", "judge"):
+    if kind == wanted or (wanted == "sample" and kind in SAMPLE_KINDS):
         return _pairs_fault(stage, earlier[name])
     if wanted == "sample" and kind is None and name.endswith(".jsonl"):
         return None if Path(name).is_file() else "does not exist; give the path of a JSONL file or the name of an earlier sample stage"

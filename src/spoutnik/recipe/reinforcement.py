@@ -53,6 +53,8 @@ class RLStage(Optimised):
     kl_estimate: Literal["k3", "unbiased"] = "k3"
     reference_every: Positive = 400
     minibatches: Positive = 1
+    micro_batch_tokens: Positive = 8192
+    """Tokens, with their padding, that are computed at once (one answer at least); decides memory, not what is learnt."""
     average: Literal["answers", "tokens"] = "answers"
     """GRPO's mean over an answer's tokens, then over answers; or over all tokens at once."""
     off_policy_delta: Annotated[float, Field(gt=0)] | None = None

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from spoutnik.recipe.distillation import DistillStage, LogitsStage
 from spoutnik.recipe.judge import JudgeStage
 from spoutnik.recipe.reinforcement import RLStage
 from spoutnik.recipe.tables import (
@@ -35,6 +36,8 @@ class CorpusStage(StageBase):
     tokens: Positive
     vocab_size: Annotated[int, Field(ge=300)]
     digits: Literal[1, 3] = 1
+    held_out_tokens: Annotated[int, Field(ge=0)] = 0
+    """So many of each source are set aside, for the loss that pretraining reports at its end."""
 
 
 class PretrainStage(Optimised):
@@ -68,6 +71,19 @@ class PretrainStage(Optimised):
         if self.model.family != "deepseek_v3" and deepseek_only:
             raise ValueError(f"`{min(deepseek_only)}` needs family = 'deepseek_v3'; {self.model.family} has no such part: leave it out")
         return self
+
+
+SAMPLE_KINDS = ("sample", "judge", "traces")
+"""The kinds of stage that write samples.jsonl."""
+
+
+class TracesStage(StageBase):
+    """Writes samples.jsonl with worked traces of a task, for a cold start."""
+
+    kind: Literal["traces"] = "traces"
+    task: LearntTask
+    problems: Positive
+    keep: Literal["correct", "all"] = "correct"
 
 
 class SampleStage(StageBase):
@@ -133,46 +149,14 @@ class DPOStage(Optimised):
         return {"from": self.from_, "data": self.data}
 
 
-class DistillStage(Optimised):
-    """Teaches the student `from`: by a teacher's verified samples (as SFT does), or on its own samples by reverse KL."""
-
-    kind: Literal["distill"] = "distill"
-    from_: str = Field(alias="from")
-    mode: Literal["samples", "on-policy"]
-    learning_rate: Annotated[float, Field(gt=0)]
-    schedule: Literal["wsd", "cosine"] = "cosine"
-    warmup: Fraction = 0.05
-    dtype: Dtype = "float32"
-    data: str | None = None
-    batch_size: Positive | None = None
-    chat_template: Literal["keep", "thinking"] = "keep"
-    """"thinking" gives a student of the ChatML family a template that opens the thinking, as R1's distilled models got one."""
-    teacher: str | None = None
-    task: LearntTask | None = None
-    prompts: Positive | None = None
-    max_new_tokens: Positive | None = None
-    temperature: Annotated[float, Field(gt=0)] | None = None
-
-    def inputs(self) -> dict[str, str]:
-        return {key: value for key, value in (("from", self.from_), ("data", self.data), ("teacher", self.teacher)) if value is not None}
-
-    @model_validator(mode="after")
-    def consistent(self) -> Self:
-        needs = {"samples": ["data", "batch_size"], "on-policy": ["teacher", "task", "prompts", "max_new_tokens", "temperature"]}
-        if missing := [key for key in needs[self.mode] if getattr(self, key) is None]:
-            raise ValueError(f"mode = '{self.mode}' needs `{missing[0]}`")
-        other = "on-policy" if self.mode == "samples" else "samples"
-        if foreign := [key for key in needs[other] if getattr(self, key) is not None]:
-            raise ValueError(f"`{foreign[0]}` belongs to mode = '{other}', not to '{self.mode}': leave it out or change the mode")
-        if self.mode == "on-policy" and self.chat_template != "keep":
-            raise ValueError("`chat_template` belongs to mode = 'samples': on its own samples a student keeps its teacher's format")
-        return self
-
-
 class EvalStage(StageBase):
     kind: Literal["eval"] = "eval"
     models: Annotated[list[str], Field(min_length=1)]
     tasks: Annotated[list[TaskSpec], Field(min_length=1)]
+    texts: Annotated[list[str], Field(default_factory=list)]
+    """General texts (`builtin:english` or paths) whose perplexity is measured."""
+    text_characters: Positive = 65_536
+    """How much of each text, from its beginning."""
     samples_per_problem: Positive = 1
     temperature: Annotated[float, Field(ge=0)] = 0.0
     max_new_tokens: Positive
@@ -203,7 +187,20 @@ class ReportStage(StageBase):
     kind: Literal["report"] = "report"
 
 
-AnyStage = CorpusStage | PretrainStage | RLStage | SampleStage | JudgeStage | SFTStage | DPOStage | DistillStage | EvalStage | ReportStage
+AnyStage = (
+    CorpusStage
+    | PretrainStage
+    | RLStage
+    | TracesStage
+    | SampleStage
+    | JudgeStage
+    | SFTStage
+    | DPOStage
+    | LogitsStage
+    | DistillStage
+    | EvalStage
+    | ReportStage
+)
 Stage = Annotated[AnyStage, Field(discriminator="kind")]
 
 

@@ -16,13 +16,14 @@ CEILINGS = {
     "sampling_rounds": 2,
     "batch_size": 4,
     "samples_per_problem": 2,
+    "text_characters": 2000,
 }
 
 
 def smoke(recipe: Recipe) -> Recipe:
     """The same stages with every count clipped to CEILINGS and models at most 2 layers deep.
 
-    What is sampled is kept whether right or wrong, for a model that learnt nothing gets nothing right.
+    What is sampled or written is kept whether right or wrong, for a model that learnt nothing gets nothing right.
     """
     content = recipe.model_dump(by_alias=True, exclude_unset=True)
     content["name"] = f"{recipe.name}-smoke"
@@ -41,6 +42,8 @@ def _clip(value: Any) -> Any:
         clipped["batch_tokens"] = max(clipped["batch_tokens"] // clipped["sequence_length"], 1) * clipped["sequence_length"]
     if clipped.get("kind") == "sample":
         clipped["keep"] = "any-pairs" if clipped.get("keep") in ("pairs", "any-pairs") else "all"
+    if clipped.get("kind") == "traces":
+        clipped["keep"] = "all"
     if clipped.get("kind") == "judge":
         clipped |= {"problems": CEILINGS["problems"]} | ({"keep_from": 0} if clipped.get("scale") != "a/b" else {})
     if "sampling_rounds" in clipped and "curriculum" in clipped:

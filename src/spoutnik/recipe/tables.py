@@ -18,9 +18,14 @@ class Table(BaseModel):
 
 
 class Price(Table):
-    """What the ledger charges. `watts_per_core` is used, and named in the report, only where the machine has no energy counter."""
+    """What the ledger charges. `watts_per_core` is used, and named in the report, only where the machine has no energy counter.
+
+    `accelerator_hour` and `accelerator_watts` are charged for as long as a stage runs, where an accelerator computes.
+    """
 
     cpu_core_hour: Annotated[float, Field(ge=0)] = 0.0
+    accelerator_hour: Annotated[float, Field(ge=0)] = 0.0
+    accelerator_watts: Annotated[float, Field(ge=0)] = 0.0
     kwh: Annotated[float, Field(ge=0)] = 0.0
     currency: str = "EUR"
     watts_per_core: Annotated[float, Field(gt=0)] = 10.0
@@ -74,10 +79,11 @@ class Source(Table):
 
 
 class Balance(Table):
-    """Load balancing of the experts without an auxiliary loss (arXiv 2412.19437, section 2.1.2)."""
+    """Load balancing of the experts: V3's bias and sequence-wise loss (arXiv 2412.19437, section 2.1.2), and a loss over the batch."""
 
     bias_update_rate: Annotated[float, Field(ge=0)] = 0.001
     sequence_loss: Annotated[float, Field(ge=0)] = 0.0001
+    batch_loss: Annotated[float, Field(ge=0)] = 0.0
 
 
 class StageBase(Table):

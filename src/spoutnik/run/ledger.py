@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Costs:
-    """wall_s and cpu_s in seconds, energy_joules in joules, money in the price's currency."""
+    """wall_s and cpu_s in seconds, energy_joules in joules, money in the price's currency; `accelerators` that computed."""
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
     cores: int = 0
+    accelerators: int = 0
     tokens: int = 0
     flops: float = 0.0
     energy_joules: float = 0.0
@@ -34,18 +35,19 @@ class Costs:
 class CostMeter:
     """Measures what this process and the children it has waited for use, from now on.
 
-    Money is wall time x cores x price.cpu_core_hour (what a rented machine bills) + energy x price.kwh (what an own one draws):
-    set the one that does not apply to 0.
+    Money is wall time x (cores x price.cpu_core_hour + accelerators x price.accelerator_hour), which a rented machine bills, + energy x
+    price.kwh, which an own one draws: set the one that does not apply to 0. Accelerators' counters are not read: their energy is wall time
+    x price.accelerator_watts, and the source says so.
     """
 
-    def __init__(self, energy: EnergyMeter | None = None) -> None:
-        self._energy = energy or EnergyMeter()
+    def __init__(self, energy: EnergyMeter | None = None, accelerators: int = 0) -> None:
+        self._energy, self._accelerators = energy or EnergyMeter(), accelerators
         self._wall, self._cpu = time.monotonic(), _cpu_seconds()
 
     def charge(self, costs: Costs, price: "Price") -> None:
         """Adds what was used since the last call, or since the meter was made, to `costs`."""
         wall, cpu = time.monotonic(), _cpu_seconds()
-        costs.cores = cores()
+        costs.cores, costs.accelerators = cores(), self._accelerators
         costs.wall_s += wall - self._wall
         costs.cpu_s += cpu - self._cpu
         if self._energy.available:
@@ -54,17 +56,22 @@ class CostMeter:
         else:
             costs.energy_joules += (cpu - self._cpu) * price.watts_per_core
             costs.energy_source = f"estimated ({price.watts_per_core:g} W per busy core)"
+        if self._accelerators:
+            costs.energy_joules += (wall - self._wall) * self._accelerators * price.accelerator_watts
+            counted = f"estimated at {price.accelerator_watts:g} W" if price.accelerator_watts else "not counted"
+            costs.energy_source += f", the accelerator {counted}"
         self._wall, self._cpu = wall, cpu
-        costs.money = costs.wall_s / 3600 * costs.cores * price.cpu_core_hour + costs.energy_joules / 3.6e6 * price.kwh
+        hourly = costs.cores * price.cpu_core_hour + costs.accelerators * price.accelerator_hour
+        costs.money = costs.wall_s / 3600 * hourly + costs.energy_joules / 3.6e6 * price.kwh
         costs.currency = price.currency
 
 
 class Ledger:
     """Keeps one stage's costs in `path`. Work that a crash threw away was still paid for, so it stays in the sum."""
 
-    def __init__(self, path: Path, price: "Price", energy: EnergyMeter | None = None) -> None:
+    def __init__(self, path: Path, price: "Price", energy: EnergyMeter | None = None, accelerators: int = 0) -> None:
         self._path, self._price = path, price
-        self._meter = CostMeter(energy)
+        self._meter = CostMeter(energy, accelerators)
         self._costs = read_costs(path)
         self._costs.resumptions += path.exists()
 

@@ -1,7 +1,8 @@
 """record.jsonl: what happened in a run, one JSON object a line.
 
-Events: stage_start, step, eval, sample, teacher (what asking one cost), judged, warning, stage_end; each has `event`, `stage` and `time`
-(seconds since the epoch), a step also `step` and its metrics. Curves, tables and the report are made from this file alone.
+Events: stage_start, step, held-out (what pretraining reached on tokens it never saw), eval, sample, teacher (what asking one cost), judged,
+warning, stage_end; each has `event`, `stage` and `time` (seconds since the epoch), a step also `step` and its metrics. Curves, tables and
+the report are made from this file alone.
 """
 
 import json

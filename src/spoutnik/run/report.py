@@ -8,9 +8,17 @@ from pathlib import Path
 from spoutnik.run.directory import RunDirectory, write_whole
 from spoutnik.run.record import Event, read
 from spoutnik.run.report_data import RunLog, sort_events
-from spoutnik.run.report_results import accuracy_section, cost_section, key_figures, lineage_section, summary
+from spoutnik.run.report_results import accuracy_section, cost_section, key_figures, lineage_section, summary, text_section
 from spoutnik.run.report_teachers import teachers_section
-from spoutnik.run.report_training import health_section, learning_section, length_section, monitor_section, router_section, samples_section
+from spoutnik.run.report_training import (
+    health_section,
+    held_out_section,
+    learning_section,
+    length_section,
+    monitor_section,
+    router_section,
+    samples_section,
+)
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """The page holds text that models wrote: it is escaped, and the browser is told to fetch and run nothing."""
@@ -27,7 +35,9 @@ def render(events: list[Event]) -> str:
     log = sort_events(events)
     sections = [
         accuracy_section(log),
+        text_section(log),
         learning_section(log),
+        held_out_section(log),
         length_section(log),
         monitor_section(log),
         samples_section(log),

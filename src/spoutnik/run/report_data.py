@@ -5,12 +5,12 @@ from typing import Any
 
 from spoutnik.run.record import Event
 from spoutnik.run.report_svg import Point
-from spoutnik.run.summary import latest_evaluations
+from spoutnik.run.summary import latest_evaluations, latest_perplexities
 
 
 @dataclass
 class StageLog:
-    """What one stage wrote. `costs` is empty until the stage is finished."""
+    """What one stage wrote. `costs` and `held_out` are empty until the stage is finished."""
 
     name: str
     kind: str
@@ -19,6 +19,7 @@ class StageLog:
     steps: list[Event] = field(default_factory=list)
     samples: list[Event] = field(default_factory=list)
     warnings: list[Event] = field(default_factory=list)
+    held_out: Event = field(default_factory=dict)
     costs: dict[str, Any] = field(default_factory=dict)
     starts: int = 0
 
@@ -34,6 +35,7 @@ class RunLog:
     machine: str
     stages: list[StageLog]
     evaluations: list[Event]
+    perplexities: list[Event]
 
     def stage(self, name: str) -> StageLog | None:
         return next((stage for stage in self.stages if stage.name == name), None)
@@ -60,9 +62,14 @@ def sort_events(events: list[Event]) -> RunLog:
             stage.starts += 1
         elif what == "stage_end":
             stage.costs = event.get("costs", {})
+        elif what == "held-out":
+            stage.held_out = event
         elif what in ("step", "sample", "warning"):
             {"step": stage.steps, "sample": stage.samples, "warning": stage.warnings}[what].append(event)
-    return RunLog(run.get("recipe", "run"), run.get("seed"), run.get("machine", ""), list(stages.values()), latest_evaluations(events))
+    return RunLog(
+        run.get("recipe", "run"), run.get("seed"), run.get("machine", ""), list(stages.values()), latest_evaluations(events),
+        latest_perplexities(events),
+    )  # fmt: skip
 
 
 def ancestors(log: RunLog, model: str) -> list[str]:

@@ -71,6 +71,23 @@ def accuracy_section(log: RunLog) -> str:
     return "".join(parts)
 
 
+def text_section(log: RunLog) -> str:
+    """How well each model still predicts general text."""
+    if not log.perplexities:
+        return ""
+    note = (
+        '<p class="note">General text, given as it stands. The perplexity is e to the mean of the nats a token; nats a byte also compare '
+        "models with different tokenizers. What rises was forgotten.</p>"
+    )
+    heads = ["model", "text", "tokens", "perplexity", "nats a token", "nats a byte"]
+    rows = [
+        [event["model"], event["text"], f"{event['tokens']:,}", f"{event['perplexity']:.2f}", f"{event['nats_per_token']:.3f}",
+         f"{event['nats_per_byte']:.3f}"]
+        for event in log.perplexities
+    ]  # fmt: skip
+    return f"<h2>General text</h2>{note}{table(heads, rows)}"
+
+
 def _share(event: Event, key: str) -> Interval | None:
     """A measured share; the accuracy has an interval."""
     value = event.get(key)

@@ -5,6 +5,7 @@ import html
 from spoutnik.run.record import Event
 from spoutnik.run.report_charts import Series, heat_map, line_chart
 from spoutnik.run.report_data import RunLog, StageLog
+from spoutnik.run.report_results import NONE, table
 
 LEARNING = {
     "pretrain": [("loss", ["loss", "ce", "mtp_loss"], False)],
@@ -15,7 +16,12 @@ LEARNING = {
         ("pairs whose better answer gained more", ["preferred"], True),
         ("gain", ["chosen_gain", "rejected_gain"], False),
     ],
-    "distill": [("loss", ["loss"], False), ("reverse KL to the teacher", ["reverse_kl"], False), ("accuracy", ["accuracy"], True)],
+    "distill": [
+        ("loss", ["loss"], False),
+        ("KL of the teacher to the student", ["forward_kl"], False),
+        ("KL of the student to the teacher", ["reverse_kl"], False),
+        ("accuracy", ["accuracy"], True),
+    ],
 }
 WASTE = {"truncated": "cut off", "no_signal": "groups without signal", "clip_fraction": "clipped tokens"}
 VERDICTS = {"True": ("right", "✓ right"), "False": ("wrong", "✗ wrong")}
@@ -41,6 +47,24 @@ def learning_section(log: RunLog) -> str:
             charts.append(line_chart(series, f"{stage.name}: {title}", percent=percent))
     note = "Thin: every step. Thick: the mean over a twenty-fifth of the steps. Every axis starts at zero."
     return _section("Learning curves", note, charts)
+
+
+def held_out_section(log: RunLog) -> str:
+    """What each pretrained model reached on tokens that it never saw."""
+    rows = []
+    for stage in log.stages:
+        balance = [f"{stage.held_out[key]:.3g}" if key in stage.held_out else NONE for key in ("max_violation", "dead_experts")]
+        for source in stage.held_out.get("sources", []):
+            losses = [f"{source['nats_per_token']:.4f}", f"{source['bits_per_byte']:.4f}"]
+            rows.append([stage.name, source["source"], f"{source['tokens']:,}", *losses, *balance])
+    if not rows:
+        return ""
+    note = (
+        "Of the main head alone, on tokens set aside from each source. The experts' figures are over all of these tokens: the largest load "
+        "over the mean, less 1, in the worst layer, and experts with under a tenth of the mean."
+    )
+    heads = ["stage", "source", "tokens", "nats a token", "bits a byte", "violation", "dead experts"]
+    return f'<h2>Held-out loss</h2><p class="note">{note}</p>{table(heads, rows)}'
 
 
 def length_section(log: RunLog) -> str:
@@ -86,7 +110,7 @@ def router_section(log: RunLog) -> str:
         if len(loads) > 1:
             charts.append(heat_map(loads[-1]["load"], f"{stage.name}: load at step {loads[-1]['step']:,}"))
         charts.append(line_chart([Series("violation", stage.curve("max_violation"))], f"{stage.name}: largest load over the mean, less 1"))
-        charts.append(line_chart([Series("dead", stage.curve("dead_experts"))], f"{stage.name}: experts that got no token"))
+        charts.append(line_chart([Series("dead", stage.curve("dead_experts"))], f"{stage.name}: experts with under a tenth of the mean"))
     note = "A row is a layer with experts, a field its share of the tokens over an even share. A cross marks an expert that got none."
     return _section("Router balance", note, charts)
 

@@ -6,7 +6,7 @@ from spoutnik.run.record import Event
 
 
 def summarise(events: list[Event]) -> dict[str, Any]:
-    """The run's recipe, its stages with their last metrics and costs, and every evaluation."""
+    """The run's recipe, its stages with their last metrics and costs, and every evaluation, on tasks and on general texts."""
     stages: dict[str, dict[str, Any]] = {}
     for event in events:
         name = event.get("stage")
@@ -28,12 +28,19 @@ def summarise(events: list[Event]) -> dict[str, Any]:
         "machine": run.get("machine"),
         "stages": stages,
         "evaluations": evaluations,
+        "perplexities": [{key: value for key, value in event.items() if key != "event"} for event in latest_perplexities(events)],
     }
 
 
 def latest_evaluations(events: list[Event]) -> list[Event]:
     """Every evaluation; of several of the same model on the same task in one stage, the last."""
     found = {(event["stage"], event["model"], event["task"]): event for event in events if event["event"] == "eval"}
+    return list(found.values())
+
+
+def latest_perplexities(events: list[Event]) -> list[Event]:
+    """Every perplexity; of several of the same model on the same text in one stage, the last."""
+    found = {(event["stage"], event["model"], event["text"]): event for event in events if event["event"] == "perplexity"}
     return list(found.values())
 
 

@@ -7,6 +7,7 @@ A line is an object with a question and an answer (GSM8K's files: the final answ
 import functools
 import importlib.util
 import random
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from spoutnik.tasks.values import read_number, same_answer
 from spoutnik.tasks.workers import VerifierPool, shared_pool
 from spoutnik.text import reasoning as think
 
+_CALCULATOR = re.compile(r"<<[^<>]*>>")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -25,6 +28,8 @@ class Row:
 
     question: str
     answer: str
+    working: str
+    """How the answer is reached, where the file says it (before `####`); else empty."""
 
 
 @dataclass
@@ -50,7 +55,7 @@ class JsonlTask:
 
     def problem(self, split: str, seed: int, index: int) -> Problem:
         row = self._rows.at(split, seed, index)
-        return Problem(self.name, split, seed, index, row.question, row.answer)
+        return Problem(self.name, split, seed, index, row.question, row.answer, {"working": row.working} if row.working else {})
 
     def verify(self, problem: Problem, answer: str) -> bool:
         if read_number(problem.answer) is not None and read_number(answer) is not None:
@@ -60,7 +65,10 @@ class JsonlTask:
         return (self.pool or shared_pool()).verify("spoutnik.tasks.math_judge:is_same", problem.answer, answer)
 
     def trace(self, problem: Problem, rng: random.Random) -> str:
-        raise no_trace(self.name)
+        """The file's own solution, without GSM8K's marks for a calculator."""
+        if "working" not in problem.data:
+            raise no_trace(self.name)
+        return f"{problem.data['working']}\n</think>\n<answer>{problem.answer}</answer>"
 
 
 def read_rows(path: Path, question: str, answer: str) -> list[Row]:
@@ -76,13 +84,20 @@ def _row(record: dict[str, Any], where: str, question: str, answer: str) -> Row:
     final = final_answer(answered)
     if not asked.strip() or not final:
         raise UserError(f"{where}: the question or the answer is empty; fill it in or remove the line.")
-    return Row(asked, final)
+    return Row(asked, final, working(answered))
 
 
 def final_answer(text: str) -> str:
     """What counts in a reference answer: what follows the last `####` (GSM8K), or the text after the thinking."""
     _, content = think.split(text, thinking=False)
     return content.rpartition("####")[2].strip()
+
+
+def working(text: str) -> str:
+    """What a reference answer writes before its last `####`, without GSM8K's marks for a calculator (`<<3*4=12>>`)."""
+    _, content = think.split(text, thinking=False)
+    before, mark, _ = content.rpartition("####")
+    return _CALCULATOR.sub("", before).strip() if mark else ""
 
 
 def _text(record: dict[str, Any], name: str, where: str) -> str:

@@ -24,6 +24,7 @@ class Mixture:
             raise UserError("task 'mixture': `parts` must be a list of tables with a `name` each, and perhaps a `weight`.")
         self.parts = [make(part["name"], **{key: value for key, value in part.items() if key not in ("name", "weight")}) for part in parts]
         self.weights = [part.get("weight", 1) for part in parts]
+        self.graders: int = max(getattr(part, "graders", 1) for part in self.parts)
         for part, weight in zip(self.parts, self.weights, strict=True):
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
                 raise UserError(f"task 'mixture': the weight of {part.name!r} is {weight!r}; give a number above 0.")
@@ -40,5 +41,10 @@ class Mixture:
     def trace(self, problem: Problem, rng: random.Random) -> str:
         return self._part(problem).trace(problem, rng)
 
+    def place(self, problem: Problem) -> int:
+        """Which of the parts a problem is from."""
+        found: int = problem.data[_PART]
+        return found
+
     def _part(self, problem: Problem) -> Task:
-        return self.parts[problem.data[_PART]]
+        return self.parts[self.place(problem)]

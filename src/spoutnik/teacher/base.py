@@ -93,14 +93,18 @@ class Distributions(Protocol):
         """Of the tokenizer, by content (`Tokenizer.fingerprint`): equal sizes do not make equal ids."""
         ...
 
-    def logprobs(self, token_ids: Sequence[int]) -> "Tensor | TopK":
-        """Natural log-probabilities of the token after each of `token_ids` [T]: the whole vocabulary [T, V], or the likeliest."""
+    def logprobs(self, ids_BT: "Tensor", mask_BT: "Tensor") -> "Tensor | TopK":
+        """What could stand at each of the N masked places, row by row, given all that precedes it in its row.
+
+        `ids_BT` are in the teacher's own ids, padded on the right. Natural log-probabilities of the whole vocabulary [N, V], float32, or
+        the likeliest.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class TopK:
-    """The K likeliest tokens at each of T places: `ids` [T, K] (int64), `logprobs` [T, K] and `rest` [T] (float32).
+    """K tokens at each of N places, the likeliest: `ids` [N, K] (int64), `logprobs` [N, K] and `rest` [N] (float32).
 
     `rest` is the logarithm of the probability of all other tokens together, so nothing is missing: exp(logprobs) and exp(rest) sum to 1.
     """

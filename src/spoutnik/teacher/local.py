@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from spoutnik.checkpoint.load import open_model
+from spoutnik.device import computing_device
 from spoutnik.engine.generator import Engine
 from spoutnik.engine.request import Completion, Request
 from spoutnik.run import interrupt
@@ -26,7 +27,7 @@ class LocalTeacher:
 
     def __init__(self, name: str, path: str | Path, seed: int = 0):
         self.name, self._seed = name, seed
-        self.model, self.tokenizer = open_model(path)
+        self.model, self.tokenizer = open_model(path, device=computing_device())
         self.model.requires_grad_(False)
 
     def __enter__(self) -> Self:
@@ -53,10 +54,16 @@ class LocalTeacher:
             done(len(results))
         return results
 
+    @property
+    def vocab_size(self) -> int:
+        """Logits of the model, which may be more than tokens of the tokenizer."""
+        return self.model.config.vocab_size
+
     @torch.no_grad()
-    def logprobs(self, token_ids: Sequence[int]) -> Tensor:
-        """[T] -> [T, V], float32."""
-        return self.model(torch.tensor([list(token_ids)]))[0].float().log_softmax(-1)
+    def logprobs(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """[N, V], float32; a place without predecessor cannot be masked."""
+        hidden_BTD = self.model.hidden(ids_BT[:, :-1])
+        return self.model.head(hidden_BTD[mask_BT[:, 1:] > 0]).float().log_softmax(-1)
 
     @functools.cached_property
     def _engine(self) -> Engine:

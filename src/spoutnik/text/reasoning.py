@@ -35,6 +35,11 @@ class ThinkParser:
         self._thinking = thinking
         self._held = ""
 
+    @property
+    def thinking(self) -> bool:
+        """Whether what was fed so far ends within the thinking."""
+        return self._thinking
+
     def feed(self, text: str) -> tuple[str, str]:
         """Returns what this piece added to (reasoning, content)."""
         self._held += text

@@ -1,4 +1,4 @@
-"""Expert balance without an auxiliary loss, and what to watch about it (DeepSeek-V3, section 2.1.2)."""
+"""Expert balance, without an auxiliary loss (DeepSeek-V3, section 2.1.2) or by one, and what to watch about it."""
 
 from typing import cast
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from spoutnik.model.moe import MoE, Routing
 from spoutnik.model.transformer import CausalLM
-from spoutnik.train.losses import sequence_balance_loss
+from spoutnik.train.losses import batch_balance_loss, sequence_balance_loss
 
 
 class ExpertLoad:
@@ -40,7 +40,8 @@ class ExpertLoad:
         }
 
 
-def balance_loss(routing: Routing, rows: int, top_k: int) -> Tensor:
-    """Mean over layers of the sequence-wise loss; the routing's tokens are `rows` sequences one after another."""
-    losses = [sequence_balance_loss(scores_TE.unflatten(0, (rows, -1)), top_k) for scores_TE in routing.scores_TE]
-    return torch.stack(losses).mean()
+def balance_losses(routing: Routing, rows: int, top_k: int) -> tuple[Tensor, Tensor]:
+    """Means over layers of (the sequence-wise loss, the loss over all tokens); the tokens are `rows` sequences one after another."""
+    by_row = [sequence_balance_loss(scores_TE.unflatten(0, (rows, -1)), top_k) for scores_TE in routing.scores_TE]
+    whole = [batch_balance_loss(scores_TE, experts_TK) for scores_TE, experts_TK in zip(routing.scores_TE, routing.experts_TK, strict=True)]
+    return torch.stack(by_row).mean(), torch.stack(whole).mean()

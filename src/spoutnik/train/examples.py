@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -40,7 +40,14 @@ class Pair:
         return max(self.chosen.ids, self.rejected.ids, key=len)
 
 
-Item = TypeVar("Item", Example, Pair)
+class HasIds(Protocol):
+    @property
+    def ids(self) -> list[int]:
+        """Token ids; those of a batch are about as many."""
+        ...
+
+
+Item = TypeVar("Item", bound=HasIds)
 
 
 def read_examples(path: Path, tokenizer: Tokenizer, longest: int) -> list[Example]:
@@ -134,7 +141,7 @@ def encode(messages: Sequence[dict[str, Any]], tokenizer: Tokenizer) -> Example:
 
 
 def batch_of(examples: Sequence[Item], step: int, size: int, seed: int) -> list[Item]:
-    """The examples (or pairs) of step `step`: every epoch is shuffled anew; within pools of 8 batches, like lengths go together."""
+    """The items of step `step`: every epoch is shuffled anew; within pools of 8 batches, like lengths go together."""
     order: list[int] = []
     first = step // POOL * POOL * size
     while len(order) < POOL * size:
@@ -147,10 +154,15 @@ def batch_of(examples: Sequence[Item], step: int, size: int, seed: int) -> list[
     return [examples[index] for index in batches[step % POOL]]
 
 
-def collate(rows: Sequence[Sequence[int]], starts: Sequence[int], pad: int = 0) -> tuple[Tensor, Tensor]:
-    """(ids_BT int64, mask_BT float32): rows padded on the right; the mask is 1 on learned tokens, from each row's start on."""
+def collate(
+    rows: Sequence[Sequence[int]], starts: Sequence[int], pad: int = 0, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
+    """(ids_BT int64, mask_BT float32) on `device` (the CPU): rows padded on the right.
+
+    The mask is 1 on learned tokens, from each row's start on.
+    """
     longest = max(map(len, rows))
     ids_BT = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
     place_T = torch.arange(longest)
     start_B1, end_B1 = torch.tensor(starts)[:, None], torch.tensor([len(row) for row in rows])[:, None]
-    return ids_BT, ((place_T >= start_B1) & (place_T < end_B1)).float()
+    return ids_BT.to(device), ((place_T >= start_B1) & (place_T < end_B1)).float().to(device)

@@ -39,14 +39,14 @@ class Sample(Protocol):
 def kept(rollouts: Sequence[Sample], stage: SampleStage, teachers: Sequence[Provenance] = ()) -> list[dict[str, object]]:
     """What a problem's samples leave: all, or the first or shortest that is right, well-formed and (if asked) faithful; or a pair."""
     if stage.keep == "all":
-        return [_row(rollout, teachers) for rollout in rollouts]
+        return [row(rollout, teachers) for rollout in rollouts]
     if stage.keeps_pairs:
         return pair(rollouts, stage.keep == "pairs", teachers)
     good = [rollout for rollout in rollouts if rollout.reward.accuracy and rollout.reward.format]
     if stage.keep == "correct-and-faithful":
         good = [rollout for rollout in good if is_faithful(rollout)]
     good = sorted(good, key=lambda rollout: rollout.length) if stage.prefer == "shortest" else good
-    return [_row(rollout, teachers) for rollout in good[:1]]
+    return [row(rollout, teachers) for rollout in good[:1]]
 
 
 def pair(rollouts: Sequence[Sample], right_and_wrong: bool, teachers: Sequence[Provenance] = ()) -> list[dict[str, object]]:
@@ -80,7 +80,8 @@ def is_faithful(rollout: Sample) -> bool:
     return 0 < rollout.steps == rollout.right_steps and rollout.supported and len(set(lines)) == len(lines)
 
 
-def _row(rollout: Sample, teachers: Sequence[Provenance]) -> dict[str, object]:
+def row(rollout: Sample, teachers: Sequence[Provenance] = ()) -> dict[str, object]:
+    """A line of samples.jsonl."""
     problem = rollout.problem
     return {
         "prompt": problem.prompt, "completion": rollout.text, "task": problem.task, "seed": problem.seed, "index": problem.index,

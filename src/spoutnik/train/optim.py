@@ -17,8 +17,7 @@ class Optimizer:
     def __init__(self, model: CausalLM, learning_rate: float, weight_decay: float, muon: bool = False):
         hidden, matrices, vectors = _split(model.named_parameters(), muon)
         groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        fused = all(parameter.device.type in ("cpu", "cuda") for parameter in (*matrices, *vectors))
-        self.parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, eps=1e-8, fused=fused)]
+        self.parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, eps=1e-8, fused=True)]
         if hidden:
             self.parts.append(Muon(hidden, learning_rate, weight_decay))
         self.learning_rate = learning_rate
@@ -40,9 +39,9 @@ class Optimizer:
         return next((part.state[parameter] for part in self.parts if parameter in part.state), {})
 
     def restore(self, parameter: nn.Parameter, state: dict[str, torch.Tensor]) -> None:
-        """Puts back what `state_of` gave."""
+        """Puts back what `state_of` gave, from whatever device."""
         part = next(part for part in self.parts if any(parameter is known for group in part.param_groups for known in group["params"]))
-        part.state[parameter] = state
+        part.state[parameter] = {kind: tensor.to(parameter.device) for kind, tensor in state.items()}  # fused: the step count, too
 
 
 def _split(named: Iterable[tuple[str, nn.Parameter]], muon: bool) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:

@@ -34,7 +34,6 @@ from spoutnik.train.scoring import (
 from spoutnik.train.state import TrainState
 from spoutnik.train.update import apply_update
 
-MICRO_BATCH_CELLS = 8192
 METRICS = ("loss", "kl", "clip_fraction", "off_policy", "rerouted")
 """Of a mini-batch, beside the gradient's norm."""
 
@@ -81,12 +80,13 @@ class MiniBatch:
         return {name: tensor[rows, :longest] for name, tensor in tensors.items()}
 
 
-def mini_batch(rollouts: list[Rollout], rewards_PG: Tensor) -> MiniBatch:
-    """A mini-batch of these groups, prompt by prompt."""
-    ids_BT, mask_BT = collate([[*r.prompt_ids, *r.token_ids] for r in rollouts], [len(r.prompt_ids) for r in rollouts])
+def mini_batch(rollouts: list[Rollout], rewards_PG: Tensor, cells: int, device: torch.device | None = None) -> MiniBatch:
+    """A mini-batch of these groups, prompt by prompt, on `device` (the CPU), of which about `cells` tokens are computed at once."""
+    texts, starts = [[*r.prompt_ids, *r.token_ids] for r in rollouts], [len(r.prompt_ids) for r in rollouts]
+    ids_BT, mask_BT = collate(texts, starts, device=device)
     lengths = [len(r.prompt_ids) + len(r.token_ids) for r in rollouts]
-    parts = [(rows, max(lengths[row] for row in rows)) for rows in _micro_batches(lengths)]
-    return MiniBatch(rollouts, rewards_PG, ids_BT, mask_BT, parts)
+    parts = [(rows, max(lengths[row] for row in rows)) for rows in _micro_batches(lengths, cells)]
+    return MiniBatch(rollouts, rewards_PG.to(device), ids_BT, mask_BT, parts)
 
 
 def remember(model: CausalLM, stage: RLStage, batch: MiniBatch, routes: bool) -> list[Kept]:
@@ -189,11 +189,11 @@ def _scaled_logits(model: CausalLM, stage: RLStage, fixed: dict[str, Tensor], ro
     return logits_NV.float() if stage.temperature == 1.0 else logits_NV.float() / stage.temperature
 
 
-def _micro_batches(lengths: Sequence[int]) -> list[list[int]]:
-    """Rows of like length together, each batch at most MICRO_BATCH_CELLS tokens with its padding (one row at least)."""
+def _micro_batches(lengths: Sequence[int], cells: int) -> list[list[int]]:
+    """Rows of like length together, each batch at most `cells` tokens with its padding (one row at least)."""
     batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= MICRO_BATCH_CELLS:
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= cells:
             batches[-1].append(row)
         else:
             batches.append([row])

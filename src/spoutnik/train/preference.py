@@ -14,6 +14,7 @@ from torch import Tensor
 
 from spoutnik.checkpoint.hf import save_checkpoint
 from spoutnik.checkpoint.load import open_model
+from spoutnik.device import computing_device
 from spoutnik.model.flops import forward_flops, training_flops
 from spoutnik.model.transformer import CausalLM
 from spoutnik.recipe.schema import DPOStage
@@ -34,7 +35,7 @@ REFERENCE_PAIRS = 8
 
 def run_dpo(stage: DPOStage, context: StageContext) -> None:
     """Trains the model `from` on the pairs in `data` and writes it as a Hugging Face directory; its own beginning is the reference."""
-    model, tokenizer = open_model(context.resolve(stage.from_))
+    model, tokenizer = open_model(context.resolve(stage.from_), device=computing_device())
     pairs = read_pairs(context.resolve(stage.data), tokenizer, model.config.max_position_embeddings)
     pairs = with_reference(model, pairs, stage, context)
 
@@ -77,9 +78,9 @@ def _reference_logprobs(model: CausalLM, pairs: list[Pair], stage: DPOStage, con
     found_P2 = torch.zeros(len(pairs), 2)
     for first in range(0, len(order), REFERENCE_PAIRS):
         chosen = order[first : first + REFERENCE_PAIRS]
-        ids_BT, mask_BT = _collate([pairs[index] for index in chosen])
+        ids_BT, mask_BT = _collate([pairs[index] for index in chosen], model.lm_head.weight.device)
         with torch.no_grad():
-            found_P2[chosen] = _logprobs(model, stage, ids_BT, mask_BT).sum(-1).view(-1, 2)
+            found_P2[chosen] = _logprobs(model, stage, ids_BT, mask_BT).sum(-1).view(-1, 2).cpu()
         context.ledger.add(ids_BT.numel(), forward_flops(model.config, ids_BT.numel(), ids_BT.shape[1]))
     return found_P2
 
@@ -88,8 +89,8 @@ def dpo_step(state: TrainState, stage: DPOStage, pairs: list[Pair], context: Sta
     """One optimiser step on `batch_size` pairs, of which the reference has spoken."""
     began = time.perf_counter()
     batch = batch_of(pairs, state.step, stage.batch_size, context.seed)
-    ids_BT, mask_BT = _collate(batch)
-    reference_P2 = torch.tensor([pair.reference for pair in batch])
+    ids_BT, mask_BT = _collate(batch, state.device)
+    reference_P2 = torch.tensor([pair.reference for pair in batch], device=state.device)
     logprobs_BT = _logprobs(state.model, stage, ids_BT, mask_BT)
     margin_P = margins(logprobs_BT.detach(), reference_P2.flatten())
     objective(dpo(margin_P, mask_BT, stage.beta), logprobs_BT).backward()
@@ -113,10 +114,10 @@ def _logprobs(model: CausalLM, stage: DPOStage, ids_BT: Tensor, mask_BT: Tensor)
     return answer_logprobs(logits_NV.float(), ids_BT, mask_BT)
 
 
-def _collate(pairs: list[Pair]) -> tuple[Tensor, Tensor]:
+def _collate(pairs: list[Pair], device: torch.device) -> tuple[Tensor, Tensor]:
     """Rows: chosen, rejected, chosen, ..."""
     examples: list[Example] = [example for pair in pairs for example in (pair.chosen, pair.rejected)]
-    return collate([example.ids for example in examples], [example.answer_start for example in examples])
+    return collate([example.ids for example in examples], [example.answer_start for example in examples], device=device)
 
 
 def _digest(pairs: list[Pair]) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 from spoutnik.checkpoint.hf import save_checkpoint
 from spoutnik.data.corpus import open_corpus
 from spoutnik.data.tokens import TokenFile
+from spoutnik.device import computing_device
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.flops import training_flops
 from spoutnik.model.init import depth_config, initialise, learning_rate_of
@@ -18,7 +19,8 @@ from spoutnik.recipe.schema import PretrainStage
 from spoutnik.run.context import StageContext
 from spoutnik.run.stage import run_stage
 from spoutnik.text.tokenizer import Tokenizer
-from spoutnik.train.balance import ExpertLoad, balance_loss
+from spoutnik.train.balance import ExpertLoad, balance_losses
+from spoutnik.train.held_out import held_out
 from spoutnik.train.losses import token_logprobs
 from spoutnik.train.optim import Optimizer
 from spoutnik.train.schedule import factor
@@ -32,19 +34,26 @@ LOAD_EVERY = 10
 def run_pretrain(stage: PretrainStage, context: StageContext) -> None:
     """Trains a fresh model on a corpus stage's tokens and writes it as a Hugging Face directory."""
     tokens, tokenizer = open_corpus(context.resolve(stage.data))
-    config = _config(stage, tokenizer)
-    learning_rate = stage.learning_rate or learning_rate_of(config)
 
     def start() -> TrainState:
-        model = CausalLM(config)
-        initialise(model, context.seed)
-        return TrainState(model, Optimizer(model, learning_rate, stage.weight_decay, muon=stage.optimizer == "muon"))
+        return fresh_state(stage, tokenizer, context.seed)
 
     def load(folder: Path) -> TrainState:
         return load_state(start(), folder)
 
     state = run_stage(context, stage.steps, start, lambda state: pretrain_step(state, stage, context, tokens), save_state, load)
+    if (figures := held_out(state.model, context.resolve(stage.data), stage.sequence_length)) is not None:
+        context.log("held-out", **figures)
     save_checkpoint(state.model, tokenizer, context.checkpoint_dir, lineage=context.lineage)
+
+
+def fresh_state(stage: PretrainStage, tokenizer: Tokenizer, seed: int) -> TrainState:
+    """The model, on the computing device, and the optimiser that a stage begins with."""
+    with computing_device():
+        model = CausalLM(_config(stage, tokenizer))
+    initialise(model, seed)
+    learning_rate = stage.learning_rate or learning_rate_of(model.config)
+    return TrainState(model, Optimizer(model, learning_rate, stage.weight_decay, muon=stage.optimizer == "muon"))
 
 
 def _config(stage: PretrainStage, tokenizer: Tokenizer) -> ModelConfig:
@@ -56,8 +65,8 @@ def _config(stage: PretrainStage, tokenizer: Tokenizer) -> ModelConfig:
 def pretrain_step(state: TrainState, stage: PretrainStage, context: StageContext, tokens: TokenFile) -> dict[str, object]:
     """One optimiser step on `batch_tokens` tokens; returns the metrics of the record."""
     began, model = time.perf_counter(), state.model
-    ids_BT = tokens.batch(state.step, stage.batch_tokens // stage.sequence_length, stage.sequence_length)
-    load, sums = ExpertLoad(), torch.zeros(4)
+    ids_BT = tokens.batch(state.step, stage.batch_tokens // stage.sequence_length, stage.sequence_length).to(state.device)
+    load, sums = ExpertLoad(), torch.zeros(4, device=state.device)
     rows = max(1, MICRO_BATCH_TOKENS // stage.sequence_length)
     for micro_BT in ids_BT.split(rows):
         share = len(micro_BT) / len(ids_BT)
@@ -83,19 +92,22 @@ def pretrain_step(state: TrainState, stage: PretrainStage, context: StageContext
 
 
 def pretrain_losses(model: CausalLM, ids_BT: Tensor, stage: PretrainStage, load: ExpertLoad) -> Tensor:
-    """[total, next-token, further-token, balance] losses of a micro-batch; only the total is meant to be differentiated.
+    """[total, next-token, further-token, sequence-wise balance] losses of a micro-batch; only the total is meant to be differentiated.
 
-    total = CE + mtp_weight * mean over depths of their CE (V3, equation 25) + sequence_loss * balance (V3, equation 17).
+    total = CE + mtp_weight * mean over depths of their CE (V3, equation 25) + sequence_loss * balance (V3, equation 17) + batch_loss * (the
+    like over all tokens of the micro-batch).
     """
     routing = Routing()
     hidden_BTD = model.hidden(ids_BT, routing=routing)
     ce = -token_logprobs(model.head(hidden_BTD[:, :-1]), ids_BT[:, 1:]).mean()
-    mtp, depths = torch.zeros(()), model.config.num_nextn_predict_layers if stage.mtp_weight else 0
+    mtp, depths = ce.new_zeros(()), model.config.num_nextn_predict_layers if stage.mtp_weight else 0
     further_BTD = hidden_BTD
     for depth in range(depths):
         further_BTD = model.predict_further(further_BTD[:, :-1], ids_BT[:, 1 + depth :], routing=routing, depth=depth)
         mtp = mtp - token_logprobs(model.head(further_BTD[:, :-1]), ids_BT[:, 2 + depth :]).mean() / depths
     load.add(routing)
-    balance = balance_loss(routing, len(ids_BT), model.config.num_experts_per_tok) if routing.layers else torch.zeros(())
-    total = ce + stage.mtp_weight * mtp + stage.balance.sequence_loss * balance
+    balance = whole = ce.new_zeros(())
+    if routing.layers:
+        balance, whole = balance_losses(routing, len(ids_BT), model.config.num_experts_per_tok)
+    total = ce + stage.mtp_weight * mtp + stage.balance.sequence_loss * balance + stage.balance.batch_loss * whole
     return torch.stack((total, ce.detach(), mtp.detach(), balance.detach()))

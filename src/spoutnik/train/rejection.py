@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spoutnik.checkpoint.load import open_model
+from spoutnik.device import computing_device
 from spoutnik.model.flops import forward_flops
 from spoutnik.recipe.schema import SampleStage
 from spoutnik.run.context import StageContext
@@ -31,7 +32,7 @@ def run_sample(stage: SampleStage, context: StageContext) -> None:
     if stage.from_ in context.teachers:
         sample_teacher(stage, context)
         return
-    model, tokenizer = open_model(context.resolve(stage.from_))
+    model, tokenizer = open_model(context.resolve(stage.from_), device=computing_device())
     teachers = context.lineage.get("teachers", [])
     task = make(stage.task.name, **stage.task.options)
     engine = rollout_engine(model, tokenizer, CHUNK * stage.samples_per_problem, stage.dtype)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from spoutnik.checkpoint.hf import save_checkpoint
 from spoutnik.checkpoint.load import open_model
+from spoutnik.device import computing_device
 from spoutnik.errors import UserError
 from spoutnik.model.flops import forward_flops, training_flops
 from spoutnik.model.transformer import CausalLM
@@ -37,7 +38,7 @@ MISMATCH_LIMIT: dict[Dtype, float] = {"float32": 0.01, "bfloat16": 0.1}
 def run_rl(stage: RLStage, context: StageContext) -> None:
     """Trains the model `from` on a task by the stage's algorithm and writes it as a Hugging Face directory."""
     task = make(stage.task.name, **stage.task.options)
-    model, tokenizer = open_model(context.resolve(stage.from_))
+    model, tokenizer = open_model(context.resolve(stage.from_), device=computing_device())
     reference = frozen_copy(model) if stage.kl_coef else None
     engines = make_engines(model, reference, tokenizer, stage.prompts * stage.group, stage.dtype)
 
@@ -131,7 +132,11 @@ def _updates(
     """An optimiser step for each mini-batch that holds a group with signal. Returns the means of their metrics, and `forward_gap`."""
     size = stage.prompts // stage.minibatches
     parts = [[index for index in informative if first <= index < first + size] for first in range(0, stage.prompts, size)]
-    batches = [mini_batch(found.groups(groups, stage.group), found.rewards[groups]) for groups in parts if groups]
+    batches = [
+        mini_batch(found.groups(groups, stage.group), found.rewards[groups], stage.micro_batch_tokens, state.device)
+        for groups in parts
+        if groups
+    ]
     routes = replays_routing(stage, state.model)
     kept = [remember(state.model, stage, batch, routes) for batch in batches] if stage.truncates or routes else None
     sums, forward_gap = dict.fromkeys([*METRICS, "grad_norm"], 0.0), 0.0

@@ -58,7 +58,7 @@ def rescored(engine: Engine, rollouts: Sequence[Rollout], temperature: float) ->
 
 def spread(logprobs: Sequence[Sequence[float]], mask_BT: Tensor) -> Tensor:
     """One list a row, of its masked places from left to right, as float32 [B, T], zero elsewhere."""
-    values_N = torch.tensor([value for row in logprobs for value in row], dtype=torch.float32)
+    values_N = torch.tensor([value for row in logprobs for value in row], dtype=torch.float32, device=mask_BT.device)
     return torch.zeros_like(mask_BT).masked_scatter(mask_BT > 0, values_N)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from spoutnik.checkpoint.hf import save_checkpoint
 from spoutnik.checkpoint.load import open_model
+from spoutnik.device import computing_device
 from spoutnik.model.flops import training_flops
 from spoutnik.recipe.schema import DistillStage, SFTStage
 from spoutnik.run.context import StageContext
@@ -31,7 +32,7 @@ def imitate_samples(
 
     `chat_template` replaces the model's own, for good.
     """
-    model, tokenizer = open_model(model_path)
+    model, tokenizer = open_model(model_path, device=computing_device())
     if chat_template is not None:
         tokenizer.chat_template = chat_template
     examples = read_examples(data, tokenizer, model.config.max_position_embeddings)
@@ -52,7 +53,7 @@ def sft_step(
     """One optimiser step on `batch_size` examples."""
     began = time.perf_counter()
     batch = batch_of(examples, state.step, batch_size, context.seed)
-    ids_BT, mask_BT = collate([example.ids for example in batch], [example.answer_start for example in batch])
+    ids_BT, mask_BT = collate([example.ids for example in batch], [example.answer_start for example in batch], device=state.device)
     with computed_in(stage.dtype, ids_BT):
         logits_NV = answer_logits(state.model, ids_BT, mask_BT)
     logprobs_BT = answer_logprobs(logits_NV, ids_BT, mask_BT)

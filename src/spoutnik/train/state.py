@@ -29,6 +29,11 @@ class TrainState:
     disputed: list[float] = field(default_factory=list)
     """What the monitor of reward hacking looks back at."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is, and its batches must be."""
+        return self.model.lm_head.weight.device
+
 
 def save_state(state: TrainState, folder: Path) -> None:
     """Writes weights, moments and counters into `folder`. Tensors are safetensors; nothing is pickled."""
@@ -38,7 +43,7 @@ def save_state(state: TrainState, folder: Path) -> None:
     for name, parameter in state.model.named_parameters():
         for kind, tensor in state.optimizer.state_of(parameter).items():
             tensors[f"optimizer.{kind}.{name}"] = tensor
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "state.safetensors")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / "state.safetensors")
     counters: dict[str, Any] = {"step": state.step, "bad_steps": state.bad_steps, "disputed": state.disputed}
     if state.pass_rates is not None:
         counters["pass_rates"] = asdict(state.pass_rates)

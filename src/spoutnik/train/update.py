@@ -33,7 +33,7 @@ def apply_update(
         state.optimizer.zero_grad()
         state.bad_steps += 1
         file = context.directory / f"bad-batch-{state.step + 1:08d}-{state.bad_steps}.safetensors"
-        save_file({name: tensor.contiguous() for name, tensor in batch.items()}, file)
+        save_file({name: tensor.cpu().contiguous() for name, tensor in batch.items()}, file)
         context.log("warning", step=state.step + 1, text=f"loss {loss}, gradient norm {norm}: step skipped, batch saved as {file.name}")
         if state.bad_steps >= max_bad_steps:
             raise UserError(

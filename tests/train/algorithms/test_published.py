@@ -174,7 +174,7 @@ def test_v32s_divergence_and_its_gradient_are_the_exact_ones_in_expectation(off_
     generator = torch.Generator().manual_seed(1)
     policy_V, reference_V, sampler_V = (torch.randn(5, dtype=torch.float64, generator=generator) for _ in range(3))
     policy_V.requires_grad_()
-    exact = reverse_kl(policy_V[None], reference_V[None])[0]
+    exact = reverse_kl(policy_V[None], reference_V.log_softmax(-1)[None])[0]
     exact_V = torch.autograd.grad(exact, policy_V)[0]
     logprobs_V, sampled_V = policy_V.log_softmax(-1), (sampler_V if off_policy else policy_V.detach()).log_softmax(-1)
     reference_logprobs_V = reference_V.log_softmax(-1)

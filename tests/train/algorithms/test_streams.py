@@ -6,13 +6,14 @@ from torch.autograd import gradcheck
 
 from spoutnik.train.algorithms.dapo import dapo
 from spoutnik.train.algorithms.dr_grpo import dr_grpo
+from spoutnik.train.algorithms.given import distributions_over_given
 from spoutnik.train.algorithms.grpo import grpo
 from spoutnik.train.algorithms.gspo import gspo, sequence_log_ratio
 from spoutnik.train.algorithms.imitate import imitate
-from spoutnik.train.algorithms.on_policy import on_policy_distillation
+from spoutnik.train.algorithms.on_policy import FREE, on_policy_distillation
 from spoutnik.train.algorithms.streams import Clip, answer_shares, objective, token_shares
 from spoutnik.train.algorithms.v32 import unbiased_kl, v32, without_off_policy
-from spoutnik.train.losses import k3_kl, reverse_kl
+from spoutnik.train.losses import forward_kl, k3_kl, reverse_kl
 
 MASK_BT = torch.tensor([[0.0, 1, 1, 0], [0, 0, 1, 1], [0, 1, 0, 0], [0, 1, 1, 1]], dtype=torch.float64)
 REWARDS_PG = torch.tensor([[1.0, 0.0], [0.2, 2.0]], dtype=torch.float64)
@@ -25,7 +26,7 @@ CREDIT = {
     "gspo": lambda rewards_PG, mask_BT: gspo(rewards_PG, mask_BT, 0.3, len(mask_BT)),
     "v32": lambda rewards_PG, mask_BT: v32(rewards_PG, mask_BT, 0.3, len(mask_BT)),
 }
-ALL = [*CREDIT, "imitate", "on-policy"]
+ALL = [*CREDIT, "imitate", "given", "on-policy"]
 
 
 def normal(*shape, seed=0):
@@ -42,7 +43,10 @@ def loss_of(name, logits_BTV, sampler_BT, clip, mask_BT=MASK_BT):
     if name == "imitate":
         return objective(imitate(mask_BT), logprobs_BT)
     if name == "on-policy":
-        return objective(on_policy_distillation(mask_BT), logprobs_BT, divergence_BT=reverse_kl(logits_BTV, other_BTV))
+        streams = on_policy_distillation(mask_BT, torch.zeros_like(mask_BT))
+        return objective(streams, logprobs_BT, divergence_BT=reverse_kl(logits_BTV, other_BTV.log_softmax(-1)))
+    if name == "given":
+        return objective(distributions_over_given(mask_BT), logprobs_BT, divergence_BT=forward_kl(logits_BTV, other_BTV.log_softmax(-1)))
     streams, log_ratio_BT = CREDIT[name](REWARDS_PG, mask_BT), logprobs_BT - sampler_BT
     divergence_BT = k3_kl(logprobs_BT, chosen(other_BTV))
     if name == "v32":
@@ -97,3 +101,21 @@ def test_micro_batches_of_a_batchs_streams_add_up_to_its_loss():
         objective(streams.rows(rows, 4), logprobs_BT[rows], (logprobs_BT - sampler_BT)[rows], Clip(0.2, 0.2)) for rows in ([2, 0], [3, 1])
     ]
     torch.testing.assert_close(sum(parts), whole)
+
+
+def test_chunks_as_actions_have_the_gradient_of_the_reverse_kl_over_texts():
+    """All nine texts of two tokens, each weighted by how often it is drawn: the mean of what is learnt from a drawn one."""
+    first_V, second_VV = normal(3).requires_grad_(), normal(3, 3, seed=1).requires_grad_()
+    teacher_VV = normal(3, 3, seed=2).flatten().log_softmax(-1).view(3, 3)
+    texts_VV = first_V.log_softmax(-1)[:, None] + second_VV.log_softmax(-1)
+    exact = torch.autograd.grad((texts_VV.exp() * (texts_VV - teacher_VV)).sum(), [first_V, second_VV], retain_graph=True)
+    drawn = []
+    for a in range(3):
+        for b in range(3):
+            logprobs_BT = torch.stack([first_V.log_softmax(-1)[a], second_VV[a].log_softmax(-1)[b]])[None]
+            gain = (teacher_VV[a, b] - texts_VV[a, b]).detach()
+            streams = on_policy_distillation(torch.ones(1, 2, dtype=torch.float64), gain.expand(1, 2))
+            loss = objective(streams, logprobs_BT, logprobs_BT - logprobs_BT.detach(), FREE)
+            drawn.append(2 * texts_VV[a, b].exp().detach() * loss)  # the share of a token of two is a half
+    for found, expected in zip(torch.autograd.grad(sum(drawn), [first_V, second_VV]), exact, strict=True):
+        torch.testing.assert_close(found, expected)

@@ -113,7 +113,7 @@ class Follow:
     ):
         self.kept, self.drawn = np.ones(len(counts), np.int32), np.empty(len(counts), DRAWN)
         self._arrays = counts, rooms, np.ascontiguousarray(begins), pages, self.kept, self.drawn
-        self.native = _Follow(operations.start, operations.stop, len(counts), 0, *map(_address, self._arrays))
+        self.native = _Follow(operations.start, operations.stop, len(counts), 0, *map(address, self._arrays))
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,7 @@ class NativeEngine:
         self._library.spoutnik_new.restype = ctypes.c_void_p
         self._library.spoutnik_page.restype = ctypes.c_void_p
         self._library.spoutnik_page_bytes.restype = ctypes.c_uint64
+        self._library.spoutnik_logits.restype = ctypes.c_void_p
         self._handle = ctypes.c_void_p(self._library.spoutnik_new(ctypes.c_int32(threads or torch.get_num_threads())))
         self._owner = os.getpid()
         self._kept: list[Tensor] = []
@@ -212,8 +213,8 @@ class NativeEngine:
 
     def page(self, page: int) -> memoryview:
         """The bytes of one page, writable."""
-        address = self._library.spoutnik_page(self._handle, page)
-        return memoryview((ctypes.c_char * self._page_bytes).from_address(address)).cast("B")
+        place = self._library.spoutnik_page(self._handle, page)
+        return memoryview((ctypes.c_char * self._page_bytes).from_address(place)).cast("B")
 
     def step(
         self, chunks: Sequence[Chunk], picked_rows: Sequence[int], draws: NDArray[np.void], with_logits: bool = False
@@ -247,12 +248,21 @@ class NativeEngine:
         drawn = np.empty(len(picked), DRAWN) if drawn is None else drawn
         logits = torch.empty(len(picked), self.vocabulary) if with_logits else None
         batch = _Batch(
-            len(tokens), len(table), len(picked), operations.start, operations.stop, _address(tokens), _address(table), _address(pages),
-            _address(picked), _address(draws), _address(drawn), None if logits is None else logits.data_ptr(),
-            None if sources is None else _address(sources), None if follow is None else ctypes.addressof(follow.native),
+            len(tokens), len(table), len(picked), operations.start, operations.stop, address(tokens), address(table), address(pages),
+            address(picked), address(draws), address(drawn), None if logits is None else logits.data_ptr(),
+            None if sources is None else address(sources), None if follow is None else ctypes.addressof(follow.native),
         )  # fmt: skip
         self._library.spoutnik_step(self._handle, ctypes.byref(batch))
         return drawn, logits
+
+    def logits(self, picks: int) -> NDArray[np.float32]:
+        """[picks, vocabulary] what the last call made of its picks, where it lies; the next call writes over it."""
+        values = (ctypes.c_float * (picks * self.vocabulary)).from_address(self._library.spoutnik_logits(self._handle))
+        return np.ctypeslib.as_array(values).reshape(picks, self.vocabulary)
+
+    def decide(self, choices: NDArray[np.void]) -> None:
+        """Makes choices (`CHOICE` of steered.py) among the picks of the last call, whose numbers must be below that of its picks."""
+        self._library.spoutnik_decide(self._handle, _array(choices), len(choices))
 
 
 def layout(chunks: Sequence[Chunk]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -275,11 +285,11 @@ def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
-def _address(array: NDArray[np.generic]) -> int:
+def address(array: NDArray[np.generic]) -> int:
     """As `array.ctypes.data`, at a fraction of its cost."""
-    address: int = array.__array_interface__["data"][0]
-    return address
+    number: int = array.__array_interface__["data"][0]
+    return number
 
 
 def _array(array: NDArray[np.generic]) -> ctypes.c_void_p:
-    return ctypes.c_void_p(_address(array))
+    return ctypes.c_void_p(address(array))

@@ -16,10 +16,11 @@ from spoutnik.engine.kernels.native import DRAWN, Follow, NativeEngine
 from spoutnik.engine.kernels.program import cache_shape, write_program
 from spoutnik.engine.kernels.rows import CHUNK_ROWS, Rows, with_pieces
 from spoutnik.engine.kernels.scoring import Scoring
+from spoutnik.engine.kernels.steered import draw_steered
 from spoutnik.engine.prompts import Piece, Prompts
 from spoutnik.engine.scheduler import Drawn
 from spoutnik.engine.scheduler import Sequence as Running
-from spoutnik.engine.scoring import Given
+from spoutnik.engine.scoring import Given, Scored
 from spoutnik.engine.shelf import Shelf
 from spoutnik.engine.store import Store
 from spoutnik.engine.watch import Watch
@@ -83,9 +84,9 @@ class KernelRunner:
         self._watch = Watch(self._model)
         self._open_shelf()
 
-    def score(self, given: Sequence[Given], temperature: float) -> list[list[float]]:
+    def score(self, given: Sequence[Given], temperature: float, top_logprobs: int) -> list[Scored]:
         """Log-probabilities by the operations that `step` runs, so the same bits; also while sequences run."""
-        return Scoring(self._engine, self.blocks, self._adapters.known, temperature, CHUNK_ROWS).run(given)
+        return Scoring(self._engine, self.blocks, self._adapters.known, temperature, top_logprobs, CHUNK_ROWS).run(given)
 
     def add_adapter(self, name: str, adapter: Adapter) -> None:
         """Packs it; the program stays as it is."""
@@ -106,7 +107,8 @@ class KernelRunner:
         A call reads what it writes, layer by layer, so that pieces of one prompt, and of prompts that share pages, may lie in one call.
         """
         began, prompts, drafting = perf_counter(), self._prompts, self.drafting
-        guessing = drafting is not None and drafting.wanted(len(running))
+        steered = any(sequence.steering is not None for sequence in running)  # then nobody guesses: a draw would have to wait for another
+        guessing = drafting is not None and not steered and drafting.wanted(len(running))
         rows = self._rows or self._arrange([sequence for sequence in running if sequence.id not in prompts.unfinished], 1)
         guesses = None if drafting is None else drafting.take(rows.sequences, guessing)
         if rows.width != (1 if guesses is None else 2):
@@ -116,14 +118,17 @@ class KernelRunner:
         rows, drawn, follow = self._compute(rows, pieces, guessing)
         kept = None if follow is None else follow.kept.tolist()
         result = _results(rows, drawn, kept)
-        if any(token < 0 for _, token, _ in result):
+        if steered and rows.sequences:
+            chosen = {one[0].id: one for one in draw_steered(self._engine, rows)}
+            result = [chosen.get(one[0].id, one) for one in result]
+        if any(one[1] < 0 for one in result):
             raise UserError("The model's logits are not finite, so no token can be drawn; check its weights for NaN or infinity.")
         if drafting is not None:
             if follow is not None:
                 drafting.keep(rows.sequences, follow.drawn["token"].tolist())
             if guesses is not None and kept is not None:
                 drafting.count(rows.sequences[: len(guesses)], kept[: len(guesses)])
-            if not pieces:
+            if not pieces and not steered:
                 drafting.chooser.note(len(running), guessing, perf_counter() - began, len(result))
         return result
 
@@ -179,10 +184,10 @@ def _results(rows: Rows, drawn: NDArray[np.void], kept: list[int] | None) -> lis
     """What was drawn for each sequence; of its picks the first ones are `kept` (None: of all the only one)."""
     tokens, logprobs = drawn["token"].tolist(), drawn["logprob"].tolist()
     if kept is None:
-        return list(zip(rows.sequences, tokens, logprobs, strict=True))
+        return list(zip(rows.sequences, tokens, logprobs, [None] * len(tokens), strict=True))
     result: list[Drawn] = []
     pick = 0
     for sequence, picks, count in zip(rows.sequences, rows.counts.tolist(), kept, strict=True):
-        result += [(sequence, tokens[place], logprobs[place]) for place in range(pick, pick + count)]
+        result += [(sequence, tokens[place], logprobs[place], None) for place in range(pick, pick + count)]
         pick += picks
     return result

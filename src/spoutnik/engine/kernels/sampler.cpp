@@ -86,11 +86,18 @@ uint64_t mix(uint64_t state) {
 // `uniforms` of engine/sampler.py.
 double uniform(uint64_t seed, int position) { return double(mix(mix(seed) + position * 0x9E3779B97F4A7C15) >> 24) * 0x1p-40; }
 
-}  // namespace
+// What all tokens of a row share.
+struct Measured {
+  Masses masses;
+  std::vector<double> blocks;  // their sums
+  double total;
+  bool finite;
 
-Drawn draw(const float* logits, int vocabulary, Draw wanted, int position, std::vector<float>& mass) {
-  if (wanted.uniform < 0) wanted.uniform = uniform(wanted.seed, position);
-  const float inverse = wanted.temperature > 0 ? 1 / wanted.temperature : 1;
+  float logprob(int token) const { return (masses.logits[token] - masses.peak) * masses.inverse - (float)std::log(total); }
+};
+
+Measured measure(const float* logits, int vocabulary, float temperature) {
+  const float inverse = temperature > 0 ? 1 / temperature : 1;
   const int whole = vocabulary / LANES * LANES;
   f32x16 highest = splat(-INFINITY);
   i32x16 wrong = {};  // comparisons pass NaN over, so it is looked for
@@ -102,29 +109,90 @@ Drawn draw(const float* logits, int vocabulary, Draw wanted, int position, std::
   bool broken = false;
   for (int i = 0; i < LANES; i++) broken |= wrong[i] != 0;
   for (int t = whole; t < vocabulary; t++) peak = std::max(peak, logits[t]), broken |= std::isnan(logits[t]);
-  if (broken || !std::isfinite(peak)) return {-1, 0};
-  const Masses masses{logits, vocabulary, peak, inverse};
-  std::vector<double> blocks((vocabulary + BLOCK - 1) / BLOCK);
-  for (int block = 0; block < (int)blocks.size(); block++) {
+  Measured measured{{logits, vocabulary, peak, inverse}, {}, 0, !broken && std::isfinite(peak)};
+  if (!measured.finite) return measured;
+  measured.blocks.resize((vocabulary + BLOCK - 1) / BLOCK);
+  for (int block = 0; block < (int)measured.blocks.size(); block++) {
     f32x16 sums = {};
-    for (int t = block * BLOCK; t < std::min(vocabulary, (block + 1) * BLOCK); t += LANES) sums = sums + masses.at(t);
-    blocks[block] = sum(sums);
+    for (int t = block * BLOCK; t < std::min(vocabulary, (block + 1) * BLOCK); t += LANES) sums = sums + measured.masses.at(t);
+    measured.blocks[block] = sum(sums);
   }
-  const double total = std::accumulate(blocks.begin(), blocks.end(), 0.0);
-  int token = wanted.forced;
-  if (token < 0) {
-    if (wanted.temperature <= 0) {
-      token = first_of(logits, vocabulary, peak);
-    } else if (wanted.top_k || wanted.top_p < 1) {
-      mass.resize(blocks.size() * BLOCK);
-      for (int t = 0; t < vocabulary; t += LANES) store(&mass[t], masses.at(t));
-      mass.resize(vocabulary);
-      token = invert_truncated(mass, total, wanted);
-    } else {
-      token = invert(masses, blocks, wanted.uniform * total);
-    }
+  measured.total = std::accumulate(measured.blocks.begin(), measured.blocks.end(), 0.0);
+  return measured;
+}
+
+// `position` is where the token will stand. `mass` is scratch.
+int pick(const Measured& measured, Draw wanted, int position, std::vector<float>& mass) {
+  const auto [logits, vocabulary, peak, inverse] = measured.masses;
+  if (wanted.temperature <= 0) return first_of(logits, vocabulary, peak);
+  if (wanted.uniform < 0) wanted.uniform = uniform(wanted.seed, position);
+  if (!wanted.top_k && wanted.top_p >= 1) return invert(measured.masses, measured.blocks, wanted.uniform * measured.total);
+  mass.resize(measured.blocks.size() * BLOCK);
+  for (int t = 0; t < vocabulary; t += LANES) store(&mass[t], measured.masses.at(t));
+  mass.resize(vocabulary);
+  return invert_truncated(mass, measured.total, wanted);
+}
+
+// The logits that a choice draws from; see Steering.edit in engine/steering.py.
+void edit(const float* logits, int vocabulary, const Choice& choice, std::vector<float>& edited) {
+  edited.assign(logits, logits + vocabulary);
+  for (int i = 0; i < choice.changes; i++) edited[choice.tokens[i]] = choice.values[i];
+  for (int word = 0; choice.mask && word * 32 < vocabulary; word++) {
+    const uint32_t allowed = choice.mask[word];
+    const int end = std::min(32, vocabulary - word * 32);
+    float* const of_word = &edited[word * 32];
+    if (allowed == 0) std::fill_n(of_word, end, -INFINITY);
+    else if (allowed != ~0u)
+      for (int i = 0; i < end; i++) of_word[i] = allowed >> i & 1 ? of_word[i] : -INFINITY;
   }
-  return {token, (logits[token] - peak) * inverse - (float)std::log(total)};
+  if (choice.margin == -INFINITY) return;
+  const float least = *std::max_element(edited.begin(), edited.end()) + choice.margin;
+  for (float& logit : edited) logit = logit < least ? -INFINITY : logit;
+}
+
+// Likeliest first; of equal ones the smaller token first.
+void find_likeliest(const Measured& measured, Choice& choice) {
+  const float* const logits = measured.masses.logits;
+  const int vocabulary = measured.masses.vocabulary;
+  int found = 0;
+  auto offer = [&](int token) {
+    if (found == choice.tops && logits[token] <= logits[choice.top_tokens[found - 1]]) return;
+    int place = found < choice.tops ? found++ : found - 1;
+    for (; place > 0 && logits[choice.top_tokens[place - 1]] < logits[token]; place--) choice.top_tokens[place] = choice.top_tokens[place - 1];
+    choice.top_tokens[place] = token;
+  };
+  int token = 0;
+  for (; token < std::min(vocabulary, choice.tops); token++) offer(token);
+  for (; token + LANES <= vocabulary; token += LANES) {
+    if (largest(load<f32x16>(logits + token)) <= logits[choice.top_tokens[found - 1]]) continue;
+    for (int i = 0; i < LANES; i++) offer(token + i);
+  }
+  for (; token < vocabulary; token++) offer(token);
+  for (int i = 0; i < found; i++) choice.top_logprobs[i] = measured.logprob(choice.top_tokens[i]);
+}
+
+}  // namespace
+
+Drawn draw(const float* logits, int vocabulary, const Draw& wanted, int position, std::vector<float>& mass) {
+  const Measured measured = measure(logits, vocabulary, wanted.temperature);
+  if (!measured.finite) return {-1, 0};
+  const int token = wanted.forced >= 0 ? wanted.forced : pick(measured, wanted, position, mass);
+  return {token, measured.logprob(token)};
+}
+
+void decide(const float* logits, int vocabulary, Choice& choice, std::vector<float>& mass, std::vector<float>& edited) {
+  const Measured measured = measure(logits, vocabulary, choice.draw.temperature);
+  choice.drawn = {-1, 0};
+  if (!measured.finite) return;
+  int token = choice.draw.forced;
+  if (token < 0 && (choice.mask || choice.changes || choice.margin > -INFINITY)) {
+    edit(logits, vocabulary, choice, edited);
+    token = pick(measure(edited.data(), vocabulary, choice.draw.temperature), choice.draw, choice.position, mass);
+  } else if (token < 0) {
+    token = pick(measured, choice.draw, choice.position, mass);
+  }
+  choice.drawn = {token, measured.logprob(token)};
+  if (choice.tops) find_likeliest(measured, choice);
 }
 
 }  // namespace spoutnik

@@ -8,7 +8,8 @@ import numpy as np
 from spoutnik.engine.blocks import Blocks, Table
 from spoutnik.engine.kernels.build import PAGE
 from spoutnik.engine.kernels.native import DRAW, Chunk, NativeEngine
-from spoutnik.engine.scoring import Given, not_finite
+from spoutnik.engine.kernels.steered import CHOICE, top_lists
+from spoutnik.engine.scoring import Given, Scored, not_finite
 from spoutnik.errors import UserError
 
 Owner = tuple[str, bytes]
@@ -35,25 +36,27 @@ class Scoring:
     """
 
     def __init__(
-        self, engine: NativeEngine, blocks: Blocks, adapters: Mapping[str, tuple[int, bytes]], temperature: float, chunk_rows: int
-    ):
-        self._engine, self._blocks, self._adapters, self._temperature = engine, blocks, adapters, temperature
+        self, engine: NativeEngine, blocks: Blocks, adapters: Mapping[str, tuple[int, bytes]], temperature: float, top_logprobs: int,
+        chunk_rows: int,
+    ):  # fmt: skip
+        self._engine, self._blocks, self._adapters = engine, blocks, adapters
+        self._temperature, self._top_logprobs = temperature, top_logprobs
         self._chunk_rows = min(chunk_rows, engine.most_rows, engine.most_picked)
         self._held: list[Table] = []
         self._neighbour: _Neighbour | None = None
         self._steps = 0
         self._clear()
 
-    def run(self, given: Sequence[Given]) -> list[list[float]]:
-        """Log-probabilities of each sequence's tokens after its prompt.
+    def run(self, given: Sequence[Given]) -> list[Scored]:
+        """What the model says of each sequence's tokens after its prompt.
 
         Logits with NaN or infinity, and a cache that others fill, raise UserError.
         """
-        found: list[list[float]] = [[] for _ in given]
+        found = [Scored([], []) for _ in given]
         try:
-            for one, logprobs in zip(given, found, strict=True):
+            for one, scored in zip(given, found, strict=True):
                 if one.prompt_tokens < len(one.token_ids):
-                    self._plan(one, logprobs)
+                    self._plan(one, scored)
             self._step()
         except BaseException:
             self._blocks.forget()  # pages are findable before they are filled
@@ -67,8 +70,8 @@ class Scoring:
             self._release()
         return found
 
-    def _plan(self, one: Given, logprobs: list[float]) -> None:
-        """Puts a sequence's rows into steps, which append to `logprobs`."""
+    def _plan(self, one: Given, scored: Scored) -> None:
+        """Puts a sequence's rows into steps, which append to `scored`."""
         fed, first_picked = one.token_ids[:-1], one.prompt_tokens - 1
         adapter, fingerprint = self._adapters[one.adapter]
         owner = one.owner, fingerprint
@@ -80,7 +83,7 @@ class Scoring:
                 self._step()
             self._picked += [self._rows + row for row in picked]
             self._targets += [one.token_ids[start + row + 1] for row in picked]
-            self._wanted += [logprobs] * len(picked)
+            self._wanted += [scored] * len(picked)
             self._chunks.append(Chunk(tokens, start, table.pages[: self._blocks.needed(start + len(tokens))], adapter))
             self._rows += len(tokens)
         self._neighbour = _Neighbour(table, owner, fed[:first_picked], self._steps)
@@ -120,8 +123,15 @@ class Scoring:
             drawn, _ = self._engine.step(self._chunks, self._picked, draws)
             if (drawn["token"] < 0).any():
                 raise not_finite()
-            for logprobs, logprob in zip(self._wanted, drawn["logprob"].tolist(), strict=True):
-                logprobs.append(logprob)
+            for scored, logprob in zip(self._wanted, drawn["logprob"].tolist(), strict=True):
+                scored.logprobs.append(logprob)
+            if self._top_logprobs and self._picked:
+                choices = np.zeros(len(self._picked), CHOICE)
+                choices["draw"], choices["pick"], choices["margin"] = draws, range(len(choices)), -np.inf
+                choices["tops"] = self._top_logprobs
+                self._engine.decide(choices)
+                for scored, top in zip(self._wanted, top_lists(self._engine, choices), strict=True):
+                    scored.top_logprobs.append(top)
         self._steps += 1
         self._clear()
         self._release(keep=2)
@@ -130,7 +140,7 @@ class Scoring:
         self._chunks: list[Chunk] = []
         self._picked: list[int] = []
         self._targets: list[int] = []
-        self._wanted: list[list[float]] = []
+        self._wanted: list[Scored] = []
         self._rows = 0
 
     def _release(self, keep: int = 0) -> None:

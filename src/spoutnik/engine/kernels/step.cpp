@@ -92,7 +92,7 @@ void Engine::set_buffers(const int32_t* widths, const int32_t* spaces, int count
   packed_.reserve(std::max({(long)most_rows, (long)most_picked, slots}), packed_width);
   own_ = std::vector<Activations>(team_.size);
   for (Activations& own : own_) own.reserve(most_rows >= team_.size * MANY_ROWS ? most_rows / team_.size + ROWS_TOGETHER : 0, packed_width);
-  scratch_.assign(team_.size, {}), mass_.assign(team_.size, {});
+  scratch_.assign(team_.size, {}), mass_.assign(team_.size, {}), edited_.assign(team_.size, {});
   positions_.resize(most_rows), chunk_of_.resize(most_rows);
   expert_of_.resize(slots), slot_of_.resize(slots), share_.resize(slots);
 }
@@ -170,6 +170,7 @@ void Engine::run(const Batch& batch) {
   const size_t floats = scratch_floats(cache, query_heads, most, most_tokens);
   for (auto& scratch : scratch_)
     if (scratch.size() < floats + 4 * LANES) scratch.resize(floats + 4 * LANES);
+  logits_ = batch.picked ? row(program[batch.last - 1].to, 0) : nullptr;
   team_.run([&](int id) {
     Tiles tiles;
     const Operation* const last_operation = program.data() + batch_.last;
@@ -185,12 +186,19 @@ void Engine::run(const Batch& batch) {
       }
       team_.barrier();
     }
-    const float* logits = batch_.picked ? row(last_operation[-1].to, 0) : nullptr;
     for (auto [j, last] = team_.share(id, batch_.picked); j < last; j++) {
-      const float* own = logits + (long)j * vocabulary;
+      const float* own = logits_ + (long)j * vocabulary;
       batch_.drawn[j] = draw(own, vocabulary, batch_.draws[j], positions_[batch_.picked_rows[j]] + 1, mass_[id]);
       if (batch_.logits) std::copy_n(own, vocabulary, batch_.logits + (long)j * vocabulary);
     }
+  });
+}
+
+// Among the picks of the last call.
+void Engine::decide(Choice* choices, int count) {
+  team_.run([&](int id) {
+    for (auto [c, last] = team_.share(id, count); c < last; c++)
+      spoutnik::decide(logits_ + (long)choices[c].pick * vocabulary, vocabulary, choices[c], mass_[id], edited_[id]);
   });
 }
 
@@ -425,4 +433,6 @@ void spoutnik_adapter(Engine* engine, int32_t number, const Addition* additions,
   engine->set_adapter(number, additions, count);
 }
 void spoutnik_step(Engine* engine, const Batch* batch) { engine->step(*batch); }
+const float* spoutnik_logits(Engine* engine) { return engine->logits(); }
+void spoutnik_decide(Engine* engine, Choice* choices, int32_t count) { engine->decide(choices, count); }
 }

@@ -91,6 +91,8 @@ class Engine {
   void pack(int weight, Matrix source, const float* bias);
   void set_adapter(int number, const Addition* additions, int count);
   void step(const Batch& batch);
+  void decide(Choice* choices, int count);
+  const float* logits() const { return logits_; }
 
  private:
   struct Buffer {
@@ -145,7 +147,8 @@ class Engine {
   Activations packed_;
   std::vector<Activations> own_;  // a thread's, where it multiplies its own rows
   int slots_ = 0;
-  std::vector<std::vector<float>> scratch_, mass_;
+  std::vector<std::vector<float>> scratch_, mass_, edited_;
+  const float* logits_ = nullptr;  // [picked, vocabulary] of the last call
   std::atomic<int> next_{0};
   std::vector<int> expert_of_, slot_of_, expert_begin_;  // of a token's choices [rows, top_k]; of an expert's rows [experts + 1]
   std::vector<float> share_;

@@ -1,0 +1,80 @@
+"""spoutnik serve: a model behind the APIs that clients know."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from spoutnik.cli.answer import Dtype, ModelName, Quantize
+from spoutnik.cli.run import PRICE_HELP
+from spoutnik.errors import UserError
+
+ADAPTER_HELP = "A LoRA adapter, which answers under its name: poems=adapters/poems. May be given several times."
+REASONING_HELP = "What becomes of reasoning_content in messages: kept where tools are called (v4; v4-strict demands it), or refused (r1)."
+
+
+def serve(
+    model: ModelName,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Where to listen; other machines reach it only with keys.")] = "127.0.0.1",
+    name: Annotated[str, typer.Option(help="What clients call the model [default: the end of MODEL].", show_default=False)] = "",
+    alias: Annotated[list[str] | None, typer.Option(help="Another name for it. May be given several times.")] = None,
+    dtype: Dtype = None,
+    quantize: Quantize = None,
+    adapter: Annotated[list[str] | None, typer.Option(metavar="NAME=DIR", help=ADAPTER_HELP)] = None,
+    speculate: Annotated[bool, typer.Option(help="Let a model with a multi-token prediction layer guess ahead.")] = True,
+    max_batch: Annotated[int, typer.Option(min=1, help="Requests that run at a time.")] = 64,
+    max_queue: Annotated[int, typer.Option(min=0, help="Requests that may wait; more are told when to come back.")] = 256,
+    context: Annotated[int | None, typer.Option(min=1, help="Most tokens of a prompt and its answer [default: the model's].")] = None,
+    cache_dir: Annotated[str | None, typer.Option(help="Keep what was computed of prompts here, for later processes.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="New tokens of a request that does not say.")] = 4096,
+    temperature: Annotated[float, typer.Option(min=0, help="Of conversations that do not say.")] = 0.6,
+    top_p: Annotated[float, typer.Option(help="Of conversations that do not say.")] = 0.95,
+    reasoning_input: Annotated[Literal["v4", "v4-strict", "r1"], typer.Option(help=REASONING_HELP)] = "v4",
+    price: Annotated[list[str] | None, typer.Option(help=PRICE_HELP)] = None,
+) -> None:
+    """Serve a model over HTTP, in the dialects of OpenAI and DeepSeek."""
+    import sys
+    import time
+
+    try:
+        from spoutnik.serve.app import create_app
+        from spoutnik.serve.listening import Server, is_loopback, listen
+    except ModuleNotFoundError as error:
+        raise UserError(f"The server needs packages that are not installed ({error.name}); install spoutnik[serve].") from error
+    from spoutnik.cli import answer
+    from spoutnik.cli.run import read_price
+    from spoutnik.library import DTYPES
+    from spoutnik.serve.logs import log_to_stderr
+    from spoutnik.serve.opening import Opening, open_backend
+    from spoutnik.serve.settings import Settings
+
+    if not is_loopback(host):
+        raise UserError(f"--host {host} would be reached from other machines, and there are no keys; leave it at 127.0.0.1.")
+    adapters = _adapters(adapter or [])
+    dtype = dtype or answer.fastest_dtype()
+    if dtype not in DTYPES:
+        raise UserError(f"--dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}.")
+    settings = Settings(tuple(alias or ()), temperature, top_p, max_tokens, reasoning_input=reasoning_input, price=read_price(price or []))
+    opening = Opening(model, name, DTYPES[dtype], quantize, adapters, speculate, max_batch, max_queue, context, cache_dir)
+    listener = listen(host, port)
+    start = time.monotonic()
+
+    def say(what: str) -> None:
+        print(f"{time.monotonic() - start:6.1f} s  {what}", file=sys.stderr, flush=True)
+
+    backend = open_backend(opening, settings.price, say)
+    app = create_app(backend, settings)
+    log_to_stderr()
+    address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    print(f"{address}/v1 serves {backend.info.model} ({quantize or dtype}) to this machine; no key is needed.", flush=True)
+    Server(app).run(sockets=[listener])
+
+
+def _adapters(pairs: list[str]) -> dict[str, str]:
+    adapters: dict[str, str] = {}
+    for pair in pairs:
+        name, separator, folder = pair.partition("=")
+        if not (name and separator and folder) or name in adapters:
+            raise UserError(f"--adapter {pair!r} is no new NAME=DIR; write it as in --adapter poems=adapters/poems.")
+        adapters[name] = folder
+    return adapters

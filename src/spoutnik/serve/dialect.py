@@ -1,0 +1,35 @@
+"""A dialect: the addresses, shapes and errors of one family of clients. `app.create_app` puts any number of them side by side."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from spoutnik.serve.auth import Caller
+from spoutnik.serve.errors import ApiError
+from spoutnik.serve.service import Service
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One way of asking."""
+
+    name: str
+    router: Callable[[], APIRouter]
+    """Makes its routes. A route finds what it needs with `service_of` and `caller_of`."""
+    error: Callable[[ApiError, str], dict[str, Any]]
+    """The JSON body of an error; the second argument is the request's id."""
+    speaks: Callable[[str, Mapping[str, str]], bool]
+    """Whether a request to this path with these headers (lower-case names) is told of errors in this dialect."""
+
+
+def service_of(request: Request) -> Service:
+    """The app's service."""
+    service: Service = request.app.state.service
+    return service
+
+
+def caller_of(request: Request, user: str | None = None) -> Caller:
+    """Who asks, as the gate recognised it, and for which of its own users."""
+    return Caller(request.state.principal, request.state.request_id, user or "")

@@ -1,0 +1,109 @@
+"""What every request passes before any route: an id, the caller, where it comes from, whether anything is still taken; and the log line."""
+
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from spoutnik.serve.dialect import Dialect
+from spoutnik.serve.errors import ApiError, ForbiddenError, OverloadedError, TooLargeError
+from spoutnik.serve.service import Service
+
+OPEN_PATHS = frozenset({"/health", "/ready"})
+"""Answered to anyone, also while draining; they tell nothing but that the server lives."""
+LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+log = logging.getLogger("spoutnik.access")
+
+
+class Gate:
+    """ASGI middleware around everything. Errors that arise here are told in the dialect that the request speaks."""
+
+    def __init__(self, app: ASGIApp, service: Service, dialects: tuple[Dialect, ...]):
+        self._app, self._service, self._dialects = app, service, dialects
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        service, request_id, began = self._service, f"req_{secrets.token_hex(12)}", time.monotonic()
+        headers, path, status = Headers(scope=scope), scope["path"], 500
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+
+        async def counted_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                own = MutableHeaders(scope=message)
+                own["x-request-id"] = own["request-id"] = request_id
+            await send(message)
+
+        service.active += 1
+        try:
+            try:
+                if path not in OPEN_PATHS:
+                    self._check(headers)
+                    receive = self._bounded(receive, headers)
+                    state["principal"] = await service.authenticator.authenticate(headers)
+            except ApiError as error:
+                body = dialect_of(self._dialects, path, headers).error(error, request_id)
+                await JSONResponse(body, error.status, error.headers)(scope, receive, counted_send)
+                return
+            await self._app(scope, receive, counted_send)
+        finally:
+            service.active -= 1
+            route = getattr(scope.get("route"), "path", "none")
+            service.metrics.responses.labels(scope["method"], route, status).inc()
+            if path not in OPEN_PATHS:
+                fields = {
+                    "request_id": request_id, "method": scope["method"], "path": route, "status": status,
+                    "seconds": round(time.monotonic() - began, 4), "principal": getattr(state.get("principal"), "id", None),
+                }  # fmt: skip
+                log.info("request", extra={"fields": fields})
+
+    def _bounded(self, receive: Receive, headers: Mapping[str, str]) -> Receive:
+        """Reads no more of a body than the server takes. Raises TooLargeError at once where the length is told."""
+        most, read = self._service.settings.most_body_bytes, 0
+        length = headers.get("content-length", "")
+        if length.isdigit() and int(length) > most:
+            raise TooLargeError(most)
+
+        async def bounded() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > most:
+                raise HTTPException(413)  # the one kind of error that FastAPI passes on from here
+            return message
+
+        return bounded
+
+    def _check(self, headers: Mapping[str, str]) -> None:
+        """A server without keys is for this machine: names that lead here from elsewhere and pages of other sites are refused."""
+        if self._service.draining:
+            raise OverloadedError("The server is about to stop and takes nothing new.", self._service.settings.drain_s)
+        host = headers.get("host", "")
+        if not self._service.authenticator.required and _hostname(host) not in LOCAL_NAMES:
+            raise ForbiddenError(f"This server has no keys, so it answers to localhost only, not to {host!r}.")
+        origin = headers.get("origin")
+        if origin is not None and origin.partition("://")[2] != host:
+            raise ForbiddenError(f"Pages of other sites ({origin}) may not use this server.")
+
+
+def dialect_of(dialects: tuple[Dialect, ...], path: str, headers: Mapping[str, str]) -> Dialect:
+    """The first dialect that a request speaks, or the last one of all."""
+    return next((dialect for dialect in dialects if dialect.speaks(path, headers)), dialects[-1])
+
+
+def _hostname(host: str) -> str | None:
+    """A host without its port; None for nonsense."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None

@@ -1,0 +1,75 @@
+"""Answers that must have a shape: llguidance says which tokens may follow, from the end of the thinking on."""
+
+import threading
+from typing import Any
+
+import numpy as np
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from numpy.typing import NDArray
+
+from spoutnik.engine.detokenizer import Detokenizer
+from spoutnik.errors import UserError
+from spoutnik.serve.backend import Shape
+from spoutnik.text.reasoning import ThinkParser
+from spoutnik.text.tokenizer import Tokenizer
+
+LIMITS: dict[str, Any] = {"max_lexer_states": 50_000, "max_grammar_size": 100_000, "verbose_errors": False}
+"""What a grammar may take; the rest is llguidance's own. Its regular expressions take linear time."""
+
+
+class Grammars:
+    """Makes constraints for one tokenizer. May be used by several threads."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        self._lock = threading.Lock()
+        self._known: LLTokenizer | None = None
+
+    def constraint(self, shape: Shape) -> "GrammarConstraint":
+        """For one answer. Raises UserError where the grammar is faulty, or too large."""
+        matcher = LLMatcher(self._vocabulary(), LLMatcher.grammar_from_lark(shape.lark), log_level=0, limits=LLParserLimits(**LIMITS))
+        if matcher.is_error():
+            raise UserError(f"The wanted shape cannot be kept to ({matcher.get_error().splitlines()[0]}); simplify the schema.")
+        return GrammarConstraint(matcher, self._tokenizer, shape.thinking)
+
+    def _vocabulary(self) -> LLTokenizer:
+        """Made once, when first needed: it takes about a second for a large vocabulary."""
+        with self._lock:
+            if self._known is None:
+                tokenizer = self._tokenizer
+                self._known = LLTokenizer(
+                    tokenizer.backend.to_str(), n_vocab=tokenizer.vocab_size, eos_token=sorted(tokenizer.eos_token_ids)
+                )
+            return self._known
+
+
+class GrammarConstraint:
+    """An engine's `Constraint`: anything while the model thinks, then what the grammar allows."""
+
+    def __init__(self, matcher: LLMatcher, tokenizer: Tokenizer, thinking: bool):
+        self._matcher, self._thoughts = matcher, ThinkParser(thinking) if thinking else None
+        self._text = Detokenizer(tokenizer.decode)
+
+    @property
+    def finished(self) -> bool:
+        return self._thoughts is None and bool(self._matcher.is_stopped())
+
+    def allowed(self) -> NDArray[np.uint32] | None:
+        if self._thoughts is not None:
+            return None
+        mask = np.frombuffer(self._matcher.compute_bitmask(), np.uint32)
+        self._check()
+        return mask
+
+    def advance(self, token: int) -> None:
+        if self._thoughts is not None:
+            self._thoughts.feed(self._text.feed(token))
+            if not self._thoughts.thinking:
+                self._thoughts = None
+            return
+        self._matcher.consume_token(token)
+        self._check()
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise UserError("The wanted shape became too complex to be kept to; simplify the schema.")

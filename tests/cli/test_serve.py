@@ -1,0 +1,99 @@
+"""`spoutnik serve` as a process: one line when it is up, one sentence when it cannot be, a polite end."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+from scripted import scripted_model
+
+from spoutnik.checkpoint.hf import save_checkpoint
+from spoutnik.cli.serve import serve
+from spoutnik.errors import UserError
+from spoutnik.text.tokenizer import train_bpe
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
+SERVE = [sys.executable, "-m", "spoutnik", "serve"]
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory):
+    """A checkpoint that counts without end."""
+    path = tmp_path_factory.mktemp("models") / "counter"
+    tokenizer = train_bpe(["five six"] * 20, vocab_size=320)
+    save_checkpoint(scripted_model(tokenizer, "five six\n", max_position_embeddings=200_000), tokenizer, path)
+    return path
+
+
+@contextmanager
+def server(*arguments):
+    """A server at a free port, and its first line."""
+    command = [*SERVE, *map(str, arguments), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
+        try:
+            yield process, process.stdout.readline()
+        finally:
+            process.kill()
+
+
+def test_it_says_where_what_and_for_whom_and_lets_answers_end_when_it_is_asked_to_stop(endless):
+    with server(endless, "--name", "six", "--alias", "gpt-5", "--dtype", "float32", "--price", "kwh=0.3") as (process, line):
+        address = line.split()[0]
+        assert line == f"{address} serves six (float32) to this machine; no key is needed.\n"
+        assert httpx2.get(f"{address}/models").json()["data"][0]["id"] == "six"
+        assert httpx2.get(address.removesuffix("/v1") + "/ready").status_code == 200
+        body = {"model": "gpt-5", "prompt": "\n", "max_tokens": 400, "temperature": 0, "stream": True}
+        with httpx2.stream("POST", f"{address}/completions", json=body, timeout=60) as response:
+            lines = response.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGTERM)
+            rest = list(lines)
+        assert rest[-2] == "data: [DONE]" or rest[-1] == "data: [DONE]"
+        assert process.wait(timeout=30) == 0
+        logged = [json.loads(line) for line in process.stderr if line.startswith("{")]
+        assert [entry["path"] for entry in logged if entry["message"] == "request"] == ["/models", "/completions"]
+        (answered,) = [entry for entry in logged if entry["message"] == "answered"]
+        assert (answered["completion_tokens"], answered["finish_reasons"]) == (400, ["length"])
+        assert not any("five" in json.dumps(entry) for entry in logged)
+
+
+def test_a_second_signal_ends_what_runs_with_an_error(endless):
+    with server(endless) as (process, line):
+        address = line.split()[0]
+        body = {"model": "counter", "prompt": "\n", "max_tokens": 190_000, "stream": True}
+        with httpx2.stream("POST", f"{address}/completions", json=body, timeout=60) as response:
+            lines = response.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGINT)
+            while httpx2.get(address.removesuffix("/v1") + "/ready").status_code == 200:
+                pass
+            assert httpx2.post(f"{address}/completions", json=body).status_code == 503
+            process.send_signal(signal.SIGINT)
+            assert "The server stops." in [line for line in lines if line][-1]
+        assert process.wait(timeout=30) == 0
+        assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"host": "0.0.0.0"}, "there are no keys"),
+        ({"port": 1, "host": "127.0.0.1"}, "cannot listen at 127.0.0.1 port 1 .*choose another --port"),
+        ({"adapter": ["poems"]}, "NAME=DIR"),
+        ({"adapter": ["poems=a", "poems=b"]}, "NAME=DIR"),
+        ({"dtype": "int3"}, "must be one of"),
+        ({"model": "no-such-model"}, "no-such-model"),
+    ],
+)
+def test_what_cannot_be_served_is_one_sentence(endless, changes, message):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        if changes.get("port") == 1:
+            changes, message = {"port": taken.getsockname()[1]}, message.replace("port 1 ", f"port {taken.getsockname()[1]} ")
+        with pytest.raises(UserError, match=message):
+            serve(**{"model": str(endless), "port": 0, **changes})

@@ -1,0 +1,103 @@
+"""Whatever a model would like to write, an answer that must be JSON or a call is one, in every family's way of writing calls."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+
+from spoutnik.errors import UserError
+from spoutnik.serve.backend import Shape
+from spoutnik.serve.conversation import Conversation, Message, Tool
+from spoutnik.serve.grammar import Grammars
+from spoutnik.serve.rendering import Prompt
+from spoutnik.serve.shapes import shape_of
+from spoutnik.text.r1_template import PLAIN_TOKENS, SPECIAL_TOKENS
+from spoutnik.text.tokenizer import train_bpe
+from spoutnik.text.tool_calls import ToolFormat
+from spoutnik.text.tool_parsers import CALL, CALL_END, HERMES, HERMES_END, MISTRAL, SECTION, SECTION_END, SEPARATOR, Content
+
+ASK = (Message("user", "the cat"),)
+POINT = {
+    "$ref": "#/$defs/point",
+    "$defs": {"point": {"type": "object", "properties": {"x": {"enum": [1, 2]}}, "required": ["x"], "additionalProperties": False}},
+}
+LOOK = Tool("look", "", {"type": "object", "properties": {"at": {"const": 'a\n"b'}}, "required": ["at"], "additionalProperties": False})
+MOVE = Tool("move", "", {"type": "object", "properties": {"to": {"$ref": "#/$defs/p"}}, "required": ["to"], "additionalProperties": False,
+                         "$defs": {"p": {"enum": [1, 2]}}})  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["own tokens", "no tokens"])
+def tokenizer(request):
+    """With marks as tokens of their own, as in the families' tokenizers, and without."""
+    if request.param == "no tokens":
+        return train_bpe(["the cat"], vocab_size=300)
+    special = (*SPECIAL_TOKENS, SECTION, SECTION_END, CALL, SEPARATOR, CALL_END)
+    return train_bpe(["the cat"], vocab_size=300, special_tokens=special, plain_tokens=(*PLAIN_TOKENS, HERMES, HERMES_END, MISTRAL))
+
+
+def walk(tokenizer, shape: Shape, seed: int, before: str = "") -> str:
+    """A text of random tokens, of which each is allowed, after tokens that are allowed as well; ends where it may."""
+    constraint, rng, ids = Grammars(tokenizer).constraint(shape), random.Random(seed), []
+    for token in tokenizer.encode(before):
+        assert constraint.allowed() is None
+        constraint.advance(token)
+    while not constraint.finished:
+        allowed = np.unpackbits(constraint.allowed().view(np.uint8), bitorder="little").nonzero()[0]
+        ends = tokenizer.eos_token_ids.intersection(allowed.tolist())
+        if ends or len(ids) > 400:
+            break
+        ids.append(int(rng.choice(allowed)))
+        constraint.advance(ids[-1])
+    return tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("form", ["hermes", "mistral", "deepseek", "deepseek-r1", "llama"])
+@pytest.mark.parametrize("several", [True, False])
+def test_a_call_that_must_be_made_is_made_and_read(tokenizer, form, several):
+    prompt = Prompt("", (), False, ToolFormat(form, ""))
+    for seed in range(4):
+        conversation = Conversation(ASK, (LOOK, MOVE), "required", parallel_calls=several)
+        text = walk(tokenizer, shape_of(conversation, prompt, tokenizer), seed)
+        parser = ToolFormat(form, "").parser()
+        parts = parser.feed(text) + parser.close()
+        assert not any(isinstance(part, Content) for part in parts), text
+        name, arguments = parts[0].name, json.loads(parts[1].text)
+        assert (name, arguments) in (("look", {"at": 'a\n"b'}), ("move", {"to": 1}), ("move", {"to": 2}))
+
+
+def test_the_named_function_is_called(tokenizer):
+    prompt = Prompt("", (), False, ToolFormat("hermes", ""))
+    conversation = Conversation(ASK, (LOOK, MOVE), "required", "move")
+    assert all('"move"' in walk(tokenizer, shape_of(conversation, prompt, tokenizer), seed) for seed in range(4))
+
+
+def test_an_answer_satisfies_its_schema_behind_the_thinking(tokenizer):
+    shape = shape_of(Conversation(ASK, schema=POINT), Prompt("", (), True, None), tokenizer)
+    for seed in range(4):
+        assert json.loads(walk(tokenizer, shape, seed, "hm {</think>"))["x"] in (1, 2)
+
+
+def test_with_tools_beside_a_schema_an_answer_is_one_or_the_other(tokenizer):
+    shape = shape_of(Conversation(ASK, (MOVE,), schema=POINT), Prompt("", (), False, ToolFormat("hermes", "")), tokenizer)
+    texts = [walk(tokenizer, shape, seed) for seed in range(12)]
+    assert {"<tool_call>" in text or json.loads(text)["x"] for text in texts} >= {True, 2}
+
+
+def test_a_free_answer_has_no_shape(tokenizer):
+    assert shape_of(Conversation(ASK, (LOOK,)), Prompt("", (), False, ToolFormat("hermes", "")), tokenizer) is None
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "nonsense"},
+        {"$ref": "http://example.com/schema.json"},
+        {"type": "string", "pattern": "(a"},
+        {"type": "string", "pattern": "(?=a)b"},
+        {"$ref": "#/nowhere"},
+    ],
+)
+def test_a_schema_that_cannot_be_kept_to_is_refused_at_once(tokenizer, schema):
+    with pytest.raises(UserError, match="simplify the schema"):
+        Grammars(tokenizer).constraint(shape_of(Conversation(ASK, schema=schema), Prompt("", (), False, None), tokenizer))
