@@ -141,11 +141,12 @@ def _run_one(
 
 
 def _teachers(recipe: Recipe, stage: AnyStage, directory: RunDirectory) -> list[Provenance]:
-    """Whose answers are in what this stage makes: of those it asks, and of all that it builds on."""
+    """Whose answers are in what this stage makes: of those it asks, and of all that it builds on. An evaluation makes nothing of them."""
     specs = {spec.name: spec for spec in recipe.teachers}
     inputs = stage.inputs().values()
     inherited = [card.teachers_of(resolve(recipe, directory, name)) for name in inputs if name not in specs]
-    return card.merge([*inherited, [check_terms(specs[name]) for name in inputs if name in specs]])
+    asked = [] if stage.kind == "eval" else [check_terms(specs[name]) for name in inputs if name in specs]
+    return card.merge([*inherited, asked])
 
 
 def resolve(recipe: Recipe, directory: RunDirectory, name: str) -> Path:

@@ -32,7 +32,8 @@ def check(recipe: Recipe, pending: Iterable[AnyStage], out: Path, origin: str) -
                 read_prompts(Path(stage.questions))
             for teacher in recipe.teachers:
                 if teacher.name in stage.inputs().values():
-                    check_terms(teacher)
+                    if stage.kind != "eval":  # terms are about training, and nothing is trained on what is evaluated
+                        check_terms(teacher)
                     read_key(teacher)
             if isinstance(stage, Optimised):
                 _check_memory(recipe, stage)

@@ -55,7 +55,7 @@ class CostMeter:
             costs.energy_joules += (cpu - self._cpu) * price.watts_per_core
             costs.energy_source = f"estimated ({price.watts_per_core:g} W per busy core)"
         self._wall, self._cpu = wall, cpu
-        costs.money = costs.wall_s / 3600 * costs.cores * price.cpu_core_hour + costs.energy_joules / 3.6e6 * price.kwh
+        costs.money = money(costs.wall_s, costs.cores, costs.energy_joules, price)
         costs.currency = price.currency
 
 
@@ -63,7 +63,7 @@ class Ledger:
     """Keeps one stage's costs in `path`. Work that a crash threw away was still paid for, so it stays in the sum."""
 
     def __init__(self, path: Path, price: "Price", energy: EnergyMeter | None = None) -> None:
-        self._path, self._price = path, price
+        self._path, self.price = path, price
         self._meter = CostMeter(energy)
         self._costs = read_costs(path)
         self._costs.resumptions += path.exists()
@@ -75,13 +75,18 @@ class Ledger:
 
     def costs(self) -> Costs:
         """The costs up to now."""
-        self._meter.charge(self._costs, self._price)
+        self._meter.charge(self._costs, self.price)
         return self._costs
 
     def save(self) -> Costs:
         costs = self.costs()
         write_whole(self._path, json.dumps(asdict(costs), indent=2) + "\n")
         return costs
+
+
+def money(wall_s: float, cores: int, joules: float, price: "Price") -> float:
+    """See `CostMeter`."""
+    return wall_s / 3600 * cores * price.cpu_core_hour + joules / 3.6e6 * price.kwh
 
 
 def read_costs(path: Path) -> Costs:
