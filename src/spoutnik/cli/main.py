@@ -5,7 +5,25 @@ import sys
 
 import typer
 
-from spoutnik.cli import allocator, chat, doctor, eval_, export, launch, models, quantize, report, run, serve, stage, tasks, teachers
+from spoutnik.cli import (
+    allocator,
+    chat,
+    compare,
+    contamination,
+    doctor,
+    eval_,
+    export,
+    harness,
+    launch,
+    models,
+    quantize,
+    report,
+    run,
+    serve,
+    stage,
+    tasks,
+    teachers,
+)
 from spoutnik.errors import UserError
 
 app = typer.Typer(
@@ -20,6 +38,9 @@ app.command("launch")(launch.launch)
 for kind in stage.KINDS:
     app.command(kind, help=stage.HELP[kind])(stage.command(kind))
 app.command("eval")(eval_.evaluate)
+app.command("compare")(compare.compare)
+app.command("contamination")(contamination.contamination)
+app.command("harness")(harness.harness)
 app.command("run")(run.run)
 app.command("chat")(chat.chat)
 app.command("serve")(serve.serve)

@@ -1,7 +1,7 @@
 """A file of token ids, and batches from it. The reading position is the step number: nothing else needs to be saved."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from spoutnik.errors import UserError
+
+_READ_TOGETHER = 1 << 20
 
 
 def write_tokens(path: Path, documents: Iterable[list[int]], vocab_size: int) -> int:
@@ -41,6 +43,19 @@ class TokenFile:
 
     def __len__(self) -> int:
         return len(self._tokens)
+
+    def documents(self, end: int | None) -> Iterator[list[int]]:
+        """The documents in order, each with the token `end` that ends it; the last one may lack it."""
+        rest: list[int] = []
+        for start in range(0, len(self), _READ_TOGETHER):
+            block = self._tokens[start : start + _READ_TOGETHER]
+            parts = np.split(block, np.flatnonzero(block == end) + 1)
+            for part in parts[:-1]:
+                yield rest + part.tolist()
+                rest = []
+            rest += parts[-1].tolist()
+        if rest:
+            yield rest
 
     def batch(self, step: int, rows: int, length: int) -> Tensor:
         """Step `step`'s tokens [rows, length] int64: documents packed without masks between them, as DeepSeek-V3 does (section 4.1).
