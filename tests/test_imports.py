@@ -13,8 +13,8 @@ PACKAGE = Path(spoutnik.errors.__file__).parent
 LEAVES = {"device", "errors", "recipe", "run", "sandbox"}
 LAYERS = [{"text", "model"}, {"checkpoint"}, {"engine", "tasks"}, {"data", "teacher"}, {"serve", "train", "evaluate", "plan", "audit"}]
 TOP = {"cli", "pipeline", "preflight", "rehearsal", "__init__", "__main__", "library"}
-ALLOWED = {("evaluate", "train.rollouts")}
-"""An evaluation samples and grades exactly as reinforcement learning does."""
+ALLOWED = {("evaluate", f"train.{module}") for module in ("rollouts", "taught", "asking", "state")}
+"""An evaluation asks, samples, seeds and grades exactly as training does."""
 NO_TORCH = [
     "spoutnik.recipe",
     "spoutnik.run.stage",

@@ -1,5 +1,6 @@
 """Carries a recipe: every stage in turn, finished ones skipped, the interrupted one resumed."""
 
+import gc
 import hashlib
 import json
 from collections.abc import Callable, Iterable
@@ -77,6 +78,7 @@ def run_recipe(
                     continue
                 function = (functions or {}).get(stage.kind) or _load(STAGE_FUNCTIONS[stage.kind])
                 _run_one(recipe, stage, directory, record, function, save_every_s, save_every_steps)
+                gc.collect()  # models, optimisers and engines that refer to each other would otherwise stay beside the next stage's
                 interrupt.check()
     return directory
 
@@ -145,11 +147,12 @@ def _run_one(
 
 
 def _teachers(recipe: Recipe, stage: AnyStage, directory: RunDirectory) -> list[Provenance]:
-    """Whose answers are in what this stage makes: of those it asks, and of all that it builds on."""
+    """Whose answers are in what this stage makes: of those it asks, and of all that it builds on. An evaluation makes nothing of them."""
     specs = {spec.name: spec for spec in recipe.teachers}
     inputs = stage.inputs().values()
     inherited = [card.teachers_of(resolve(recipe, directory, name)) for name in inputs if name not in specs]
-    return card.merge([*inherited, [check_terms(specs[name]) for name in inputs if name in specs]])
+    asked = [] if stage.kind == "eval" else [check_terms(specs[name]) for name in inputs if name in specs]
+    return card.merge([*inherited, asked])
 
 
 def resolve(recipe: Recipe, directory: RunDirectory, name: str) -> Path:

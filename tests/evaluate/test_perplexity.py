@@ -61,11 +61,12 @@ def test_a_text_shorter_than_asked_for_is_read_once(source):
 def test_the_stage_measures_every_model_on_every_text_and_goes_on_where_it_was_stopped(
     model, tokenizer, context, tmp_path, source, monkeypatch
 ):
-    save_checkpoint(model, tokenizer, tmp_path / "model")
+    models = [str(tmp_path / name) for name in ("model", "other")]
+    for path in models:
+        save_checkpoint(model, tokenizer, path)
     task = {"name": "countdown", "numbers": [2], "high": 9, "problems": 2}
-    settings = {"name": "stage", "models": [str(tmp_path / "model")] * 2, "tasks": [task], "max_new_tokens": 4, "text_characters": 500}
+    settings = {"name": "stage", "models": models, "tasks": [task], "max_new_tokens": 4, "text_characters": 500}
     stage = EvalStage.model_validate({**settings, "texts": [source]})
-    context.save_every_steps = 1
     calls = []
 
     def stops_at_the_second(*arguments):
@@ -74,16 +75,16 @@ def test_the_stage_measures_every_model_on_every_text_and_goes_on_where_it_was_s
             raise KeyboardInterrupt
         return perplexity(*arguments)
 
-    monkeypatch.setattr("spoutnik.evaluate.evaluate.perplexity", stops_at_the_second)
+    monkeypatch.setattr("spoutnik.evaluate.texts.perplexity", stops_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         run_eval(stage, context)
     run_eval(stage, context)
     assert len(calls) == 3, "the first was not measured again"
     events = read(context.record.path)
     measured = [event for event in events if event["event"] == "perplexity"]
-    assert [event["step"] for event in measured] == [2, 4]
+    assert [event["model"] for event in measured] == models
     assert measured[0]["nats_per_token"] == measured[1]["nats_per_token"]
-    (last,) = summarise(events)["perplexities"]
+    last = summarise(events)["perplexities"][-1]
     assert last["text"] == source
     page = render(events)
     assert "General text" in page

@@ -14,7 +14,8 @@ JSON = st.recursive(
 )
 KEYS = st.sampled_from(
     ["choices", "message", "content", "reasoning_content", "reasoning", "finish_reason", "stop_reason", "usage", "prompt_tokens", "type",
-     "completion_tokens", "input_tokens", "output_tokens", "cache_read_input_tokens", "text", "thinking", "model", "refusal"]
+     "completion_tokens", "input_tokens", "output_tokens", "cache_read_input_tokens", "text", "thinking", "model", "refusal",
+     "prompt_cache_hit_tokens", "prompt_cache_miss_tokens"]
 )  # fmt: skip
 VALUES = st.recursive(
     JSON | st.sampled_from(["stop", "text", "thinking", "end_turn"]),
@@ -77,3 +78,39 @@ def test_anthropic_blocks_are_joined_and_cached_tokens_are_part_of_the_prompt():
         }
     )  # fmt: skip
     assert reply == Reply("ab", "so what", "length", Usage(23, 7, 20), "")
+
+
+def test_deepseeks_hits_and_misses_must_make_up_the_prompt():
+    read = DIALECTS["deepseek"].reply
+    counts = {"prompt_tokens": 9, "completion_tokens": 3}
+    assert read(chat({**counts, "prompt_cache_hit_tokens": 4, "prompt_cache_miss_tokens": 5})).usage == Usage(9, 3, 4)
+    assert read(chat(counts)).usage == Usage(9, 3), "a server of another kind that speaks the dialect"
+    assert read(chat({**counts, "prompt_cache_hit_tokens": 4, "prompt_cache_miss_tokens": 4})).usage is None
+    assert read(chat({**counts, "prompt_cache_hit_tokens": "4"})).usage is None
+    assert read(chat(counts, reasoning_content="hm", reasoning="no")).reasoning == "hm"
+
+
+def test_mistrals_chunks_are_told_apart():
+    usage = {"prompt_tokens": 9, "completion_tokens": 3}
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "so "}, {"type": "reference", "reference_ids": [1]}]}
+    more = {"type": "thinking", "thinking": "what", "closed": True}
+    texts = [{"type": "text", "text": "a"}, {"type": "reference", "reference_ids": [2]}, {"type": "text", "text": "b"}]
+    assert DIALECTS["mistral"].reply(chat(usage, content=[thought, more, *texts])) == Reply("ab", "so what", "stop", Usage(9, 3), "m")
+    assert DIALECTS["mistral"].reply(chat(usage, content="plain")).text == "plain"
+    for broken in ([{"type": "thinking", "thinking": 3}], ["text"], [{"type": "text", "text": 1}], {"type": "text"}):
+        with pytest.raises(MalformedError):
+            DIALECTS["mistral"].reply(chat(usage, content=broken))
+
+
+@pytest.mark.parametrize(
+    ("dialect", "said", "meant"),
+    [("mistral", "model_length", "length"), ("deepseek", "length", "length"), ("deepseek", "content_filter", "refused"),
+     ("deepseek", "insufficient_system_resource", None), ("mistral", "error", None), ("mistral", "tool_calls", None)],
+)  # fmt: skip
+def test_an_end_that_is_the_servers_fault_is_no_answer(dialect, said, meant):
+    reply = {"choices": [{"message": {"content": "text"}, "finish_reason": said}]}
+    if meant:
+        assert DIALECTS[dialect].reply(reply).finish_reason == meant
+    else:
+        with pytest.raises(MalformedError, match=said):
+            DIALECTS[dialect].reply(reply)

@@ -39,8 +39,14 @@ def ask(server, spec_of, tmp_path):
     return call
 
 
-@pytest.mark.parametrize(("dialect", "path"), [("openai", "/chat/completions"), ("anthropic", "/v1/messages")])
-def test_both_dialects_bring_text_thinking_and_what_it_cost(server, ask, dialect, path):
+PATHS = {
+    "openai": "/chat/completions", "anthropic": "/v1/messages", "deepseek": "/chat/completions", "mistral": "/chat/completions",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dialect", PATHS)
+def test_every_dialect_brings_text_thinking_and_what_it_cost(server, ask, dialect):
+    server.dialect = dialect
     server.answer = lambda messages: (f"text of {messages[-1]['content']}", "thoughts")
     results, totals = ask(questions(3), dialect=dialect, options={"top_k": 3})
     cost = 15 * 1000
@@ -50,16 +56,52 @@ def test_both_dialects_bring_text_thinking_and_what_it_cost(server, ask, dialect
     assert (totals.paid, totals.doubtful, totals.in_flight, totals.answers) == (3 * cost, 0, 0, 3)
     found_path, headers, body = server.seen[0]
     lower = {name.lower(): value for name, value in headers.items()}
-    assert found_path == path
+    assert found_path == PATHS[dialect]
     assert (body["model"], body["max_tokens"], body["top_k"]) == ("m", 100, 3)
     assert "temperature" not in body
-    if dialect == "openai":
-        assert lower["authorization"] == f"Bearer {KEY}"
-        assert [message["role"] for message in body["messages"]] == ["system", "user"]
-    else:
+    if dialect == "anthropic":
         assert (lower["x-api-key"], lower["anthropic-version"]) == (KEY, "2023-06-01")
         assert body["system"] == "Be brief."
         assert [message["role"] for message in body["messages"]] == ["user"]
+    else:
+        assert lower["authorization"] == f"Bearer {KEY}"
+        assert [message["role"] for message in body["messages"]] == ["system", "user"]
+
+
+def test_deepseeks_cached_tokens_have_their_own_price_and_its_thinking_a_switch(server, ask):
+    server.dialect, server.usage = "deepseek", {"prompt": 10, "completion": 5, "cached": 8}
+    price = {"prompt": 1.0, "completion": 2.0, "cached": 0.1}
+    [answer], totals = ask(questions(1), dialect="deepseek", price=price, options={"thinking": {"type": "disabled"}})
+    assert answer.usage == Usage(10, 5, 8)
+    assert answer.cost == totals.paid == 2 * 1000 + 8 * 100 + 5 * 2000
+    assert server.seen[0][2]["thinking"] == {"type": "disabled"}
+    with pytest.raises(ValueError, match="enabled"):
+        ask(questions(1), dialect="deepseek", options={"thinking": True})
+
+
+@pytest.mark.parametrize("dialect", ["deepseek", "mistral"])
+def test_a_server_that_breaks_off_is_asked_again(server, ask, dialect):
+    server.dialect, server.faults = dialect, ["broken-off"]
+    results, totals = ask(questions(1), dialect=dialect)
+    assert results[0].text == "echo: what is 0?"
+    assert (totals.paid, totals.doubtful) == (15_000, worst_cost(questions(1)[0].messages, 100, PRICE))
+
+
+@pytest.mark.parametrize("dialect", PATHS)
+@pytest.mark.parametrize("status", [400, 422])
+def test_every_dialects_errors_are_told_in_words(server, ask, dialect, status):
+    server.dialect, server.faults = dialect, [status]
+    [failure], _ = ask(questions(1), dialect=dialect)
+    where = "body.model: " if (dialect, status) == ("mistral", 422) else ""
+    sent = "[key]" if dialect == "anthropic" else "Bearer [key]"
+    assert failure == Failure(f"HTTP {status}: {where}no, not with {sent}")
+
+
+@pytest.mark.parametrize(("dialect", "field"), [("openai", "seed"), ("deepseek", "seed"), ("mistral", "random_seed")])
+def test_a_fixed_seed_gives_each_sample_of_a_question_its_own(server, ask, dialect, field):
+    [question] = questions(1)
+    ask([Question(question.messages, sample) for sample in range(3)], dialect=dialect, options={field: 7}, concurrency=1)
+    assert [body[field] for _, _, body in server.seen] == [7, 8, 9]
 
 
 def test_what_was_answered_is_never_asked_again_but_another_sample_or_parameter_is(server, ask):

@@ -1,10 +1,11 @@
-"""The eval stage: every model on the same held-out problems, with intervals, and whether the thinking supports the answers.
+"""The eval stage: every model on the same problems, with intervals and paired tests, and whether the thinking supports the answers.
 
-Besides, what it makes of general text.
+Besides, what they make of general text. What it keeps is the answers. They lie in its folder, `answers/`, as they are given; figures
+are made from them at the end, so that a stage that was stopped goes on with what is missing.
 """
 
-import json
-from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,102 +15,64 @@ from spoutnik.checkpoint.load import open_model
 from spoutnik.device import computing_device
 from spoutnik.engine.generator import Engine
 from spoutnik.errors import UserError
-from spoutnik.evaluate.perplexity import perplexity
-from spoutnik.evaluate.statistics import wilson
+from spoutnik.evaluate.answers import AnswerFile
+from spoutnik.evaluate.figures import Evaluation, General, Model, Pair, Price, Result, Task
+from spoutnik.evaluate.local import answer_here
+from spoutnik.evaluate.remote import answer_there
+from spoutnik.evaluate.results import Table, pairs_of, result_of
+from spoutnik.evaluate.texts import TextFile
+from spoutnik.evaluate.voting import has_votes
 from spoutnik.model.flops import forward_flops
 from spoutnik.recipe.schema import EvalStage, TaskSpec
+from spoutnik.recipe.teachers import TeacherSpec
 from spoutnik.run.context import StageContext
-from spoutnik.run.stage import run_stage
+from spoutnik.run.directory import write_whole
 from spoutnik.tasks import make
-from spoutnik.train.rollouts import Rollout, sample_rollouts
+from spoutnik.tasks.base import Problem
+from spoutnik.teacher.base import Sampling
+from spoutnik.train.taught import INSTRUCTION
 
 MAX_BATCH = 128
 SAMPLES_SHOWN = 2
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-@dataclass
-class EvalState:
-    """A step is one model on one task or one text."""
-
-    step: int = 0
-    results: list[dict[str, Any]] = field(default_factory=list)
-
-
 def run_eval(stage: EvalStage, context: StageContext) -> None:
-    """Evaluates every model on every task and text; results go to the record and to eval.json in the stage's folder."""
-    subjects: list[TaskSpec | str] = [*stage.tasks, *stage.texts]
-    pairs = [(model, subject) for model in stage.models for subject in subjects]
-    opened: dict[str, Engine] = {}
+    """Evaluates every model on every task; results go to the record and to evaluation.json in the stage's folder (see `figures`).
 
-    def engine_of(name: str) -> Engine:
-        """The model's engine for all its tasks, which stand next to each other; one model at a time is in memory."""
-        if name not in opened:
-            opened.clear()
-            opened[name] = Engine(*open_model(context.resolve(name), DTYPES[stage.dtype], computing_device()), max_batch=MAX_BATCH)
-        return opened[name]
-
-    def advance(state: EvalState) -> dict[str, object]:
-        name, spec = pairs[state.step]
-        engine = engine_of(name)
-        if isinstance(spec, str):
-            return measure(state, engine, name, spec)
-        rollouts = answer(engine, spec, stage.samples_per_problem, stage.temperature, stage.max_new_tokens, seed=context.seed)
-        state.step += 1
-        result = {"model": name, "task": label(spec), "split": spec.split, **summary(rollouts, stage.samples_per_problem)}
-        state.results.append(result)
-        context.log("eval", step=state.step, **result)
-        for rollout in rollouts[:SAMPLES_SHOWN]:
-            context.log(
-                "sample", step=state.step, when="eval", model=name, prompt=rollout.problem.prompt, text=rollout.text,
-                correct=bool(rollout.reward.accuracy),
-            )  # fmt: skip
-        cells = sum(len(rollout.prompt_ids) + len(rollout.token_ids) for rollout in rollouts)
-        tokens = sum(len(rollout.token_ids) for rollout in rollouts)
-        context.ledger.add(tokens, forward_flops(engine.model.config, cells, cells // len(rollouts)))
-        return {"accuracy": result["accuracy"]}
-
-    def measure(state: EvalState, engine: Engine, name: str, text: str) -> dict[str, object]:
-        """The perplexity of one text."""
-        result = {"model": name, "text": text, **perplexity(engine, text, stage.text_characters)}
-        state.step += 1
-        state.results.append(result)
-        context.log("perplexity", step=state.step, **result)
-        context.ledger.add(result["tokens"], forward_flops(engine.model.config, result["tokens"], result["tokens"] / result["windows"] / 2))
-        return {"nats_per_token": result["nats_per_token"]}
-
-    state = run_stage(context, len(pairs), EvalState, advance, _save, _load)
-    (context.directory / "eval.json").write_text(json.dumps(state.results, indent=2) + "\n", encoding="utf-8")
+    Remote models come first: what is wrong with a server or a key is then told before this machine has worked.
+    """
+    context.record.truncate_stage(context.name, 0)
+    files: dict[tuple[str, str], AnswerFile] = {}
+    texts = TextFile(context.directory / "texts.json")
+    for name in sorted(stage.models, key=lambda name: name not in context.teachers):
+        engines: list[Engine] = []  # one model at a time is in memory, and none whose answers are all there
+        for spec in stage.tasks:
+            files[name, label(spec)] = _fill(name, spec, stage, context, engines)
+        for text in stage.texts if name not in context.teachers else ():
+            texts.measure(name, text, stage.text_characters, partial(_engine_of, name, stage, context, engines))
+    tables: dict[str, dict[str, Table]] = {
+        label(spec): {name: files[name, label(spec)].take(spec.problems or 0, stage.samples_per_problem) for name in stage.models}
+        for spec in stage.tasks
+    }
+    evaluation = _evaluation(stage, context, tables, texts.measured)
+    for result in evaluation.results:
+        context.log("eval", **event_of(result))
+        for answer in tables[result.task][result.model][0][:SAMPLES_SHOWN]:
+            context.log("sample", when="eval", model=result.model, prompt=answer.prompt, text=answer.text, correct=answer.correct)
+    for pair in evaluation.pairs:
+        context.log("pair", **pair.model_dump())
+    for general in evaluation.texts:
+        context.log("perplexity", **general.model_dump())
+    write_whole(context.directory / "evaluation.json", evaluation.model_dump_json(indent=2) + "\n")
 
 
-def answer(engine: Engine, spec: TaskSpec, samples: int, temperature: float, max_new_tokens: int, seed: int) -> list[Rollout]:
-    """A model's graded answers to `spec.problems` problems. Problems are drawn with seed 0, so that every run sees the same ones."""
+def problems_of(spec: TaskSpec) -> list[Problem]:
+    """Problems are drawn with seed 0, so that every run sees the same ones."""
     task = make(spec.name, **spec.options)
     if not spec.problems:
         raise UserError(f"The evaluation on {spec.name!r} does not say how many problems; set `problems`.")
-    problems = [task.problem(spec.split, 0, index) for index in range(spec.problems)]
-    return sample_rollouts(engine, task, problems, samples, temperature, max_new_tokens, seed)
-
-
-def summary(rollouts: list[Rollout], samples: int = 1) -> dict[str, Any]:
-    """Accuracy with its Wilson interval, format, length, and how well the thinking holds; `samples` answers were given to each problem.
-
-    The interval counts problems, not answers: several answers to one problem are not independent.
-    `faithful_steps`: share of written sums that are right. `supported`: share of correct answers that a right written sum reaches.
-    """
-    n, correct = len(rollouts), sum(rollout.reward.accuracy > 0 for rollout in rollouts)
-    low, high = wilson(correct / samples, n // samples)
-    written, right = sum(rollout.steps for rollout in rollouts), sum(rollout.right_steps for rollout in rollouts)
-    supported = sum(rollout.supported for rollout in rollouts if rollout.reward.accuracy)
-    return {
-        "n": n, "correct": correct, "accuracy": correct / n, "low": low, "high": high,
-        "format": sum(rollout.reward.format for rollout in rollouts) / n,
-        "mean_length": sum(len(rollout.token_ids) for rollout in rollouts) / n,
-        "truncated": sum(rollout.truncated for rollout in rollouts) / n,
-        "faulted": sum(rollout.reward.faulted for rollout in rollouts),
-        "faithful_steps": right / written if written else None,
-        "supported": supported / correct if correct else None,
-    }  # fmt: skip
+    return [task.problem(spec.split, 0, index) for index in range(spec.problems)]
 
 
 def label(spec: TaskSpec) -> str:
@@ -118,10 +81,82 @@ def label(spec: TaskSpec) -> str:
     return f"{spec.name} ({options})" if options else spec.name
 
 
-def _save(state: EvalState, folder: Path) -> None:
-    (folder / "eval.json").write_text(json.dumps(state.results), encoding="utf-8")
+def event_of(result: Result) -> dict[str, Any]:
+    """A result as the record has it: flat, pass@1 as `accuracy` with `low` and `high`, and pass@k and cons@k by those names."""
+    figures = result.model_dump(exclude={"pass_at_1", "pass_at_k", "cons_at_k", "pass_at"})
+    event = {"accuracy": result.pass_at_1.value, "low": result.pass_at_1.low, "high": result.pass_at_1.high}
+    several = {"pass": result.pass_at_k, "cons": result.cons_at_k}
+    event |= {f"{name}@{result.k}": estimate.value for name, estimate in several.items() if estimate}
+    return {**figures, "mean_length": result.tokens_per_answer, **event}
 
 
-def _load(folder: Path) -> EvalState:
-    results = json.loads((folder / "eval.json").read_text(encoding="utf-8"))
-    return EvalState(len(results), results)
+def _fill(name: str, spec: TaskSpec, stage: EvalStage, context: StageContext, engines: list[Engine]) -> AnswerFile:
+    """Gets the answers of a model to a task that are not there yet. The model's engine is opened when it is first needed."""
+    remote, task, problems = context.teachers.get(name), make(spec.name, **spec.options), problems_of(spec)
+    path = None if remote else context.resolve(name)
+    file = AnswerFile(context.directory / "answers", name, label(spec), _decisive(remote or path, spec, stage, context.seed))
+    places = file.missing(problems, stage.samples_per_problem)
+    if not places:
+        return file
+    sampling = Sampling(stage.max_new_tokens, stage.temperature)
+    if remote:
+        for answer in answer_there(remote, task, problems, places, sampling, context, label(spec)):
+            file.add(answer)
+        return file
+    engine = _engine_of(name, stage, context, engines)
+    tokens = cells = right = 0
+    answers = answer_here(engine, task, problems, places, sampling, context.seed, context.ledger.price, stage.instruct)
+    with context.progress(f"{name}, {label(spec)}", len(places)) as progress:
+        for number, answer in enumerate(answers, start=1):
+            file.add(answer)
+            tokens, cells, right = tokens + answer.tokens, cells + answer.tokens + answer.prompt_tokens, right + answer.correct
+            progress.update(number, {"accuracy": right / number})
+    context.ledger.add(tokens, forward_flops(engine.model.config, cells, cells // len(places)))
+    context.ledger.save()
+    return file
+
+
+def _engine_of(name: str, stage: EvalStage, context: StageContext, engines: list[Engine]) -> Engine:
+    """The one in `engines`, which is filled when it is first needed."""
+    if not engines:
+        engines.append(Engine(*open_model(context.resolve(name), DTYPES[stage.dtype], computing_device()), max_batch=MAX_BATCH))
+    return engines[0]
+
+
+def _decisive(model: TeacherSpec | Path | None, spec: TaskSpec, stage: EvalStage, seed: int) -> dict[str, Any]:
+    """All that decides an answer; of a local model the sizes and times of its files stand for its weights."""
+    same = {"task": [spec.name, spec.options, spec.split], "max_new_tokens": stage.max_new_tokens, "temperature": stage.temperature}
+    if isinstance(model, TeacherSpec):
+        asked = {key: value for key, value in model.decisive.items() if key not in ("terms", "accept_terms")}
+        return {**same, **asked, "instruction": INSTRUCTION}
+    assert model is not None
+    files = sorted(model.iterdir()) if model.is_dir() else [model]
+    weights = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
+    return {**same, "files": weights, "dtype": stage.dtype, "seed": seed, "instruction": INSTRUCTION if stage.instruct else None}
+
+
+def _evaluation(stage: EvalStage, context: StageContext, tables: dict[str, dict[str, Table]], texts: list[General]) -> Evaluation:
+    results: list[Result] = []
+    pairs: list[Pair] = []
+    for spec in stage.tasks:
+        votes, answers = has_votes(problems_of(spec)), tables[label(spec)]
+        for name in stage.models:
+            remote = context.teachers.get(name)
+            currency = remote.price.currency if remote else None
+            results.append(result_of(name, label(spec), answers[name], votes, context.ledger.price, currency))
+        pairs += pairs_of(label(spec), answers)
+    return Evaluation(
+        date=datetime.now(UTC).isoformat(timespec="seconds"), spoutnik=context.lineage.get("spoutnik", "unknown"), seed=context.seed,
+        temperature=stage.temperature, max_new_tokens=stage.max_new_tokens, dtype=stage.dtype,
+        models=[_model(name, context) for name in stage.models],
+        tasks=[Task(name=label(spec), split=spec.split, problems=spec.problems or 0) for spec in stage.tasks], results=results, pairs=pairs,
+        texts=texts,
+    )  # fmt: skip
+
+
+def _model(name: str, context: StageContext) -> Model:
+    remote = context.teachers.get(name)
+    if remote is None:
+        return Model(name=name, kind="local", id=str(context.resolve(name)))
+    price = Price(**remote.price.model_dump())
+    return Model(name=name, kind="remote", id=remote.model, dialect=remote.dialect, endpoint=remote.base_url, price=price)

@@ -120,6 +120,19 @@ class Pair(Figures):
     test: Literal["mcnemar-exact", "sign-flip-exact"]
 
 
+class General(Figures):
+    """A local model on general text; see `perplexity`."""
+
+    model: str
+    text: str
+    windows: int
+    tokens: int
+    bytes: int
+    nats_per_token: float
+    nats_per_byte: float
+    perplexity: float
+
+
 class Evaluation(Figures):
     """All of it. `date` is when this was written (UTC, ISO 8601)."""
 
@@ -134,3 +147,4 @@ class Evaluation(Figures):
     tasks: list[Task]
     results: list[Result]
     pairs: list[Pair]
+    texts: list[General] = []

@@ -110,9 +110,9 @@ def _twice(teachers: list[str], stage: str) -> str:
 
 def _teacher_fault(stage: AnyStage, key: str) -> str | None:
     """A teacher over the network gives answers, no weights and no distributions."""
-    if (stage.kind, key) in (("sample", "from"), ("judge", "teacher")):
+    if stage.kind == "eval" or (stage.kind, key) in (("sample", "from"), ("judge", "teacher")):
         return None
-    return "is a teacher that only answers questions; it can be `from` of a sample stage and `teacher` of a judge stage"
+    return "is a teacher that only answers questions; it can be `from` of a sample stage, `teacher` of a judge stage, and evaluated"
 
 
 def _input_fault(stage: AnyStage, key: str, name: str, earlier: dict[str, AnyStage], later: set[str]) -> str | None:

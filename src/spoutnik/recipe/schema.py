@@ -150,6 +150,8 @@ class DPOStage(Optimised):
 
 
 class EvalStage(StageBase):
+    """Every model, and every teacher among `models`, on the same problems."""
+
     kind: Literal["eval"] = "eval"
     models: Annotated[list[str], Field(min_length=1)]
     tasks: Annotated[list[TaskSpec], Field(min_length=1)]
@@ -161,6 +163,8 @@ class EvalStage(StageBase):
     temperature: Annotated[float, Field(ge=0)] = 0.0
     max_new_tokens: Positive
     dtype: Dtype = "float32"
+    instruct: bool = False
+    """Whether models here are told, as those over the network are, how to write down their thinking and their answer."""
 
     def inputs(self) -> dict[str, str]:
         return {f"models[{index}]": model for index, model in enumerate(self.models)}
@@ -180,6 +184,10 @@ class EvalStage(StageBase):
         for index, task in enumerate(self.tasks):
             if task.problems is None:
                 raise ValueError(f"tasks[{index}] ({task.name}) needs `problems`: how many to evaluate on")
+            if any((task.name, task.options) == (other.name, other.options) for other in self.tasks[:index]):
+                raise ValueError(f"tasks[{index}] ({task.name}) is there twice: leave one out")
+        if twice := [model for index, model in enumerate(self.models) if model in self.models[:index]]:
+            raise ValueError(f"the model {twice[0]!r} is there twice: leave one out")
         return self
 
 

@@ -10,6 +10,8 @@ from spoutnik.recipe.tables import Name, Positive, Table
 OURS = ("model", "messages", "system", "max_tokens", "max_completion_tokens", "temperature", "stream", "n")
 LOOPBACK = re.compile(r"^http://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?(/|$)")
 WORDS_TO_ACCEPT = 5
+SWITCH = ({"type": "enabled"}, {"type": "disabled"})
+"""DeepSeek's switch of the thinking."""
 
 
 class TeacherPrice(Table):
@@ -25,7 +27,7 @@ class TeacherSpec(Table):
     """One [[teacher]] of a recipe. The key is read from the environment variable `api_key_env` and written nowhere."""
 
     name: Name
-    dialect: Literal["openai", "anthropic"]
+    dialect: Literal["openai", "anthropic", "deepseek", "mistral"]
     base_url: Annotated[str, Field(pattern=r"^https?://[^/@\s?#]+(/[^@\s?#]*)?$")]
     model: Annotated[str, Field(min_length=1)]
     price: TeacherPrice
@@ -60,8 +62,10 @@ class TeacherSpec(Table):
             raise ValueError(f"options.{taken[0]} is set by the stage or by other keys: leave it out")
         if self.api_key_env and self.base_url.startswith("http:") and not LOOPBACK.match(self.base_url):
             raise ValueError("base_url would send the key unencrypted: use https, or leave out api_key_env if the server needs no key")
-        if self.dialect == "anthropic" and self.max_tokens_field != "max_tokens":
+        if self.dialect != "openai" and self.max_tokens_field != "max_tokens":
             raise ValueError("`max_tokens_field` belongs to dialect = 'openai': leave it out")
+        if self.dialect == "deepseek" and self.options.get("thinking", SWITCH[0]) not in SWITCH:
+            raise ValueError('options.thinking is { type = "enabled" } or { type = "disabled" }')
         if self.accept_terms is not None and len(self.accept_terms.split()) < WORDS_TO_ACCEPT:
             raise ValueError(
                 f"`accept_terms` must be a sentence of your own ({WORDS_TO_ACCEPT} words or more), for it is kept with the data"

@@ -61,8 +61,7 @@ class CostMeter:
             counted = f"estimated at {price.accelerator_watts:g} W" if price.accelerator_watts else "not counted"
             costs.energy_source += f", the accelerator {counted}"
         self._wall, self._cpu = wall, cpu
-        hourly = costs.cores * price.cpu_core_hour + costs.accelerators * price.accelerator_hour
-        costs.money = costs.wall_s / 3600 * hourly + costs.energy_joules / 3.6e6 * price.kwh
+        costs.money = money(costs.wall_s, costs.cores, costs.energy_joules, price, costs.accelerators)
         costs.currency = price.currency
 
 
@@ -70,7 +69,7 @@ class Ledger:
     """Keeps one stage's costs in `path`. Work that a crash threw away was still paid for, so it stays in the sum."""
 
     def __init__(self, path: Path, price: "Price", energy: EnergyMeter | None = None, accelerators: int = 0) -> None:
-        self._path, self._price = path, price
+        self._path, self.price = path, price
         self._meter = CostMeter(energy, accelerators)
         self._costs = read_costs(path)
         self._costs.resumptions += path.exists()
@@ -82,13 +81,18 @@ class Ledger:
 
     def costs(self) -> Costs:
         """The costs up to now."""
-        self._meter.charge(self._costs, self._price)
+        self._meter.charge(self._costs, self.price)
         return self._costs
 
     def save(self) -> Costs:
         costs = self.costs()
         write_whole(self._path, json.dumps(asdict(costs), indent=2) + "\n")
         return costs
+
+
+def money(wall_s: float, cores: int, joules: float, price: "Price", accelerators: int = 0) -> float:
+    """See `CostMeter`."""
+    return wall_s / 3600 * (cores * price.cpu_core_hour + accelerators * price.accelerator_hour) + joules / 3.6e6 * price.kwh
 
 
 def read_costs(path: Path) -> Costs:
@@ -101,6 +105,6 @@ def read_costs(path: Path) -> Costs:
 
 
 def _cpu_seconds() -> float:
-    """Processor time of this process and of the children it has waited for."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    """Processor time of this process and of the children it has waited for; the latter in ticks of the system, often 10 ms."""
+    children = os.times()
+    return time.process_time() + children.children_user + children.children_system

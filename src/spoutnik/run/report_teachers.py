@@ -9,7 +9,8 @@ from spoutnik.run.report_results import quantity, table
 
 def teachers_section(events: Sequence[Event]) -> str:
     """Empty where nobody was asked. Of a stage that was stopped and resumed, the last time counts."""
-    asked = list({event["stage"]: event for event in events if event["event"] == "teacher"}.values())
+    bills = [event for event in events if event["event"] == "teacher"]
+    asked = list({(event["stage"], event["teacher"], event.get("about")): event for event in bills}.values())
     if not asked:
         return ""
     heads = ["stage", "teacher", "requests", "answers", "tokens read", "tokens written", "worth", "spent so far", "possibly paid", "terms"]

@@ -1,4 +1,5 @@
-"""The two dialects of the network: OpenAI's chat completions, which most servers speak, and Anthropic's messages.
+"""The dialects of the network: OpenAI's chat completions, which most servers speak, DeepSeek's and Mistral's forms of it, and Anthropic's
+messages.
 
 Replies are checked field by field: a server may say anything. Its counts of tokens are believed if they can be, else they are unknown.
 """
@@ -12,8 +13,10 @@ from spoutnik.teacher.base import FinishReason, Message, Sampling, Usage
 ANTHROPIC_VERSION = "2023-06-01"
 FINISHES: dict[object, FinishReason] = {
     "stop": "stop", "end_turn": "stop", "stop_sequence": "stop", "length": "length", "max_tokens": "length",
-    "model_context_window_exceeded": "length", "content_filter": "refused", "refusal": "refused",
+    "model_context_window_exceeded": "length", "model_length": "length", "content_filter": "refused", "refusal": "refused",
 }  # fmt: skip
+BROKEN_OFF = ("insufficient_system_resource", "error")
+"""Ends that are the server's fault (DeepSeek's, Mistral's): no answer, to be tried again."""
 
 
 class MalformedError(Exception):
@@ -35,6 +38,8 @@ class Dialect(Protocol):
     """How one family of servers is spoken to."""
 
     path: str
+    seed_field: str
+    """The option that fixes a server's random numbers. "" where there is none. Several answers to one question need several numbers."""
 
     def headers(self, key: str | None) -> dict[str, str]: ...
 
@@ -46,9 +51,10 @@ class Dialect(Protocol):
 
 
 class OpenAI:
-    """POST BASE/chat/completions. Thinking is in `reasoning_content` (DeepSeek, llama.cpp) or `reasoning` (vLLM, OpenRouter)."""
+    """POST BASE/chat/completions. Thinking is in `reasoning_content` (llama.cpp) or `reasoning` (vLLM, OpenRouter)."""
 
     path = "/chat/completions"
+    seed_field = "seed"
 
     def headers(self, key: str | None) -> dict[str, str]:
         return {"authorization": f"Bearer {key}"} if key else {}
@@ -64,25 +70,56 @@ class OpenAI:
         choice = _table(choices[0], "choices[0]")
         message = _table(choice.get("message"), "message")
         refused = isinstance(message.get("refusal"), str) and not message.get("content")
-        usage = _part(content, "usage")
-        details = _part(usage, "prompt_tokens_details")
-        text = _text(message.get("content"), "message.content")
-        return Reply(
-            text,
-            _text(message.get("reasoning_content") or message.get("reasoning"), "message.reasoning_content"),
-            "refused" if refused else _finish(choice.get("finish_reason")),
-            _usage(
-                usage.get("prompt_tokens"), usage.get("completion_tokens"),
-                usage.get("prompt_cache_hit_tokens", details.get("cached_tokens")), bool(text),
-            ),
-            _model(content),
-        )  # fmt: skip
+        text, reasoning = self.texts(message)
+        usage = self.usage(_part(content, "usage"), bool(text))
+        return Reply(text, reasoning, "refused" if refused else _finish(choice.get("finish_reason")), usage, _model(content))
+
+    def texts(self, message: dict[str, Any]) -> tuple[str, str]:
+        """(what the user is meant to read, the thinking) of a message."""
+        thinking = message.get("reasoning_content") or message.get("reasoning")
+        return _text(message.get("content"), "message.content"), _text(thinking, "message.reasoning_content")
+
+    def usage(self, usage: dict[str, Any], wrote: bool) -> Usage | None:
+        cached = usage.get("prompt_cache_hit_tokens", _part(usage, "prompt_tokens_details").get("cached_tokens"))
+        return _usage(usage.get("prompt_tokens"), usage.get("completion_tokens"), cached, wrote)
+
+
+class DeepSeek(OpenAI):
+    """As OpenAI's, with the thinking in `reasoning_content` and a prompt that was found in the cache, in part, counted apart.
+
+    `options.thinking = { type = "enabled" }`, or "disabled", switches the thinking (api-docs.deepseek.com, thinking mode).
+    """
+
+    def texts(self, message: dict[str, Any]) -> tuple[str, str]:
+        return _text(message.get("content"), "message.content"), _text(message.get("reasoning_content"), "message.reasoning_content")
+
+    def usage(self, usage: dict[str, Any], wrote: bool) -> Usage | None:
+        """Hits and misses must add up to the prompt: they have prices of their own."""
+        prompt, hit, miss = (usage.get(f"prompt_{key}tokens", 0) for key in ("", "cache_hit_", "cache_miss_"))
+        if not all(map(_is_count, (prompt, hit, miss))) or ((hit or miss) and prompt != hit + miss):
+            return None
+        return _usage(prompt, usage.get("completion_tokens"), hit, wrote)
+
+
+class Mistral(OpenAI):
+    """As OpenAI's, but a message of a model that thinks is a list of chunks, and the seed is called `random_seed`."""
+
+    seed_field = "random_seed"
+
+    def texts(self, message: dict[str, Any]) -> tuple[str, str]:
+        content = message.get("content")
+        if not isinstance(content, list):
+            return _text(content, "message.content"), ""
+        chunks = [_table(chunk, "a chunk") for chunk in content]
+        thinking = [part for chunk in chunks if chunk.get("type") == "thinking" for part in _parts(chunk.get("thinking"))]
+        return _joined(chunks), _joined(thinking)
 
 
 class Anthropic:
     """POST BASE/v1/messages. The system's words stand apart from the messages; thinking comes as blocks of its own."""
 
     path = "/v1/messages"
+    seed_field = ""
 
     def headers(self, key: str | None) -> dict[str, str]:
         return {"anthropic-version": ANTHROPIC_VERSION} | ({"x-api-key": key} if key else {})
@@ -112,7 +149,7 @@ class Anthropic:
         )  # fmt: skip
 
 
-DIALECTS: dict[str, Dialect] = {"openai": OpenAI(), "anthropic": Anthropic()}
+DIALECTS: dict[str, Dialect] = {"openai": OpenAI(), "anthropic": Anthropic(), "deepseek": DeepSeek(), "mistral": Mistral()}
 
 
 def _temperature(sampling: Sampling) -> dict[str, float]:
@@ -137,7 +174,22 @@ def _text(value: Any, what: str) -> str:
     return (value or "").encode("utf-8", "replace").decode()  # JSON can hold halves of characters, files cannot
 
 
+def _parts(value: Any) -> list[dict[str, Any]]:
+    """What a chunk of thinking holds: a list of chunks of text, or a text."""
+    if isinstance(value, str):
+        return [{"type": "text", "text": value}]
+    if not isinstance(value, list):
+        raise MalformedError("a chunk of thinking holds none")
+    return [_table(part, "a part of the thinking") for part in value]
+
+
+def _joined(chunks: list[dict[str, Any]]) -> str:
+    return "".join(_text(chunk.get("text"), "a chunk of text") for chunk in chunks if chunk.get("type") == "text")
+
+
 def _finish(value: Any) -> FinishReason:
+    if value in BROKEN_OFF:
+        raise MalformedError(f"the server broke off: {value}")
     if not isinstance(value, str) or value not in FINISHES:
         raise MalformedError(f"it ended for an unknown reason ({str(value)[:40]!r})")
     return FINISHES[value]

@@ -8,13 +8,18 @@ from spoutnik.recipe.teachers import TeacherSpec
 from spoutnik.run.context import StageContext
 from spoutnik.teacher.base import Teacher
 from spoutnik.teacher.remote import RemoteTeacher
-from spoutnik.teacher.terms import check_terms
+from spoutnik.teacher.terms import check_terms, examinee
 
 
 def open_remote(spec: TeacherSpec, purse: str) -> RemoteTeacher:
     """The teacher of a [[teacher]] table. Raises UserError where its terms or a missing key forbid asking it."""
     provenance = check_terms(spec)
     return RemoteTeacher(spec, read_key(spec), ledger_of(spec), purse, provenance)
+
+
+def open_examinee(spec: TeacherSpec, purse: str) -> RemoteTeacher:
+    """A remote model that is evaluated. Terms bind what is trained on answers; an evaluation trains nothing, so it asks for none."""
+    return RemoteTeacher(spec, read_key(spec), ledger_of(spec), purse, examinee(spec))
 
 
 def open_teacher(name: str, context: StageContext, seed: int) -> Teacher:

@@ -232,7 +232,10 @@ class RemoteTeacher:
 
     def _request(self, question: Question, sampling: Sampling) -> tuple[str, str, dict[str, Any]]:
         """(key, what it is the hash of, body). The key never enters: who asks does not change the answer."""
-        body = DIALECTS[self.spec.dialect].body(self.spec, question.messages, sampling)
+        dialect = DIALECTS[self.spec.dialect]
+        body = dialect.body(self.spec, question.messages, sampling)
+        if question.sample and isinstance(seed := body.get(dialect.seed_field), int):
+            body[dialect.seed_field] = seed + question.sample  # else all samples of a question would be one
         whole = {"dialect": self.spec.dialect, "base_url": self.spec.base_url.rstrip("/"), "sample": question.sample, "body": body}
         request = json.dumps(whole, sort_keys=True)
         return hashlib.sha256(request.encode()).hexdigest(), request, body

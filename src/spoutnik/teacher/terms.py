@@ -59,6 +59,11 @@ def check_terms(spec: TeacherSpec) -> Provenance:
     }  # fmt: skip
 
 
+def examinee(spec: TeacherSpec) -> Provenance:
+    """Of answers that are only graded: whatever the terms are, nothing is trained on them."""
+    return {"teacher": spec.name, "model": spec.model, "endpoint": spec.base_url, "terms": "not asked: evaluated only", "accepted": None}
+
+
 def _verdict(spec: TeacherSpec, row: Row | None) -> tuple[str, str]:
     """(terms, who says so)"""
     if row and (row.terms == "forbidden" or spec.terms == "unknown"):

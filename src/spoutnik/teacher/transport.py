@@ -85,8 +85,8 @@ class Transport:
             try:
                 return self._dialect.reply(json.loads(text))
             except (ValueError, RecursionError, MalformedError) as error:
-                return TryAgain(f"the reply makes no sense ({_words(error)}): {_short(text)}", paid=True)
-        said = f"HTTP {status}: {_short(text)}"
+                return TryAgain(f"the reply is no answer ({_words(error)}): {_short(text)}", paid=True)
+        said = f"HTTP {status}: {_short(_message(text))}"
         if status in BUSY or status >= 500:
             return TryAgain(said, paid=False, after_s=retry_after(response.headers, time.time()))
         if status in HOPELESS:
@@ -95,6 +95,21 @@ class Transport:
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text
+
+
+def _message(text: str) -> str:
+    """What an error says in words, where it is JSON of a known form: `error.message`, `message`, or FastAPI's `detail`; else all of it."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if not isinstance(content, dict):
+        return text
+    error = content.get("error")
+    said = error.get("message") if isinstance(error, dict) else error or content.get("message") or content.get("detail")
+    if isinstance(said, list) and said and isinstance(said[0], dict):
+        said = f"{'.'.join(map(str, said[0].get('loc') or []))}: {said[0].get('msg')}"
+    return said if isinstance(said, str) and said else text
 
 
 def _short(text: str) -> str:

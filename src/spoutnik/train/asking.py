@@ -9,18 +9,26 @@ from spoutnik.teacher.money import BILLIONTHS, money
 from spoutnik.teacher.remote import RemoteTeacher
 
 
-def ask(teacher: Teacher, questions: Sequence[Question], sampling: Sampling, context: StageContext) -> list[Answer | Failure]:
-    """`teacher.answers` with an estimate before it, progress on stderr, and an event `teacher` in the record, also when it is stopped."""
+def ask(
+    teacher: Teacher, questions: Sequence[Question], sampling: Sampling, context: StageContext, about: str = ""
+) -> list[Answer | Failure]:
+    """`teacher.answers` with an estimate before it, progress on stderr, and an event `teacher` in the record, also when it is stopped.
+
+    `about` tells what a stage asks of one teacher apart.
+    """
     remote = teacher if isinstance(teacher, RemoteTeacher) else None
     if remote:
         cap = money(round(remote.spec.max_cost * BILLIONTHS), remote.spec.price.currency)
         print(f"{context.name}: {teacher.name} gets {remote.estimate(questions, sampling)}; max_cost is {cap}", file=sys.stderr, flush=True)
     results: list[Answer | Failure] = []
+    said = {"about": about} if about else {}
     try:
-        with context.progress(context.name, len(questions)) as progress:
+        with context.progress(f"{teacher.name}, {about}" if about else context.name, len(questions)) as progress:
             results = teacher.answers(questions, sampling, progress.update)
     finally:
-        context.log("teacher", teacher=teacher.name, requests=len(questions), **_figures(results), **(_bill(remote) if remote else {}))
+        context.log(
+            "teacher", teacher=teacher.name, requests=len(questions), **said, **_figures(results), **(_bill(remote) if remote else {})
+        )
     return results
 
 

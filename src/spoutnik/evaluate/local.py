@@ -1,0 +1,73 @@
+"""A local model's answers, written down as they end: a stop loses only what was being generated at that moment."""
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from spoutnik.engine.generator import Engine
+from spoutnik.engine.request import Completion, Request
+from spoutnik.evaluate.answers import Answered, Place
+from spoutnik.evaluate.voting import ballot
+from spoutnik.recipe.tables import Price
+from spoutnik.run import interrupt
+from spoutnik.run.ledger import CostMeter, Costs
+from spoutnik.tasks.base import Problem, Task
+from spoutnik.tasks.reward import extract_answer
+from spoutnik.teacher.base import Sampling
+from spoutnik.text import reasoning
+from spoutnik.train.rollouts import examine
+from spoutnik.train.state import stream_seed
+from spoutnik.train.taught import INSTRUCTION
+
+
+def answer_here(
+    engine: Engine, task: Task, problems: Sequence[Problem], places: Sequence[Place], sampling: Sampling, seed: int, price: Price,
+    instruct: bool = False,
+) -> Iterator[Answered]:  # fmt: skip
+    """Answers as they end. Each is drawn from `seed` and its place alone, whatever else is asked.
+
+    `instruct` tells the model what remote ones are told (INSTRUCTION). `price` is for the watts of a core where no counter can be read.
+    Raises KeyboardInterrupt after a step once a stop was asked for.
+    """
+    system = [{"role": "system", "content": INSTRUCTION}] if instruct else []
+    prompts = [engine.tokenizer.render([*system, {"role": "user", "content": problem.prompt}]) for problem in problems]
+    encoded = [engine.tokenizer.encode(prompt) for prompt in prompts]
+    meter, judging = CostMeter(), deque[Future[Answered]]()
+    with ThreadPoolExecutor(getattr(task, "graders", 1)) as threads:
+        try:
+            asked = {
+                engine.add(Request(encoded[number], sampling.max_tokens, sampling.temperature, seed=stream_seed(seed, number, sample))): (
+                    number, sample,
+                )
+                for number, sample in places
+            }  # fmt: skip
+            while engine.busy or judging:
+                interrupt.check()
+                for event in engine.step() if engine.busy else ():
+                    if event.completion is not None:
+                        place = asked[event.request_id]
+                        thinking = reasoning.starts_thinking(prompts[place[0]])
+                        judging.append(threads.submit(_judged, task, problems[place[0]], place, event.completion, thinking))
+                while judging and (judging[0].done() or not engine.busy):
+                    yield _charged(judging.popleft().result(), meter, price)
+        finally:
+            if engine.busy:
+                engine.reset()
+
+
+def _judged(task: Task, problem: Problem, place: Place, completion: Completion, thinking: bool) -> Answered:
+    found = examine(task, problem, completion.text, thinking)
+    answer = extract_answer(reasoning.split(completion.text, thinking)[1])
+    return Answered(
+        *place, problem.prompt, completion.text, answer, ballot(problem, answer) if answer is not None else None,
+        found.reward.accuracy > 0, found.reward.format, "length" if completion.finish_reason == "length" else "stop", found.reward.fault,
+        tokens=len(completion.token_ids), prompt_tokens=completion.prompt_tokens, steps=found.steps, right_steps=found.right_steps,
+        supported=found.supported,
+    )  # fmt: skip
+
+
+def _charged(answer: Answered, meter: CostMeter, price: Price) -> Answered:
+    spent = Costs()
+    meter.charge(spent, price)
+    return dataclasses.replace(answer, seconds=spent.wall_s, joules=spent.energy_joules, energy_source=spent.energy_source)
