@@ -176,5 +176,5 @@ def test_the_page_fetches_nothing_and_names_sources_and_what_has_no_point():
 
 
 def test_one_point_alone_can_be_drawn():
-    assert "m" in texts_of(draw([point(1.0, 1.0)], "t", "cost", "EUR"))
+    assert "m" in texts_of(draw([point(1.0, 1.0, model="some/folder/m")], "t", "cost", "EUR"))
     assert "m" in texts_of(draw([point(1e-7, 0.0)], "t", "cost", "EUR"))
