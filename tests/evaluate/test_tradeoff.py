@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 from datetime import date
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spoutnik.errors import UserError
@@ -152,6 +152,7 @@ def test_a_plot_names_every_model_with_its_date_and_marks_where_figures_are_from
 SPOTS = st.lists(st.tuples(st.floats(80, 860), st.floats(60, 440)), max_size=9, unique=True)
 
 
+@settings(max_examples=25)
 @given(SPOTS)
 def test_labels_cover_neither_each_other_nor_points_nor_the_edge(spots):
     """Up to nine points, wherever they are."""
@@ -175,5 +176,5 @@ def test_the_page_fetches_nothing_and_names_sources_and_what_has_no_point():
 
 
 def test_one_point_alone_can_be_drawn():
-    assert "m" in texts_of(draw([point(1.0, 1.0)], "t", "cost", "EUR"))
+    assert "m" in texts_of(draw([point(1.0, 1.0, model="some/folder/m")], "t", "cost", "EUR"))
     assert "m" in texts_of(draw([point(1e-7, 0.0)], "t", "cost", "EUR"))

@@ -50,9 +50,8 @@ def place(
         def disturbs(place: tuple[float, Box], point: tuple[float, float] = points[index], labels: list[Box] = labels) -> float:
             distance, box = place
             covered = sum(box.overlap(other) for other in (*taken, *labels)) + box.outside(frame)
-            soft = (
-                sum(box.overlap(other) for other in lines) * LINE_COST + sum(_crossed(point, box, other) for other in labels) * CROSS_COST
-            )
+            crossed = sum(_crossed(point, box, other) for other in labels) if distance > DISTANCES[1] else 0.0
+            soft = sum(box.overlap(other) for other in lines) * LINE_COST + crossed * CROSS_COST
             return (covered > 1e-6) * COVER_COST + covered + soft + distance
 
         distance, box = min(places, key=disturbs)

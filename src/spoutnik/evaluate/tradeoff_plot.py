@@ -90,10 +90,11 @@ def _steps(spots: Sequence[Spot]) -> list[Spot]:
 
 def _labels(points: Sequence[Point], spots: Sequence[Spot], drawn: Sequence[Box]) -> list[str]:
     taken = [Box(x - RADIUS - 1, y - RADIUS - 1, x + RADIUS + 1, y + RADIUS + 1) for x, y in spots]
-    sizes = [(max(len(point.model), len(point.date)) * TEXT_WIDTH, LABEL_HEIGHT) for point in points]
+    names = [point.model.rstrip("/").rpartition("/")[2] for point in points]  # of a path the last part
+    sizes = [(max(len(name), len(point.date)) * TEXT_WIDTH, LABEL_HEIGHT) for name, point in zip(names, points, strict=True)]
     labels = place(spots, sizes, taken, drawn, Box(LEFT + 2, TOP - 14, RIGHT, BOTTOM - 2))
     parts = []
-    for point, (x, y), label in zip(points, spots, labels, strict=True):
+    for name, point, (x, y), label in zip(names, points, spots, labels, strict=True):
         box = label.box
         if box.left < x < box.right:
             anchor, place_x = "middle", (box.left + box.right) / 2
@@ -101,7 +102,7 @@ def _labels(points: Sequence[Point], spots: Sequence[Spot], drawn: Sequence[Box]
             anchor, place_x = ("end", box.right) if box.right <= x else ("start", box.left)
         if not label.near:
             parts.append(line(x, y, *leads_to((x, y), box), "leader"))
-        parts += [text(place_x, box.top + 12, point.model, "label", anchor), text(place_x, box.top + 25, point.date, "tick", anchor)]
+        parts += [text(place_x, box.top + 12, name, "label", anchor), text(place_x, box.top + 25, point.date, "tick", anchor)]
     return parts
 
 
