@@ -81,7 +81,7 @@ class PromptsMachine(RuleBasedStateMachine):
             assert sequence.cached_tokens <= self.known(sequence)
         for sequence in decoding + beginners:
             self.check(sequence, sequence.last_position + 1)
-            sequence.append(1 + sequence.id % 2, 0.0)
+            sequence.append(1 + sequence.id % 2, 0.0, None)
             if sequence.room == 0:
                 sequence.finish_reason = "length"
         self.retire()
@@ -178,7 +178,7 @@ def test_a_page_that_changes_hands_before_it_is_written_to_disk_is_not_written(t
         for place in range(pieces[0].start, len(prompt)):
             memory[prompts.tables[sequence.id].pages[place // SIZE]][place % SIZE] = prompt[place]
         prompts.finish(pieces)
-        sequence.append(0, 0.0)
+        sequence.append(0, 0.0, None)
         sequence.finish_reason = "stop"
         scheduler.sweep()
         prompts.release(sequence)
