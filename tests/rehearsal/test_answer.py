@@ -33,6 +33,11 @@ def recipe(*stages):
     return parse_recipe({"name": "test", "stage": list(stages)}, "test.toml")
 
 
+def test_what_writes_no_checkpoint_is_not_said_to_need_disk(tmp_path):
+    task = {"kind": "traces", "name": "traces", "task": TASK, "problems": 4}
+    assert rehearse(recipe(task), tmp_path, {}).sentence == "It fits: 1 stage, no model."
+
+
 def test_a_recipe_that_fits_is_answered_with_its_fullest_stage(tmp_path):
     answer = rehearse(recipe(CORPUS, BASE, RL, SAMPLES, *OTHERS), tmp_path, {})
     assert answer.faults == []

@@ -36,7 +36,9 @@ class Answer:
         memory = f"at most {_gib(fullest.memory)} of {_gib(self.memory.total)} ({fullest.name})" if fullest.memory else "no model"
         minutes = sum(stage.minutes for stage in self.stages)
         planned = f", planned for {duration(minutes * 60)}" if minutes else ""
-        return f"It fits: {len(self.stages)} stages, {memory}, {_gib(self.disk)} of disk{planned}."
+        disk = f", {_gib(self.disk)} of disk" if self.disk else ""
+        count = "1 stage" if len(self.stages) == 1 else f"{len(self.stages)} stages"
+        return f"It fits: {count}, {memory}{disk}{planned}."
 
 
 def rehearse(recipe: Recipe, out: Path, given: Mapping[str, Path], memory: int | None = None) -> Answer:
