@@ -1,10 +1,11 @@
-"""Shared by tests of stages: a stage's context, a small tokenizer, and a V3 model that trains in milliseconds."""
+"""Shared by tests of stages: a stage's context, a small tokenizer, a V3 model that trains in milliseconds, and a server to ask."""
 
 import random
 from pathlib import Path
 
 import pytest
 import torch
+from http_server import Server
 from hypothesis import HealthCheck, settings
 
 from spoutnik.model.config import ModelConfig
@@ -59,3 +60,11 @@ def model(config) -> CausalLM:
 def _one_thread():
     """Tiny models are slower on several threads, and equal work shall give equal bits."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def server():
+    """A server on loopback that speaks the teachers' dialects."""
+    made = Server()
+    yield made
+    made.close()

@@ -101,6 +101,33 @@ def test_a_bad_recipe_is_refused_with_file_and_key_and_leaves_nothing_behind(tmp
     assert list(tmp_path.iterdir()) == [recipe]
 
 
+def test_a_model_that_is_only_evaluated_is_estimated_whatever_its_terms_are(tmp_path):
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(f"""
+        name = "mine"
+        [[teacher]]
+        name = "clever"
+        dialect = "openai"
+        base_url = "https://llm.example.org/v1"
+        model = "m"
+        price = {{ prompt = 1.0, completion = 2.0 }}
+        max_cost = 1.0
+        ledger = "{tmp_path / "ledger.sqlite"}"
+        [[stage]]
+        kind = "eval"
+        name = "eval"
+        models = ["clever"]
+        tasks = [{{ name = "countdown", problems = 3 }}]
+        samples_per_problem = 2
+        temperature = 1.0
+        max_new_tokens = 50
+    """)
+    result = spoutnik("teachers", recipe, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "evaluated only" in result.stdout
+    assert "eval: 6 requests" in result.stdout
+
+
 def test_a_dry_run_answers_in_its_first_line_and_exits_1_where_the_recipe_cannot_run(tmp_path):
     fits = spoutnik("launch", "algorithms", "--dry-run", cwd=tmp_path)
     assert fits.returncode == 0, fits.stderr

@@ -1,16 +1,8 @@
-"""Graded answers by the handful, and a server to ask."""
+"""Graded answers by the handful."""
 
 import pytest
-from http_server import Server
 
 from spoutnik.evaluate.answers import Answered
-
-
-@pytest.fixture
-def server():
-    made = Server()
-    yield made
-    made.close()
 
 
 @pytest.fixture

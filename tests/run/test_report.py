@@ -76,6 +76,18 @@ def test_every_part_that_was_asked_for_is_there(events):
     assert "72.5% to 79.9%" in text
 
 
+def test_votes_and_comparisons_of_models_are_shown():
+    share = {"task": "t", "n": 100, "correct": 50, "accuracy": 0.5, "low": 0.4, "high": 0.6, "pass@4": 0.771, "cons@4": 0.629}
+    models = [{"event": "eval", "stage": "eval", "time": 1.0, "model": name, **share} for name in ("first", "second")]
+    gap = {"value": 0.123, "low": -0.011, "high": 0.257}
+    pair = {"event": "pair", "stage": "eval", "time": 1.0, "task": "t", "a": "first", "b": "second", "difference": gap}
+    pair |= {"better": 17, "worse": 4, "p": 0.0072, "p_holm": None}
+    page = render([*models, pair])
+    for shown in ("cons@4", "62.9%", "77.1%", "first, second", "+12.3", "-1.1 to +25.7", "<td>17</td><td>4</td><td>0.0072</td>"):
+        assert shown in page
+    assert "better on" not in render(models)
+
+
 def test_the_page_fetches_and_runs_nothing(events):
     page = render(events)
     tags = parsed(page).tags

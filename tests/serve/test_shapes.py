@@ -40,7 +40,8 @@ def walk(tokenizer, shape: Shape, seed: int, before: str = "") -> str:
     """A text of random tokens, of which each is allowed, after tokens that are allowed as well; ends where it may."""
     constraint, rng, ids = Grammars(tokenizer).constraint(shape), random.Random(seed), []
     for token in tokenizer.encode(before):
-        assert constraint.allowed() is None
+        allowed = np.unpackbits(constraint.allowed().view(np.uint8), bitorder="little").nonzero()[0]
+        assert set(range(tokenizer.vocab_size)) - set(allowed.tolist()) == tokenizer.eos_token_ids, "it may think anything, but not end"
         constraint.advance(token)
     while not constraint.finished:
         allowed = np.unpackbits(constraint.allowed().view(np.uint8), bitorder="little").nonzero()[0]
@@ -76,6 +77,15 @@ def test_an_answer_satisfies_its_schema_behind_the_thinking(tokenizer):
     shape = shape_of(Conversation(ASK, schema=POINT), Prompt("", (), True, None), tokenizer)
     for seed in range(4):
         assert json.loads(walk(tokenizer, shape, seed, "hm {</think>"))["x"] in (1, 2)
+
+
+def test_a_token_that_closes_the_thinking_may_begin_the_answer():
+    tokenizer = train_bpe(["hm </think>{"] * 50, vocab_size=300, plain_tokens=())
+    before = tokenizer.encode("hm </think>{")
+    assert tokenizer.decode(before[-1:]).endswith(">{"), "else this tests nothing"
+    shape = shape_of(Conversation(ASK, schema=POINT), Prompt("", (), True, None), tokenizer)
+    for seed in range(4):
+        assert json.loads("{" + walk(tokenizer, shape, seed, "hm </think>{"))["x"] in (1, 2)
 
 
 def test_with_tools_beside_a_schema_an_answer_is_one_or_the_other(tokenizer):

@@ -1,16 +1,8 @@
-"""A server that speaks the dialects, and the table of a teacher that points at it."""
+"""The table of a teacher that points at a server."""
 
 import pytest
-from http_server import Server
 
 from spoutnik.recipe import TeacherSpec
-
-
-@pytest.fixture
-def server():
-    made = Server()
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -74,7 +74,8 @@ def _pairs(pairs: Sequence[Pair]) -> str:
 def _notes(evaluation: Evaluation) -> list[str]:
     """What the tables cannot say."""
     results = evaluation.results
-    notes = [f"Energy: {source}." for source in dict.fromkeys(result.energy_source for result in results if result.energy_source)]
+    notes = ["Intervals of differences are of one pair each; p (Holm) is corrected for all pairs."] if len(evaluation.pairs) > 1 else []
+    notes += [f"Energy: {source}." for source in dict.fromkeys(result.energy_source for result in results if result.energy_source)]
     for reason, key in (
         ("could not be judged and count as wrong", "faulted"), ("were refused by the model and count as wrong", "refused"),
         ("came without their usage: the most that it can have been is counted", "usage_unknown"),

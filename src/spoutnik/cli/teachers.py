@@ -36,20 +36,29 @@ def teachers(
 
 
 def _figures(recipe: "Recipe", spec: "TeacherSpec") -> dict[str, Any]:
-    """The teacher, its terms, its bill so far, and an estimate for each stage that samples from it (None for what it will judge)."""
-    from spoutnik.recipe import SampleStage
+    """The teacher, its terms, its bill so far, and an estimate for each stage that asks it (None for what it will judge)."""
+    from spoutnik.evaluate.evaluate import planned_questions
+    from spoutnik.recipe import EvalStage, SampleStage
     from spoutnik.teacher.money import BILLIONTHS
     from spoutnik.teacher.opening import ledger_of
     from spoutnik.teacher.remote import RemoteTeacher
-    from spoutnik.teacher.terms import check_terms
+    from spoutnik.teacher.terms import check_terms, examinee
     from spoutnik.train.taught import plan
 
     stages: dict[str, str | None] = {}
-    with RemoteTeacher(spec, None, ledger_of(spec), f"{recipe.name}/{spec.name}", check_terms(spec)) as teacher:
-        for stage in recipe.stages:
-            if spec.name in stage.inputs().values():
-                asked = plan(stage, recipe.stage_seed(stage.name)) if isinstance(stage, SampleStage) else None
-                stages[stage.name] = str(teacher.estimate(asked.questions, asked.sampling)) if asked else None
+    asking = [stage for stage in recipe.stages if spec.name in stage.inputs().values()]
+    provenance = examinee(spec) if asking and all(isinstance(stage, EvalStage) for stage in asking) else check_terms(spec)
+    with RemoteTeacher(spec, None, ledger_of(spec), f"{recipe.name}/{spec.name}", provenance) as teacher:
+        for stage in asking:
+            if isinstance(stage, SampleStage):
+                asked = plan(stage, recipe.stage_seed(stage.name))
+                questions, sampling = asked.questions, asked.sampling
+            elif isinstance(stage, EvalStage):
+                questions, sampling = planned_questions(stage)
+            else:
+                stages[stage.name] = None
+                continue
+            stages[stage.name] = str(teacher.estimate(questions, sampling))
         totals = teacher.totals()
     bill = {"paid": totals.paid / BILLIONTHS, "possibly_paid": (totals.doubtful + totals.in_flight) / BILLIONTHS}
     return {**teacher.provenance, **bill, "max_cost": spec.max_cost, "currency": spec.price.currency, "stages": stages}

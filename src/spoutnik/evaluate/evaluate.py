@@ -18,7 +18,7 @@ from spoutnik.errors import UserError
 from spoutnik.evaluate.answers import AnswerFile
 from spoutnik.evaluate.figures import Evaluation, General, Model, Pair, Price, Result, Task
 from spoutnik.evaluate.local import answer_here
-from spoutnik.evaluate.remote import answer_there
+from spoutnik.evaluate.remote import answer_there, questions_of
 from spoutnik.evaluate.results import Table, pairs_of, result_of
 from spoutnik.evaluate.texts import TextFile
 from spoutnik.evaluate.voting import has_votes
@@ -29,7 +29,7 @@ from spoutnik.run.context import StageContext
 from spoutnik.run.directory import write_whole
 from spoutnik.tasks import make
 from spoutnik.tasks.base import Problem
-from spoutnik.teacher.base import Sampling
+from spoutnik.teacher.base import Question, Sampling
 from spoutnik.train.taught import INSTRUCTION
 
 MAX_BATCH = 128
@@ -73,6 +73,15 @@ def problems_of(spec: TaskSpec) -> list[Problem]:
     if not spec.problems:
         raise UserError(f"The evaluation on {spec.name!r} does not say how many problems; set `problems`.")
     return [task.problem(spec.split, 0, index) for index in range(spec.problems)]
+
+
+def planned_questions(stage: EvalStage) -> tuple[list[Question], Sampling]:
+    """All that a stage asks each remote model, and how."""
+    asked: list[Question] = []
+    for spec in stage.tasks:
+        problems = problems_of(spec)
+        asked += questions_of(problems, [(place, sample) for place in range(len(problems)) for sample in range(stage.samples_per_problem)])
+    return asked, Sampling(stage.max_new_tokens, stage.temperature)
 
 
 def label(spec: TaskSpec) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from spoutnik.run.record import Event
 from spoutnik.run.report_svg import Point
-from spoutnik.run.summary import latest_evaluations, latest_perplexities
+from spoutnik.run.summary import latest_evaluations, latest_pairs, latest_perplexities
 
 
 @dataclass
@@ -36,6 +36,7 @@ class RunLog:
     stages: list[StageLog]
     evaluations: list[Event]
     perplexities: list[Event]
+    pairs: list[Event]
 
     def stage(self, name: str) -> StageLog | None:
         return next((stage for stage in self.stages if stage.name == name), None)
@@ -68,7 +69,7 @@ def sort_events(events: list[Event]) -> RunLog:
             {"step": stage.steps, "sample": stage.samples, "warning": stage.warnings}[what].append(event)
     return RunLog(
         run.get("recipe", "run"), run.get("seed"), run.get("machine", ""), list(stages.values()), latest_evaluations(events),
-        latest_perplexities(events),
+        latest_perplexities(events), latest_pairs(events),
     )  # fmt: skip
 
 

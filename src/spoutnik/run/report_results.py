@@ -68,6 +68,7 @@ def accuracy_section(log: RunLog) -> str:
         title = f"{task}: {counts} problems"
         parts.append(f"<h3>{html.escape(title)}</h3><figure>{dot_plot(rows, list(measured), title)}</figure>")
         parts.append(_evaluation_table(events))
+        parts.append(_pair_table([pair for pair in log.pairs if pair["task"] == task]))
     return "".join(parts)
 
 
@@ -97,7 +98,8 @@ def _share(event: Event, key: str) -> Interval | None:
 
 
 def _evaluation_table(events: Sequence[Event]) -> str:
-    passes = sorted({key for event in events for key in event if key.startswith("pass@")}, key=lambda key: int(key.removeprefix("pass@")))
+    found = {key for event in events for key in event if key.startswith(("pass@", "cons@"))}
+    passes = sorted(found, key=lambda key: (int(key.partition("@")[2]), key))
     heads = ["model", "n", "correct", "accuracy", "95% interval", *passes, "supported", "right sums", "format", "cut off", "mean length"]
     rows = []
     for event in events:
@@ -107,6 +109,21 @@ def _evaluation_table(events: Sequence[Event]) -> str:
         last = f"{length:.0f} tokens" if isinstance(length, int | float) else NONE
         rows.append([event["model"], f"{event['n']:,}", f"{event['correct']:,}", percent(event["accuracy"]), interval, *shares, last])
     return table(heads, rows)
+
+
+def _pair_table(pairs: Sequence[Event]) -> str:
+    """The same problems, model against model."""
+    if not pairs:
+        return ""
+    heads = ["less the second's accuracy", "points", "95% interval", "better on", "worse on", "p", "p, all pairs"]
+    rows = []
+    for pair in pairs:
+        value, low, high = (100 * pair["difference"][key] for key in ("value", "low", "high"))
+        chances = [NONE if pair[key] is None else f"{pair[key]:.2g}" for key in ("p", "p_holm")]
+        counts = [f"{pair[key]:,}" for key in ("better", "worse")]
+        rows.append([f"{pair['a']}, {pair['b']}", f"{value:+.1f}", f"{low:+.1f} to {high:+.1f}", *counts, *chances])
+    note = '<p class="note">Exact p values, of one pair and corrected for all of them (Holm); the intervals are of one pair each.</p>'
+    return f"{table(heads, rows)}{note}"
 
 
 def cost_section(log: RunLog) -> str:

@@ -44,6 +44,12 @@ def latest_perplexities(events: list[Event]) -> list[Event]:
     return list(found.values())
 
 
+def latest_pairs(events: list[Event]) -> list[Event]:
+    """Every comparison of two models; of several of the same ones on the same task in one stage, the last."""
+    found = {(event["stage"], event["task"], event["a"], event["b"]): event for event in events if event["event"] == "pair"}
+    return list(found.values())
+
+
 def best_checkpoint(events: list[Event], candidates: list[str]) -> str | None:
     """Of the candidates, the one with the best accuracy on the task evaluated first, the later of equals; the last where none was."""
     evaluations = [event for event in latest_evaluations(events) if event["model"] in candidates]

@@ -1,6 +1,7 @@
 """Answers that must have a shape: llguidance says which tokens may follow, from the end of the thinking on."""
 
 import threading
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -44,11 +45,12 @@ class Grammars:
 
 
 class GrammarConstraint:
-    """An engine's `Constraint`: anything while the model thinks, then what the grammar allows."""
+    """An engine's `Constraint`: anything but an end while the model thinks, then what the grammar allows."""
 
     def __init__(self, matcher: LLMatcher, tokenizer: Tokenizer, thinking: bool):
         self._matcher, self._thoughts = matcher, ThinkParser(thinking) if thinking else None
-        self._text = Detokenizer(tokenizer.decode)
+        self._tokenizer, self._text = tokenizer, Detokenizer(tokenizer.decode)
+        self._no_end = _all_but(tokenizer.eos_token_ids, tokenizer.vocab_size)
 
     @property
     def finished(self) -> bool:
@@ -56,20 +58,31 @@ class GrammarConstraint:
 
     def allowed(self) -> NDArray[np.uint32] | None:
         if self._thoughts is not None:
-            return None
+            return self._no_end
         mask = np.frombuffer(self._matcher.compute_bitmask(), np.uint32)
         self._check()
         return mask
 
     def advance(self, token: int) -> None:
-        if self._thoughts is not None:
-            self._thoughts.feed(self._text.feed(token))
-            if not self._thoughts.thinking:
-                self._thoughts = None
+        if self._thoughts is None:
+            self._matcher.consume_token(token)
+            self._check()
             return
-        self._matcher.consume_token(token)
-        self._check()
+        _, answer = self._thoughts.feed(self._text.feed(token))
+        if not self._thoughts.thinking:
+            self._thoughts = None
+            # The token that closes the thinking may hold the answer's beginning, too.
+            self._matcher.consume_tokens(self._tokenizer.encode(answer.strip()))
+            self._check()
 
     def _check(self) -> None:
         if self._matcher.is_error():
             raise UserError("The wanted shape became too complex to be kept to; simplify the schema.")
+
+
+def _all_but(tokens: Collection[int], vocab_size: int) -> NDArray[np.uint32]:
+    """[ceil(vocab / 32)] a bit for every token that is not among `tokens`."""
+    bits = np.zeros(-(-vocab_size // 32) * 32, np.uint8)
+    bits[:vocab_size] = 1
+    bits[list(tokens)] = 0
+    return np.packbits(bits, bitorder="little").view(np.uint32)
