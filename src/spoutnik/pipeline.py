@@ -1,6 +1,5 @@
 """Carries a recipe: every stage in turn, finished ones skipped, the interrupted one resumed."""
 
-import gc
 import hashlib
 import json
 from collections.abc import Callable, Iterable
@@ -78,7 +77,7 @@ def run_recipe(
                     continue
                 function = (functions or {}).get(stage.kind) or _load(STAGE_FUNCTIONS[stage.kind])
                 _run_one(recipe, stage, directory, record, function, save_every_s, save_every_steps)
-                gc.collect()  # models, optimisers and engines that refer to each other would otherwise stay beside the next stage's
+                machine.give_back_memory()
                 interrupt.check()
     return directory
 

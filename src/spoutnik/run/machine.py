@@ -1,5 +1,6 @@
 """What this machine has: cores, memory, disk, instruction sets. Reads the system's own files; imports no torch."""
 
+import ctypes
 import os
 import platform
 import shutil
@@ -84,3 +85,10 @@ def _pairs(path: Path) -> dict[str, str]:
         if separator:
             pairs.setdefault(key.strip(), value.strip())
     return pairs
+
+
+def give_back_memory() -> None:
+    """Returns what is freed to the system, where the C library can (glibc keeps it): one stage's room is not the next one's."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
