@@ -24,6 +24,7 @@ class Account:
         self._last: list[float | None] = [None] * len(usages)
         self._reasons: list[str] = ["cancelled"] * len(usages)
         self._first_s: float | None = None
+        self._open = len(usages)
         self._closed = False
 
     def drawn(self, index: int, tokens: int) -> None:
@@ -39,9 +40,12 @@ class Account:
         self._usages[index] = replace(usage, completion_tokens=usage.completion_tokens + tokens)
 
     def ended(self, index: int, end: End) -> None:
-        """An answer is complete."""
+        """An answer is complete. The last one's end settles the account: a client that has its answer finds it charged."""
         self._usages[index], self._reasons[index] = end.usage, end.finish_reason
         self._metrics.whole.observe(time.monotonic() - self._began)
+        self._open -= 1
+        if not self._open:
+            self.close()
 
     def close(self, accepted: bool = True) -> None:
         """Nothing more comes."""
