@@ -35,13 +35,17 @@ def data(value: Any, event: str | None = None) -> str:
 
 
 class Streamed(Response):
-    """Server-sent events. `answers` is closed at the end; `broken` writes an error that comes after the headers."""
+    """Server-sent events. `answers` is closed at the end; `broken` writes an error that comes after the headers, and `alive` is written
+    after every `keep_alive_s` without any event.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[str], answers: Closable, keep_alive_s: float, broken: Callable[[ApiError], str]):
+    def __init__(
+        self, events: AsyncIterator[str], answers: Closable, keep_alive_s: float, broken: Callable[[ApiError], str], alive: str = COMMENT
+    ):  # fmt: skip
         self.status_code, self.background = 200, None
-        self._events, self._answers, self._keep_alive_s, self._broken = events, answers, keep_alive_s, broken
+        self._events, self._answers, self._keep_alive_s, self._broken, self._alive = events, answers, keep_alive_s, broken, alive
         self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,7 +56,7 @@ class Streamed(Response):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async with _watched(receive) as gone:
                 try:
-                    while (text := await _next(self._events, gone, self._keep_alive_s, lambda: write(COMMENT))) is not None:
+                    while (text := await _next(self._events, gone, self._keep_alive_s, lambda: write(self._alive))) is not None:
                         await write(text)
                 except ClientGoneError:
                     return

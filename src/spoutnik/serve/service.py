@@ -1,6 +1,7 @@
 """What every dialect calls: a conversation or prompts in, answers in parts out, counted and bounded on the way."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
@@ -63,9 +64,13 @@ class Service:
             return Served(name, thinking={THINKS: True, ANSWERS: False}.get(name))
         raise NotFoundError(f"There is no model {name!r} here; there is {', '.join(self.models())}.", param="model", code="model_not_found")
 
-    async def prompt(self, conversation: Conversation) -> Prompt:
-        """The conversation as the model reads it. Templates and tokenizers run beside the event loop."""
-        return await asyncio.to_thread(render, conversation, self.backend.tokenizer, self.settings, self.backend.info.context)
+    async def prompt(self, conversation: Conversation, bounded: bool = True) -> Prompt:
+        """The conversation as the model reads it. Templates and tokenizers run beside the event loop.
+
+        Raises ContextTooLongError, unless it need not be `bounded`.
+        """
+        context = self.backend.info.context if bounded else sys.maxsize
+        return await asyncio.to_thread(render, conversation, self.backend.tokenizer, self.settings, context)
 
     async def converse(self, conversation: Conversation, sampling: Sampling, served: Served, caller: Caller) -> "Answers":
         """Answers to a conversation, `sampling.n` of them, accepted by the backend. Close what is returned."""
