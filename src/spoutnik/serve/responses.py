@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from starlette.responses import JSONResponse, Response
@@ -32,6 +32,11 @@ def data(value: Any, event: str | None = None) -> str:
     """A server-sent event."""
     name = "" if event is None else f"event: {event}\n"
     return f"{name}data: {dump(value)}\n\n"
+
+
+def named(event: Mapping[str, Any]) -> str:
+    """A server-sent event that has its type as its name, too."""
+    return data(event, event["type"])
 
 
 class Streamed(Response):

@@ -14,15 +14,10 @@ from spoutnik.serve.anthropic.reading import read_conversation, read_model, read
 from spoutnik.serve.anthropic.schema import CountRequest, MessagesRequest
 from spoutnik.serve.anthropic.usage import counts, usage_body
 from spoutnik.serve.dialect import caller_of, service_of
-from spoutnik.serve.responses import Patient, Streamed, data
+from spoutnik.serve.responses import Patient, Streamed, named
 from spoutnik.serve.service import Answers
 
-
-def _event(event: dict[str, Any]) -> str:
-    return data(event, event=event["type"])
-
-
-PING = _event({"type": "ping"})
+PING = named({"type": "ping"})
 
 
 def router() -> APIRouter:
@@ -41,7 +36,7 @@ def router() -> APIRouter:
         form = Form(f"msg_{secrets.token_hex(12)}", served.name, settings.price.currency, body.max_tokens, omit)
         request_id, keep_alive_s = caller.request_id, settings.keep_alive_s
         if body.stream:
-            return Streamed(form.events(answers), answers, keep_alive_s, lambda error: _event(error_body(error, request_id)), PING)
+            return Streamed(form.events(answers), answers, keep_alive_s, lambda error: named(error_body(error, request_id)), PING)
         return Patient(lambda: form.whole(answers), answers, keep_alive_s, lambda error: error_body(error, request_id))
 
     @routes.post("/v1/messages/count_tokens")
@@ -68,20 +63,20 @@ class Form:
     async def events(self, answers: Answers) -> AsyncIterator[str]:
         """The events of a stream. What was found in the cache is known at the end, and told there."""
         blocks = Blocks(self.omit)
-        yield _event({"type": "message_start", "message": self._message([], None, None, counts(answers.prompt_tokens, 0, 0))})
+        yield named({"type": "message_start", "message": self._message([], None, None, counts(answers.prompt_tokens, 0, 0))})
         async for parts in answers:
             text = ""
             for _, part in parts:
                 if isinstance(part, End):
-                    text += "".join(map(_event, blocks.close()))
+                    text += "".join(map(named, blocks.close()))
                     reason, sequence = self._stop(part)
                     delta = {"stop_reason": reason, "stop_sequence": sequence, "stop_details": None}
-                    text += _event({"type": "message_delta", "delta": delta, "usage": usage_body(part.usage, self.currency)})
+                    text += named({"type": "message_delta", "delta": delta, "usage": usage_body(part.usage, self.currency)})
                 else:
-                    text += "".join(map(_event, blocks.add(part)))
+                    text += "".join(map(named, blocks.add(part)))
             if text:
                 yield text
-        yield _event({"type": "message_stop"})
+        yield named({"type": "message_stop"})
 
     async def whole(self, answers: Answers) -> dict[str, Any]:
         """One response."""

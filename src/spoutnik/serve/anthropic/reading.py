@@ -75,7 +75,7 @@ def _tool(tool: ToolIn, place: int) -> Tool:
             f"The tool {tool.name!r} is of the type {tool.type!r}, which Anthropic's servers run; this server knows tools with an "
             "input_schema, which the client runs.", param=f"tools.{place}",
         )  # fmt: skip
-    return Tool(tool.name, tool.description or "", tool.input_schema or {})
+    return Tool(tool.name, tool.description or "", tool.input_schema or {}, bool(tool.strict))
 
 
 def _system(system: str | Sequence[Block] | None) -> list[Message]:

@@ -13,6 +13,9 @@ from spoutnik.serve.settings import Settings
 PROTECTED = frozenset({"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token", "pad_token", "keep_reasoning"})
 """Template variables that a request may not set by way of `chat_template_kwargs`."""
 
+TEXTS = frozenset({"text", "refusal", "input_text", "output_text"})
+"""Types of parts that hold text."""
+
 
 def read_sampling(body: SamplingFields, settings: Settings, max_tokens: int | None, logprobs: int | None) -> Sampling:
     """How to answer. Raises InvalidRequestError for what is beyond the server's bounds."""
@@ -68,7 +71,7 @@ def _thinking(body: ChatRequest, served: Served) -> Thinking:
 
 def _tools(body: ChatRequest, settings: Settings) -> tuple[Tool, ...]:
     given = [entry.function for entry in body.tools or []]
-    tools = [Tool(tool.name, tool.description or "", tool.parameters or {}) for tool in given]
+    tools = [Tool(tool.name, tool.description or "", tool.parameters or {}, bool(tool.strict)) for tool in given]
     return check_tools(tools, settings, "tools.{}.function.parameters")
 
 
@@ -88,14 +91,15 @@ def _message(message: ChatMessage, place: int) -> Message:
     if calls and role != "assistant":
         raise InvalidRequestError("Only an assistant's message may hold tool_calls.", param=f"messages.{place}.tool_calls")
     reasoning = message.reasoning if message.reasoning_content is None else message.reasoning_content
-    content = _content(message.content, f"messages.{place}.content")
+    content = read_content(message.content, f"messages.{place}.content")
     return Message(role, content, reasoning if role == "assistant" else None, calls, message.tool_call_id)
 
 
-def _content(content: str | Sequence[ContentPart] | None, param: str) -> str:
+def read_content(content: str | Sequence[ContentPart] | None, param: str) -> str:
+    """The text of a message. Raises InvalidRequestError for parts that are none."""
     if content is None or isinstance(content, str):
         return content or ""
     for part in content:
-        if part.type not in ("text", "refusal"):
+        if part.type not in TEXTS:
             raise InvalidRequestError(f"This model reads text; a part of the type {part.type!r} is more than it can do.", param=param)
     return "".join(part.text or part.refusal or "" for part in content)
