@@ -94,7 +94,7 @@ def _head(body: ResponsesRequest, conversation: Conversation, service: Service) 
         "reasoning": {"effort": body.reasoning and body.reasoning.effort, "summary": None}, "safety_identifier": None,
         "service_tier": "default", "store": False,
         "temperature": settings.temperature if body.temperature is None else body.temperature,
-        "text": {"format": {"type": "text"} if text is None else text.model_dump(by_alias=True, exclude_none=True)},
+        "text": {"format": {"type": "text"} if text is None else text.model_dump(by_alias=True, exclude_unset=text.type != "json_schema")},
         "tool_choice": "auto" if choice is None else choice if isinstance(choice, str) else choice.model_dump(), "tools": tools,
         "top_logprobs": body.top_logprobs or 0, "top_p": settings.top_p if body.top_p is None else body.top_p,
         "presence_penalty": 0.0, "frequency_penalty": 0.0, "truncation": "disabled", "usage": None, "metadata": body.metadata or {},
