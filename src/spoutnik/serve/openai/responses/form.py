@@ -81,7 +81,8 @@ class Form:
 
 def _head(body: ResponsesRequest, conversation: Conversation, service: Service) -> dict[str, Any]:
     """All fields, as they are before anything is known of the answer."""
-    settings, text, choice = service.settings, body.text and body.text.format, body.tool_choice
+    settings, choice = service.settings, body.tool_choice
+    text = None if body.text is None else body.text.format
     tools = [
         {"type": "function", "name": tool.name, "description": tool.description, "parameters": dict(tool.parameters), "strict": tool.strict}
         for tool in conversation.tools
