@@ -56,11 +56,11 @@ def walk(tokenizer, shape: Shape, seed: int, before: str = "") -> str:
 @pytest.mark.parametrize("form", ["hermes", "mistral", "deepseek", "deepseek-r1", "llama"])
 @pytest.mark.parametrize("several", [True, False])
 def test_a_call_that_must_be_made_is_made_and_read(tokenizer, form, several):
-    prompt = Prompt("", (), False, ToolFormat(form, ""))
+    prompt = Prompt("", (), False, ToolFormat(form))
     for seed in range(4):
         conversation = Conversation(ASK, (LOOK, MOVE), "required", parallel_calls=several)
         text = walk(tokenizer, shape_of(conversation, prompt, tokenizer), seed)
-        parser = ToolFormat(form, "").parser()
+        parser = ToolFormat(form).parser()
         parts = parser.feed(text) + parser.close()
         assert not any(isinstance(part, Content) for part in parts), text
         name, arguments = parts[0].name, json.loads(parts[1].text)
@@ -68,7 +68,7 @@ def test_a_call_that_must_be_made_is_made_and_read(tokenizer, form, several):
 
 
 def test_the_named_function_is_called(tokenizer):
-    prompt = Prompt("", (), False, ToolFormat("hermes", ""))
+    prompt = Prompt("", (), False, ToolFormat("hermes"))
     conversation = Conversation(ASK, (LOOK, MOVE), "required", "move")
     assert all('"move"' in walk(tokenizer, shape_of(conversation, prompt, tokenizer), seed) for seed in range(4))
 
@@ -89,13 +89,13 @@ def test_a_token_that_closes_the_thinking_may_begin_the_answer():
 
 
 def test_with_tools_beside_a_schema_an_answer_is_one_or_the_other(tokenizer):
-    shape = shape_of(Conversation(ASK, (MOVE,), schema=POINT), Prompt("", (), False, ToolFormat("hermes", "")), tokenizer)
+    shape = shape_of(Conversation(ASK, (MOVE,), schema=POINT), Prompt("", (), False, ToolFormat("hermes")), tokenizer)
     texts = [walk(tokenizer, shape, seed) for seed in range(12)]
     assert {"<tool_call>" in text or json.loads(text)["x"] for text in texts} >= {True, 2}
 
 
 def test_a_free_answer_has_no_shape(tokenizer):
-    assert shape_of(Conversation(ASK, (LOOK,)), Prompt("", (), False, ToolFormat("hermes", "")), tokenizer) is None
+    assert shape_of(Conversation(ASK, (LOOK,)), Prompt("", (), False, ToolFormat("hermes")), tokenizer) is None
 
 
 @pytest.mark.parametrize(
