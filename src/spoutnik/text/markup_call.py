@@ -95,7 +95,7 @@ class MarkupCalls:
         if (parameter := self._markup.parameter.fullmatch(tag)) is None:
             return []
         name, told = parameter[1], parameter[2] if self._markup.parameter.groups > 1 else None
-        string = told == "true" if told is not None else self._is_string(name)
+        string = told == "true" if told is not None else is_string(self._schema(name))
         self._value = _Value(self._markup, string)
         key = f"{', ' if self._count else ''}{json.dumps(name, ensure_ascii=False)}: "
         self._count += 1
@@ -105,16 +105,19 @@ class MarkupCalls:
         self._function = None
         return [CallArguments("}")]
 
-    def _is_string(self, parameter: str) -> bool:
-        """Whether the function's schema allows nothing but strings."""
+    def _schema(self, parameter: str) -> Any:
         properties = self._schemas.get(self._function or "", {}).get("properties")
-        schema = properties.get(parameter) if isinstance(properties, Mapping) else None
-        if not isinstance(schema, Mapping):
-            return False
-        choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
-        if isinstance(choices, list):
-            return all(isinstance(choice, str) for choice in choices)
-        return schema.get("type") in ("string", ["string"])
+        return properties.get(parameter) if isinstance(properties, Mapping) else None
+
+
+def is_string(schema: Any) -> bool:
+    """Whether a JSON schema allows nothing but strings."""
+    if not isinstance(schema, Mapping):
+        return False
+    choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
+    if isinstance(choices, list):
+        return all(isinstance(choice, str) for choice in choices)
+    return schema.get("type") in ("string", ["string"])
 
 
 class _Value:
