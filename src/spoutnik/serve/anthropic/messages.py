@@ -33,7 +33,7 @@ def router() -> APIRouter:
         caller = caller_of(request, None if body.metadata is None else body.metadata.user_id)
         answers = await service.converse(conversation, read_sampling(body, settings), served, caller)
         omit = body.thinking is not None and body.thinking.display == "omitted"
-        form = Form(f"msg_{secrets.token_hex(12)}", served.name, settings.price.currency, body.max_tokens, omit)
+        form = Form(f"msg_{secrets.token_hex(12)}", served.name, settings.price.currency, service.backend.info.context, omit)
         request_id, keep_alive_s = caller.request_id, settings.keep_alive_s
         if body.stream:
             return Streamed(form.events(answers), answers, keep_alive_s, lambda error: named(error_body(error, request_id)), PING)
@@ -56,7 +56,7 @@ class Form:
     id: str
     model: str
     currency: str
-    max_tokens: int
+    context: int
     omit: bool
     """Whether the thinking is not told."""
 
@@ -102,5 +102,6 @@ class Form:
         if end.finish_reason == "tool_calls":
             return "tool_use", None
         if end.finish_reason == "length":
-            return "max_tokens" if end.usage.completion_tokens >= self.max_tokens else "model_context_window_exceeded", None
+            full = end.usage.prompt_tokens + end.usage.completion_tokens >= self.context
+            return "model_context_window_exceeded" if full else "max_tokens", None
         return ("end_turn" if end.stop_string is None else "stop_sequence"), end.stop_string
