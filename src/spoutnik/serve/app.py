@@ -17,6 +17,7 @@ from spoutnik.serve.backend import Backend
 from spoutnik.serve.dialect import Dialect, service_of
 from spoutnik.serve.errors import ApiError, InvalidRequestError, NotFoundError, TooLargeError, told
 from spoutnik.serve.gate import Gate, dialect_of
+from spoutnik.serve.once import Answered
 from spoutnik.serve.openai import OPENAI
 from spoutnik.serve.service import Service
 from spoutnik.serve.settings import Settings
@@ -41,6 +42,7 @@ def create_app(backend: Backend, settings: Settings, authenticator: Authenticato
         middleware=[Middleware(Gate, service=service, dialects=DIALECTS)],
     )  # fmt: skip
     app.state.service = service
+    app.state.answered = Answered()
     for dialect in DIALECTS:
         app.include_router(dialect.router())
     app.include_router(_operations())

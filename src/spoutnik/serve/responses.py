@@ -83,6 +83,8 @@ class Patient(Response):
     def __init__(self, make: Callable[[], Awaitable[dict[str, Any]]], answers: Closable | None, keep_alive_s: float, body: ErrorBody):
         self._make, self._answers, self._keep_alive_s, self._body = make, answers, keep_alive_s, body
         self.background = None
+        self.made = False
+        """Whether the document is the one that was to be made, rather than an error."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = False
@@ -99,6 +101,7 @@ class Patient(Response):
             async with _watched(receive) as gone:
                 try:
                     made = await _first(asyncio.ensure_future(self._make()), gone, self._keep_alive_s, live)
+                    self.made = True
                 except ClientGoneError:
                     return
                 except Exception as error:

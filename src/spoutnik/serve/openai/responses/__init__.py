@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from spoutnik.serve.dialect import caller_of, service_of
+from spoutnik.serve.once import OnceRoute
 from spoutnik.serve.openai.responses.form import Form
 from spoutnik.serve.openai.responses.reading import read_conversation, read_sampling
 from spoutnik.serve.openai.responses.schema import CountRequest, ResponsesRequest
@@ -13,7 +14,7 @@ from spoutnik.serve.responses import Patient, Streamed
 
 def router() -> APIRouter:
     """The routes."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=OnceRoute)
 
     @routes.post("/responses", response_model=None)
     async def responses(body: ResponsesRequest, request: Request) -> Response:
