@@ -233,6 +233,18 @@ def test_a_budget_is_for_open_thinking_only(kind, prompt, budget, forced):
 
 
 @every_runner
+@pytest.mark.parametrize(("prompt", "thinking"), [("Assistant:<think>\n", 3), ("Assistant:\n", 0)])
+def test_an_answer_has_so_many_tokens_however_long_the_thinking_was(kind, prompt, thinking):
+    talker = scripted_model(TOKENIZER, "the cat sat on\n", 256)
+    end = tuple(TOKENIZER.encode("</think>"))
+    budget = {"thinking_budget": 3, "thinking_end": end, "max_answer_tokens": 4}
+    (found,) = engine(kind, talker).generate([Request(TOKENIZER.encode(prompt), 60, 0.0, **budget)])
+    assert (len(found.token_ids), found.finish_reason) == (thinking + bool(thinking) * len(end) + 4, "length")
+    (found,) = engine(kind, talker).generate([Request(TOKENIZER.encode("Assistant:<think>\n"), 9, 0.0, max_answer_tokens=4)])
+    assert len(found.token_ids) == 9, "thinking that does not end is bounded by max_new_tokens alone"
+
+
+@every_runner
 def test_streamed_events_carry_tokens_log_probabilities_and_the_likeliest(kind):
     running, events = engine(kind), []
     running.add(Request(WORDS, 6, seed=2, top_logprobs=2, stream=True))

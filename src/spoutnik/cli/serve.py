@@ -11,6 +11,8 @@ from spoutnik.errors import UserError
 ADAPTER_HELP = "A LoRA adapter, which answers under its name: poems=adapters/poems. May be given several times."
 REASONING_HELP = "What becomes of reasoning_content in messages: kept where tools are called (v4; v4-strict demands it), or refused (r1)."
 
+COUNT_HELP = "What max_tokens counts: all new tokens, or those of the answer alone, as R1's API did."
+
 
 def serve(
     model: ModelName,
@@ -27,12 +29,13 @@ def serve(
     context: Annotated[int | None, typer.Option(min=1, help="Most tokens of a prompt and its answer [default: the model's].")] = None,
     cache_dir: Annotated[str | None, typer.Option(help="Keep what was computed of prompts here, for later processes.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="New tokens of a request that does not say.")] = 4096,
+    max_tokens_count: Annotated[Literal["all", "answer"], typer.Option(help=COUNT_HELP)] = "all",
     temperature: Annotated[float, typer.Option(min=0, help="Of conversations that do not say.")] = 0.6,
     top_p: Annotated[float, typer.Option(help="Of conversations that do not say.")] = 0.95,
     reasoning_input: Annotated[Literal["v4", "v4-strict", "r1"], typer.Option(help=REASONING_HELP)] = "v4",
     price: Annotated[list[str] | None, typer.Option(help=PRICE_HELP)] = None,
 ) -> None:
-    """Serve a model over HTTP, in the dialects of OpenAI and DeepSeek."""
+    """Serve a model over HTTP, in the dialects of OpenAI, DeepSeek and Anthropic."""
     import sys
     import time
 
@@ -54,7 +57,10 @@ def serve(
     dtype = dtype or answer.fastest_dtype()
     if dtype not in DTYPES:
         raise UserError(f"--dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}.")
-    settings = Settings(tuple(alias or ()), temperature, top_p, max_tokens, reasoning_input=reasoning_input, price=read_price(price or []))
+    settings = Settings(
+        tuple(alias or ()), temperature, top_p, max_tokens, max_tokens_count, reasoning_input=reasoning_input,
+        price=read_price(price or []),
+    )  # fmt: skip
     opening = Opening(model, name, DTYPES[dtype], quantize, adapters, speculate, max_batch, max_queue, context, cache_dir)
     listener = listen(host, port)
     start = time.monotonic()

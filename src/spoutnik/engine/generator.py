@@ -236,6 +236,8 @@ class Engine:
         if sequence.steering is not None:
             if not _guarded(sequence, partial(sequence.steering.take, token)):
                 return ""
+            if sequence.steering.spent:
+                sequence.finish_reason = "length"
             if sequence.steering.finished:
                 sequence.finish_reason = "stop"
         if not self._texts or (following := self._texts.get(sequence.id)) is None:

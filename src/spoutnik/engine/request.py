@@ -57,6 +57,8 @@ class Request:
     """When so many tokens were produced and the thinking is open, `thinking_end` is forced, once; then the answer goes on freely."""
     thinking_end: tuple[int, ...] = ()
     """The tokens that close the thinking."""
+    max_answer_tokens: int | None = None
+    """Most tokens outside the thinking; `max_new_tokens` bounds both together."""
 
     def __post_init__(self) -> None:
         _require(len(self.prompt_ids) > 0, "prompt_ids", "empty", "hold at least one token, for instance the beginning-of-sequence token")
@@ -74,12 +76,14 @@ class Request:
         if self.thinking_budget is not None:
             _require(self.thinking_budget >= 0, "thinking_budget", self.thinking_budget, "be 0 or more, or None")
             _require(len(self.thinking_end) > 0, "thinking_end", self.thinking_end, "hold the tokens that close the thinking")
+        if self.max_answer_tokens is not None:
+            _require(self.max_answer_tokens >= 1, "max_answer_tokens", self.max_answer_tokens, "be 1 or more, or None")
 
     @property
     def steered(self) -> bool:
         """Whether more is asked for than temperature, top_p and top_k: such a request's tokens are drawn apart."""
         return (
-            self.constraint is not None or self.thinking_budget is not None or bool(self.logit_bias)
+            self.constraint is not None or self.thinking_budget is not None or self.max_answer_tokens is not None or bool(self.logit_bias)
             or (self.min_p, self.presence_penalty, self.frequency_penalty, self.repetition_penalty, self.top_logprobs) != (0, 0, 0, 1, 0)
         )  # fmt: skip
 

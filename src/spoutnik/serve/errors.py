@@ -84,6 +84,12 @@ class RateLimitError(_LaterError):
     status = 429
 
 
+class ConflictError(_LaterError):
+    """The same request is under way."""
+
+    status = 409
+
+
 class OverloadedError(_LaterError):
     """The server cannot take more at present, whoever asks."""
 
