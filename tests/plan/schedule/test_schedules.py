@@ -156,5 +156,5 @@ def test_an_order_that_can_never_run_is_noticed():
 
 
 def test_negative_durations_are_refused():
-    with pytest.raises(UserError, match="none may be negative"):
+    with pytest.raises(UserError, match="none is negative"):
         Durations(1, 1, 2)
