@@ -5,19 +5,11 @@ device of DualPipeV does what the device at the same place of DualPipe's first h
 V.
 """
 
-from spoutnik.errors import UserError
 from spoutnik.plan.schedule.cells import Task
 
 
 def dualpipe(devices: int, microbatches: int) -> list[list[Task]]:
     """Half of the microbatches (the first ones) enter at device 0, the others at the last, so every device holds two stages' parameters."""
-    if devices % 2:
-        raise UserError(f"DualPipe cannot run on {devices} devices; their number must be even.")
-    if microbatches % 2 or microbatches < 2 * devices:
-        least = 2 * devices
-        raise UserError(
-            f"DualPipe on {devices} devices needs an even number of microbatches, {least} or more; {microbatches} were asked for."
-        )
     rows = []
     for device in range(devices):
         second_half = device >= devices // 2
@@ -30,8 +22,6 @@ def dualpipe(devices: int, microbatches: int) -> list[list[Task]]:
 
 def dualpipev(devices: int, microbatches: int) -> list[list[Task]]:
     """Device d holds stages d and 2p - 1 - d of 2p."""
-    if microbatches < 2 * devices:
-        raise UserError(f"DualPipeV on {devices} devices needs {2 * devices} microbatches or more; {microbatches} were asked for.")
     return [_row(devices, device, microbatches, (device, 2 * devices - 1 - device), (0, 0)) for device in range(devices)]
 
 

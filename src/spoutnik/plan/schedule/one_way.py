@@ -4,7 +4,6 @@ Sources: Narayanan et al. 2021 (arXiv 2104.04473) for 1F1B and interleaving; Qi 
 as DeepSeek does; Qi et al. 2024 (arXiv 2405.15362) for the V of ZBV.
 """
 
-from spoutnik.errors import UserError
 from spoutnik.plan.schedule.cells import Kind, Task
 
 KINDS: dict[str, Kind] = {"F": "F", "I": "I", "W": "W"}
@@ -44,12 +43,6 @@ def zb1p(devices: int, microbatches: int) -> list[list[Task]]:
 
 def interleaved(devices: int, microbatches: int, chunks: int) -> list[list[Task]]:
     """Device d holds stages d, d + p, d + 2p, ...; microbatches pass through a chunk in groups of p (Megatron-LM's order)."""
-    if chunks < 2:
-        raise UserError(f"The interleaved schedule has {chunks} chunks on a device; it needs 2 or more, or take 1f1b.")
-    if microbatches % devices:
-        raise UserError(
-            f"The interleaved schedule cannot deal {microbatches} microbatches to {devices} devices; take a multiple of {devices}."
-        )
     total = microbatches * chunks
 
     def piece(kind: str, device: int, number: int) -> Task:
