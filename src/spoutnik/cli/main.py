@@ -16,6 +16,7 @@ from spoutnik.cli import (
     harness,
     launch,
     models,
+    plan,
     quantize,
     report,
     run,
@@ -50,6 +51,7 @@ app.command("report")(report.report)
 app.command("teachers")(teachers.teachers)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(models.app, name="models")
+app.add_typer(plan.app, name="plan")
 app.command("doctor")(doctor.doctor)
 
 

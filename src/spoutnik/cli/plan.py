@@ -1,0 +1,11 @@
+"""spoutnik plan: what a model, a run or a service would cost, before it runs. Each command lives in a `plan_*.py` beside this file."""
+
+import typer
+
+from spoutnik.cli import plan_model
+
+app = typer.Typer(
+    help="Plan: sizes, time, memory, money, energy and rules, before anything runs.", no_args_is_help=True, rich_markup_mode=None
+)
+app.command("model")(plan_model.model)
+app.command("models")(plan_model.models)

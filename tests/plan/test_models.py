@@ -1,0 +1,47 @@
+"""Sizes of published models against what their makers and our own counter say."""
+
+import pytest
+
+from spoutnik.errors import UserError
+from spoutnik.model import flops
+from spoutnik.model.config import ModelConfig
+from spoutnik.plan.components import counts, forward_at
+from spoutnik.plan.models import catalogue, open_model
+
+
+@pytest.mark.parametrize("name", list(catalogue()))
+def test_every_model_of_the_catalogue_opens_and_is_counted(name):
+    model = open_model(name)
+    found = counts(model)
+    assert 0 < found.active_parameters <= found.parameters
+    if isinstance(model, ModelConfig):
+        assert (found.parameters, found.active_parameters) == flops.parameters(model)
+        assert found.mtp_parameters == flops.mtp_parameters(model).total
+        assert found.training(mtp=True) == pytest.approx(flops.training_flops(model, 1, found.sequence_length), rel=1e-12)
+        assert forward_at(model, 3000) == pytest.approx(flops.forward_flops(model, 1, 3000), rel=1e-12)
+
+
+PUBLISHED = {
+    "deepseek-v3": 671.0, "deepseek-v2": 235.7, "deepseek-v2-lite": 15.71, "llama-1-65b": 65.29, "llama-2-7b": 6.738, "llama-2-70b": 68.98,
+    "llama-3.1-8b": 8.03, "llama-3.1-70b": 70.55, "llama-3.1-405b": 405.9, "llama-3.2-1b": 1.236, "llama-3.2-3b": 3.213,
+    "mistral-7b": 7.242, "mistral-large-2": 122.6, "mixtral-8x7b": 46.70, "qwen2.5-0.5b": 0.494, "qwen2.5-7b": 7.616, "qwen2.5-72b": 72.71,
+    "qwen3-8b": 8.191, "qwen3-235b-a22b": 235.1, "smollm2-135m": 0.1345, "gpt-2-xl": 1.558, "gpt-3": 174.6, "bloom": 176.25,
+    "palm-540b": 540.35, "pythia-12b": 11.85, "olmo-2-7b": 7.299, "smollm3-3b": 3.075,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(PUBLISHED))
+def test_total_parameters_are_the_published_ones(name):
+    assert counts(open_model(name)).parameters / 1e9 == pytest.approx(PUBLISHED[name], rel=1e-3)
+
+
+def test_operations_a_token_are_deepseeks_own():
+    v3 = counts(open_model("deepseek-v3"), 4096)
+    assert v3.training() / 1e9 == pytest.approx(250.4, abs=0.1)
+    assert v3.training(causal=False) / 1e9 == pytest.approx(281.2, abs=0.1)
+    assert counts(open_model("deepseek-v2"), 4096).training() / 1e9 == pytest.approx(155.3, abs=0.1)
+
+
+def test_an_unknown_model_names_those_near_it():
+    with pytest.raises(UserError, match="deepseek-v3"):
+        open_model("deepseek-v33")
