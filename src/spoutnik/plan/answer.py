@@ -42,9 +42,19 @@ def figure_rows(plan: Plan, words: Speech) -> list[list[str]]:
     """Head and one row a figure: its name, its middle, what 8 of 10 cases lie between."""
     rows = [[words("head.figure"), words("head.middle"), words("head.interval")]]
     for figure in plan.figures.values():
-        ends = words.interval(figure.value, figure.unit) if isinstance(figure.value, Uncertain) else words("plain.exact")
-        rows.append([words.label(figure.name), words.quantity(figure.value, figure.unit), ends])
+        unit = shown_unit(figure)
+        rows.append([words.label(figure.name), words.quantity(figure.value, unit), interval(figure, words, unit)])
     return rows
+
+
+def shown_unit(figure: Figure) -> str:
+    """The unit to write behind a figure that stands beside its label: none where the label names it."""
+    return "" if figure.unit in ("GPU-hours", "days") else figure.unit
+
+
+def interval(figure: Figure, words: Speech, unit: str) -> str:
+    """What 8 of 10 cases lie between; "exact" where there is nothing to draw."""
+    return words.interval(figure.value, unit) if isinstance(figure.value, Uncertain) else words("plain.exact")
 
 
 def line_rows(plan: Plan, words: Speech) -> list[list[str]]:
@@ -68,18 +78,18 @@ def line_name(line: Line, words: Speech) -> str:
 
 def why(figure: Figure, words: Speech) -> str:
     """The figure with its formula and inputs, and those of every figure among them, each once."""
-    told: set[str] = set()
+    told: set[Figure] = set()
     return "\n".join(_why(figure, words, 0, told))
 
 
-def _why(figure: Figure, words: Speech, depth: int, told: set[str]) -> list[str]:
+def _why(figure: Figure, words: Speech, depth: int, told: set[Figure]) -> list[str]:
     indent = "  " * depth
     ends = f" ({words.interval(figure.value, figure.unit)})" if isinstance(figure.value, Uncertain) else ""
     label = f" ({words.label(figure.name)})" if words.has(f"figure.{figure.name}") else ""
     rows = [f"{indent}{figure.name}{label} = {words.quantity(figure.value, figure.unit)}{ends}"]
-    if figure.name in told:
+    if figure in told:
         return rows
-    told.add(figure.name)
+    told.add(figure)
     rows.append(f"{indent}  = {formula(figure)}")
     for one in figure.inputs:
         rows += [f"{indent}  {input_text(one, words)}"] if isinstance(one, Input) else _why(one, words, depth + 1, told)
@@ -111,7 +121,7 @@ def compared(comparison: Comparison, words: Speech) -> str:
     if value == 0:
         return words("answer.compare_same", **names)
     amount = Figure("", difference.value * (1.0 if value > 0 else -1.0), "USD", "", ())
-    ends = words.interval(amount.value, "USD") if isinstance(amount.value, Uncertain) else words("plain.exact")
+    ends = interval(amount, words, "USD")
     share = words.quantity(comparison.cheaper, "share")
     return words(
         f"answer.compare_{'more' if value > 0 else 'less'}", amount=words.quantity(amount.value, "USD"), range=ends, share=share, **names
@@ -124,9 +134,13 @@ def comparison_rows(comparison: Comparison, words: Speech) -> list[list[str]]:
     rows = [[words(key) for key in keys]]
     for name, difference in comparison.differences.items():
         first, second = comparison.first.figures[name], comparison.second.figures[name]
-        ends = words.interval(difference.value, difference.unit) if isinstance(difference.value, Uncertain) else words("plain.exact")
-        numbers = [words.quantity(one.value, one.unit) for one in (first, second, difference)]
-        rows.append([words.label(name), *numbers, ends])
+        unit = shown_unit(difference)
+        numbers = [words.quantity(one.value, unit) for one in (first, second)]
+        if comparison.differs(name):
+            numbers += [words.quantity(difference.value, unit), interval(difference, words, unit)]
+        else:
+            numbers += [words("plain.same"), words("plain.empty")]
+        rows.append([words.label(name), *numbers])
     return rows
 
 

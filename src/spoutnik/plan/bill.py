@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from spoutnik.errors import UserError
+from spoutnik.plan.amount import amount
 from spoutnik.plan.chips import Chip
-from spoutnik.plan.figure import Figure, Input
+from spoutnik.plan.figure import Figure, Input, Status
 from spoutnik.plan.uncertain import triangular
 
 
@@ -13,7 +15,16 @@ class Rent:
 
     usd_per_gpu_hour: float | None = None
     source: str = "--price"
-    status: str = "assumed"
+    status: Status = "assumed"
+
+    def __post_init__(self) -> None:
+        if self.usd_per_gpu_hour is not None and self.usd_per_gpu_hour < 0:
+            raise UserError(f"--price {self.usd_per_gpu_hour:g} is below 0; give USD for an hour of one device, as in 2.0.")
+
+
+def rent_of(price: str | None) -> Rent:
+    """What --price says."""
+    return Rent() if price is None else Rent(amount(price, "--price"))
 
 
 def rate_of(chip: Chip, rent: Rent) -> Figure:
@@ -22,7 +33,8 @@ def rate_of(chip: Chip, rent: Rent) -> Figure:
         given = Input("price", rent.usd_per_gpu_hour, "USD", rent.source, rent.status)
         return Figure("usd_per_gpu_hour", rent.usd_per_gpu_hour, "USD", "price", (given,))
     price = chip.price_input()
-    return Figure("usd_per_gpu_hour", price.value, "USD", price.name, (price,))
+    assert chip.price is not None
+    return Figure("usd_per_gpu_hour", chip.price.distribution(), "USD", price.name, (price,))
 
 
 def bill(hours: Figure, chip: Chip, rent: Rent) -> dict[str, Figure]:

@@ -1,5 +1,6 @@
 """What a plan's page shows as inline SVG: cost by line, a device's memory, a step of the pipeline, cost over the years."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from spoutnik.plan.answer import line_name
@@ -7,14 +8,14 @@ from spoutnik.plan.result import Plan
 from spoutnik.plan.schedule.cells import Cell, Timeline
 from spoutnik.plan.speech import Speech
 from spoutnik.plan.uncertain import Uncertain
-from spoutnik.run.report_svg import TEXT_WIDTH, line, nice_ticks, polyline, rectangle, svg, text
+from spoutnik.run.report_svg import TEXT_WIDTH, line, polyline, rectangle, svg, text
 
 WIDTH = 1040
 FILLS = 4
 """Colours that the page's style has for areas: classes f0 to f3."""
 ROLES = {"F": "f0", "B": "f2", "I": "f1", "W": "f3"}
 GROWTH = (1.68, 3.0, 4.0)
-"""Times cheaper each year: Amodei's estimate of 2020, Epoch's of algorithmic progress, Amodei's of January 2025."""
+"""Times cheaper each year, the least first; who says so is in the words."""
 YEARS = 5
 
 
@@ -91,27 +92,25 @@ def _box(kind: str, microbatch: int, x: float, y: float, width: float, height: f
 
 
 def trend_chart(cost: float, words: Speech) -> str:
-    """What the same run would cost in each of the next years, if it became so many times cheaper a year."""
-    left, top, bottom, height = 90.0, 34.0, 190.0, 220.0
-    right = WIDTH - 130.0
-    ticks = nice_ticks(0.0, cost)
+    """What the same run would cost in each of the next years if it became so many times cheaper a year, by powers of ten."""
+    left, right, top, bottom = 90.0, WIDTH - 190.0, 52.0, 230.0
+    highest, lowest = math.ceil(math.log10(cost)), math.floor(math.log10(cost * GROWTH[-1] ** -YEARS))
     title = words("head.trend")
 
     def place(year: float, value: float) -> tuple[float, float]:
-        return left + year / YEARS * (right - left), bottom - value / ticks[-1] * (bottom - top)
+        return left + year / YEARS * (right - left), bottom - (math.log10(value) - lowest) / (highest - lowest) * (bottom - top)
 
-    parts = [text(0, 14, title, "title")]
-    for tick in ticks:
-        y = place(0, tick)[1]
-        parts += [line(left, y, right, y), text(left - 8, y + 4, words.quantity(tick, "USD"), anchor="end")]
+    parts = [text(0, 14, title, "title"), text(0, 34, words("head.trend_source"))]
+    for power in range(lowest, highest + 1):
+        y = place(0, 10.0**power)[1]
+        parts += [line(left, y, right, y), text(left - 8, y + 4, words.quantity(10.0**power, "USD"), anchor="end")]
     for year in range(YEARS + 1):
-        parts.append(text(place(year, 0)[0], bottom + 17, words("head.years", number=year), anchor="middle"))
+        parts.append(text(place(year, 10.0**lowest)[0], bottom + 17, words("head.years", number=year), anchor="middle"))
     for index, times in enumerate(GROWTH):
-        points = [place(step / 10, cost * times ** -(step / 10)) for step in range(10 * YEARS + 1)]
-        parts.append(polyline(points, f"s{index}"))
-        x, y = points[-1]
-        parts.append(text(x + 8, min(y + 4, bottom - 14 * (2 - index) + 10), words("head.times", number=words.number(times)), "value"))
-    return svg(WIDTH, height, parts, title)
+        ends = [place(0, cost), place(YEARS, cost * times**-YEARS)]
+        note = words("head.times", number=words.number(times), cost=words.quantity(cost * times**-YEARS, "USD"))
+        parts += [polyline(ends, f"s{index}"), text(right + 8, ends[-1][1] + 4, note, "value")]
+    return svg(WIDTH, bottom + 26, parts, title)
 
 
 def charts(plan: Plan, words: Speech, capacity: float | None, timeline: Timeline | None) -> Sequence[str]:

@@ -1,13 +1,13 @@
 """Two plans side by side. Both draw what is uncertain from the same named streams, so a difference is taken draw by draw."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from spoutnik.plan.figure import Figure
 from spoutnik.plan.result import Plan
-from spoutnik.plan.uncertain import Uncertain
+from spoutnik.plan.uncertain import Uncertain, samples_of
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,11 @@ class Comparison:
     cheaper: float
     """Share of the draws in which the second costs less."""
 
+    def differs(self, name: str) -> bool:
+        """Whether a figure differs in any draw, by more than rounding."""
+        difference, size = self.differences[name].value, abs(self.first.figures[name].middle)
+        return bool(np.any(np.abs(samples_of(difference)) > 1e-9 * size))
+
     def to_json(self) -> dict[str, Any]:
         """Both plans, and what lies between them."""
         return {
@@ -30,8 +35,10 @@ class Comparison:
         }
 
 
-def compare(first: Plan, second: Plan) -> Comparison:
-    """The comparison of two plans."""
+def compare(first: Plan, second: Plan, changes: str = "") -> Comparison:
+    """The comparison of two plans; `changes` tells the second one apart where it has the first one's title."""
+    if second.title == first.title and changes:
+        second = replace(second, title=f"{second.title} ({changes})")
     differences = {}
     for name, one in first.figures.items():
         other = second.figures.get(name)

@@ -50,8 +50,9 @@ def plan_distillation(teacher: Model, student: Model, title: str, chip: Chip, de
             "use --mode samples."
         )
     tokens = _tokens(lesson)
-    epochs = Input("epochs", lesson.epochs if lesson.mode != "on-policy" else 1.0, "", "--epochs", "assumed")
-    learned = Figure("learned_tokens", tokens.value * epochs.value, "tokens", "lesson_tokens * epochs", (tokens, epochs))
+    times = lesson.epochs if lesson.mode != "on-policy" else 1.0
+    epochs = Input("epochs", times, "", "--epochs", "assumed")
+    learned = Figure("learned_tokens", tokens.value * times, "tokens", "lesson_tokens * epochs", (tokens, epochs))
     lines: list[Line] = []
     if lesson.mode == "samples":
         lines.append(
@@ -87,7 +88,7 @@ def plan_distillation(teacher: Model, student: Model, title: str, chip: Chip, de
 def written_hours(name: str, config: Model, chip: Chip, tokens: Figure, length: float) -> Figure:
     """GPU-hours to write so many tokens where nobody waits for any of them: the widest batch that fits."""
     unit, _, seconds = units.bulk(config, chip, length)
-    least = Input("least_seconds_per_written_token", seconds, "s", f"roofline of {unit.devices} devices", "computed")
+    least = Input("least_seconds_per_written_token", seconds, "s", f"plan/inference.py, {unit.devices} x {chip.title}", "computed")
     reach = decode_reach()
     value = tokens.value * (seconds / 3600) / reach.value
     return Figure(
@@ -98,15 +99,10 @@ def written_hours(name: str, config: Model, chip: Chip, tokens: Figure, length: 
 def read_hours(name: str, config: Model, chip: Chip, tokens: Figure, length: float) -> Figure:
     """GPU-hours of one forward pass over so many tokens."""
     unit = units.smallest_unit(config, chip, length)
-    least = Input(
-        "least_seconds_per_read_token",
-        inference.prefill(config, unit, chip, length),
-        "s",
-        f"roofline of {unit.devices} devices",
-        "computed",
-    )
+    seconds = inference.prefill(config, unit, chip, length)
+    least = Input("least_seconds_per_read_token", seconds, "s", f"plan/inference.py, {unit.devices} x {chip.title}", "computed")
     reach = prefill_reach()
-    value = tokens.value * (least.value / 3600) / reach.value
+    value = tokens.value * (seconds / 3600) / reach.value
     return Figure(
         name, value, "GPU-hours", f"{tokens.name} * least_seconds_per_read_token / (3600 * prefill_reach)", (tokens, least, reach)
     )

@@ -4,7 +4,7 @@ import html
 from collections.abc import Sequence
 from importlib.resources import files
 
-from spoutnik.plan.answer import answer, compared, comparison_rows, figure_rows, formula, input_text, line_rows
+from spoutnik.plan.answer import answer, compared, comparison_rows, figure_rows, formula, input_text, interval, line_rows, shown_unit
 from spoutnik.plan.charts import charts
 from spoutnik.plan.compare import Comparison
 from spoutnik.plan.figure import Figure, Input
@@ -22,7 +22,7 @@ def page(plan: Plan, words: Speech, capacity: float | None = None, timeline: Tim
     parts += [f"<h2>{_text(words('head.figures'))}</h2>", _table(figure_rows(plan, words))]
     if plan.lines:
         parts += [f"<h2>{_text(words('head.lines'))}</h2>", _table(line_rows(plan, words), foot=True)]
-    parts += [f"<h2>{_text(words('head.why'))}</h2>", *(_reasons(name, figure, words) for name, figure in plan.all_figures().items())]
+    parts += [f"<h2>{_text(words('head.why'))}</h2>", *_all_reasons(plan, words)]
     return _document(plan.title, answer(plan, words), parts, words("head.footer"), words)
 
 
@@ -55,8 +55,8 @@ def _tiles(plan: Plan, words: Speech) -> str:
     for name in (*TOTALS, "memory_gib_per_device"):
         figure = plan.figures.get(name)
         if figure:
-            ends = words.interval(figure.value, figure.unit) if isinstance(figure.value, Uncertain) else words("plain.exact")
-            value = words.quantity(figure.value, figure.unit)
+            unit = shown_unit(figure)
+            value, ends = words.quantity(figure.value, unit), interval(figure, words, unit)
             cells.append(f"<div><dt>{_text(words.label(name))}</dt><dd>{_text(value)}<small>{_text(ends)}</small></dd></div>")
     return f'<dl class="figures">{"".join(cells)}</dl>'
 
@@ -72,7 +72,12 @@ def _row(cells: Sequence[str], tag: str) -> str:
     return f"<tr>{''.join(f'<{tag}>{_text(cell)}</{tag}>' for cell in cells)}</tr>"
 
 
-def _reasons(name: str, figure: Figure, words: Speech) -> str:
+def _all_reasons(plan: Plan, words: Speech) -> list[str]:
+    found = plan.all_figures()
+    return [_reasons(name, figure, set(found), words) for name, figure in found.items()]
+
+
+def _reasons(name: str, figure: Figure, known: set[str], words: Speech) -> str:
     """A figure that opens: its formula, and its inputs, of which figures are links to their own."""
     ends = f" ({words.interval(figure.value, figure.unit)})" if isinstance(figure.value, Uncertain) else ""
     label = f"{words.label(figure.name)} " if words.has(f"figure.{figure.name}") else ""
@@ -82,10 +87,13 @@ def _reasons(name: str, figure: Figure, words: Speech) -> str:
             items.append(f"<li>{_text(input_text(one, words))}</li>")
         else:
             shown = f"{one.name} = {words.quantity(one.value, one.unit)}"
-            items.append(f'<li><a href="#why-{html.escape(one.name)}">{_text(shown)}</a></li>')
+            beside = f"{name.partition('.')[0]}.{one.name}"
+            target = beside if beside in known else one.name
+            items.append(f'<li><a href="#why-{html.escape(target)}">{_text(shown)}</a></li>')
     inputs = f"<ul>{''.join(items)}</ul>" if items else ""
     summary = f"{_text(label)}<code>{_text(name)}</code> = <b>{_text(words.quantity(figure.value, figure.unit))}</b>{_text(ends)}"
-    return f'<details id="why-{html.escape(name)}"><summary>{summary}</summary><div class="formula">= {_text(formula(figure))}</div>{inputs}</details>'
+    body = f'<div class="formula">= {_text(formula(figure))}</div>{inputs}'
+    return f'<details id="why-{html.escape(name)}"><summary>{summary}</summary>{body}</details>'
 
 
 def _text(value: str) -> str:

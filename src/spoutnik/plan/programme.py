@@ -23,9 +23,10 @@ from spoutnik.plan.serving import Service, Throughput, plan_serving
 from spoutnik.plan.sums import line_of, with_totals
 from spoutnik.plan.uncertain import Uncertain, lognormal
 from spoutnik.plan.update import update_hours
+from spoutnik.plan.words import LANGUAGES
 
 FOLDER = "programmes"
-COMMON = {
+COMMON: dict[str, type] = {
     "name": str,
     "group": str,
     "kind": str,
@@ -38,7 +39,7 @@ COMMON = {
     "status": str,
 }
 """Keys that every line may have."""
-KINDS: dict[str, tuple[Mapping[str, type], Mapping[str, type]]] = {
+KINDS: dict[str, tuple[dict[str, type], dict[str, type]]] = {
     "given": ({}, {}),
     "train": ({"model": str, "tokens": list, "sequence_length": list}, {}),
     "sft": ({"model": str, "samples": float, "length": float}, {"epochs": float}),
@@ -49,7 +50,7 @@ KINDS: dict[str, tuple[Mapping[str, type], Mapping[str, type]]] = {
     "distill": ({"teacher": str, "student": str, "samples": float, "length": float}, {"mode": str, "epochs": float, "kept": float}),
     "serve": (
         {"model": str, "input_tokens": float, "output_tokens": float},
-        {"found": float, "prompt": float, "context": float, "speed": float, "days": float, "accepted": float, "prefill_per_node": float, "decode_per_node": float},
+        dict.fromkeys(("found", "prompt", "context", "speed", "days", "accepted", "prefill_per_node", "decode_per_node"), float),
     ),
 }  # fmt: skip
 """For each kind of line what it must and what it may say besides."""
@@ -73,8 +74,11 @@ def names() -> list[str]:
     )
 
 
-def read_programme(name: str) -> Programme:
-    """A programme by name or path. Raises UserError for what is unknown, missing or of another type."""
+def read_programme(name: str, language: str = "en") -> Programme:
+    """A programme by name or path; `title_fr`, `name_fr`, `group_fr` stand in for title, name and group in French.
+
+    Raises UserError for what is unknown, missing or of another type.
+    """
     path = Path(name)
     if name in names():
         text = files("spoutnik.plan").joinpath(FOLDER, f"{name}.toml").read_text(encoding="utf-8")
@@ -86,7 +90,19 @@ def read_programme(name: str) -> Programme:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{name} is not a TOML file: {error}.") from error
-    return check(raw, name)
+    return check(_in_language(raw, language), name)
+
+
+def _in_language(raw: dict[str, Any], language: str) -> dict[str, Any]:
+    """The table without the texts of other languages, and with this one's in their place."""
+    suffixes = {f"_{one}": one for one in LANGUAGES}
+
+    def chosen(table: dict[str, Any]) -> dict[str, Any]:
+        plain = {key: value for key, value in table.items() if key[-3:] not in suffixes}
+        return plain | {key[:-3]: value for key, value in table.items() if key.endswith(f"_{language}")}
+
+    lines = raw.get("line")
+    return chosen(raw) | ({"line": [chosen(line) for line in lines]} if isinstance(lines, list) else {})
 
 
 def check(raw: dict[str, Any], name: str) -> Programme:
@@ -169,7 +185,7 @@ def _with_development(plan: Plan) -> Figure:
         "lognormal(p10, p50, p90)",
         (
             Input("development_p10", DEVELOPMENT[0], "", "OLMo, arXiv 2503.05804", "disclosed"),
-            Input("development_p50", DEVELOPMENT[1], "", "geometric mean", "assumed"),
+            Input("development_p50", DEVELOPMENT[1], "", "sqrt(1.5 * 5.6)", "assumed"),
             Input("development_p90", DEVELOPMENT[2], "", "Olmo 3: 1 / (1 - 0.822)", "disclosed"),
         ),
     )

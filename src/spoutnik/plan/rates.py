@@ -5,7 +5,9 @@ for prompts of 4,096 on 4 nodes, 22,282 tokens/s a node written after prompts of
 assumed. The load is assumed: with its middle the roofline gives DeepSeek's own day of 27 February 2025, so that day does not test it.
 """
 
-from spoutnik.plan.figure import Figure, Input
+from functools import cache
+
+from spoutnik.plan.figure import Figure, Input, Status
 from spoutnik.plan.uncertain import triangular
 
 SGLANG = "lmsys.org, 5 May 2025: DeepSeek on 96 H100"
@@ -14,22 +16,25 @@ DECODE_REACH = (0.35, 0.554, 0.70)
 LOAD = (0.45, 0.70, 0.90)
 
 
+@cache
 def prefill_reach() -> Figure:
     """Share of the roofline that an engine reaches while it reads prompts."""
     return _share("prefill_reach", PREFILL_REACH, SGLANG, "measured")
 
 
+@cache
 def decode_reach() -> Figure:
     """Share of the roofline that an engine reaches while it writes."""
     return _share("decode_reach", DECODE_REACH, SGLANG, "measured")
 
 
+@cache
 def load() -> Figure:
     """Share of the hours that a fleet is full."""
-    return _share("load", LOAD, "45 to 90 %", "assumed")
+    return _share("load", LOAD, "", "assumed")
 
 
-def _share(name: str, ends: tuple[float, float, float], source: str, status: str) -> Figure:
+def _share(name: str, ends: tuple[float, float, float], source: str, status: Status) -> Figure:
     return Figure(
         name,
         triangular(*ends, name=name),

@@ -85,7 +85,7 @@ def plan_reinforcement(config: Model, title: str, chip: Chip, devices: int, camp
         triangular(*OVERHEAD, name="rl_overhead"),
         "share",
         "triangular",
-        (Input("overhead_mode", OVERHEAD[1], "share", "3 to 30 %", "assumed"),),
+        (Input("overhead_mode", OVERHEAD[1], "share", "", "assumed"),),
     )
     between = Figure(
         "overhead_hours",
@@ -118,11 +118,13 @@ def _rollout_hours(config: Model, chip: Chip, devices: int, campaign: Campaign) 
     more = (inference.decode(config, unit, chip, together, context).seconds - one) / (together - 1) if together > 1 else one
     reach = decode_reach()
     longest = campaign.max_length + max(waiting / together - 1, 0) * campaign.length
+    rollouts = campaign.steps / campaign.minibatches
+    source = f"plan/inference.py, {unit.devices} x {chip.title}"
     inputs = (
-        Input("rollouts", campaign.steps / campaign.minibatches, "", "--steps / --minibatches", "computed"),
-        Input("longest", longest, "tokens", "--max-length, and those that wait for room", "computed"),
-        Input("step_of_one", one, "s", f"roofline of {unit.devices} devices", "computed"),
-        Input("step_of_one_more", more, "s", f"roofline of {unit.devices} devices", "computed"),
+        Input("rollouts", rollouts, "", "--steps / --minibatches", "computed"),
+        Input("longest", longest, "tokens", "--max-length", "computed"),
+        Input("step_of_one", one, "s", source, "computed"),
+        Input("step_of_one_more", more, "s", source, "computed"),
         Input("answers_per_copy", waiting, "", "--prompts * --group * --minibatches / copies", "computed"),
         Input("length", campaign.length, "tokens", "--length", "assumed"),
         Input("devices", devices, "", "--devices", "assumed"),
@@ -135,5 +137,5 @@ def _rollout_hours(config: Model, chip: Chip, devices: int, campaign: Campaign) 
         "(longest * step_of_one + answers_per_copy * length * step_of_one_more) / decode_reach",
         (*inputs[1:6], reach),
     )
-    hours = seconds.value * (inputs[0].value * devices / 3600)
+    hours = seconds.value * (rollouts * devices / 3600)
     return Figure("rollout_hours", hours, "GPU-hours", "rollouts * rollout_seconds * devices / 3600", (inputs[0], seconds, inputs[6]))

@@ -13,7 +13,7 @@ from spoutnik.plan import inference, rates, units
 from spoutnik.plan.bill import Rent, bill, rate_of
 from spoutnik.plan.chips import Chip
 from spoutnik.plan.components import counts
-from spoutnik.plan.figure import Figure, Input
+from spoutnik.plan.figure import Figure, Input, Status
 from spoutnik.plan.inference import Unit
 from spoutnik.plan.rates import decode_reach, prefill_reach
 from spoutnik.plan.result import Plan
@@ -56,7 +56,7 @@ class Throughput:
     prefill: float
     decode: float
     source: str
-    status: str = "claimed"
+    status: Status = "claimed"
 
 
 def plan_serving(
@@ -112,8 +112,8 @@ def _predicted_rates(config: Model, chip: Chip, service: Service, unit: Unit, pr
     token = inference.prefill(config, prefill_unit, chip, service.prompt, service.found)
     reach = {"prefill": prefill_reach(), "decode": decode_reach()}
     load = rates.load()
-    least = Input("least_seconds_per_step", step.seconds, "s", f"roofline of {unit.devices} devices, bound by {step.bound_by}", "computed")
-    many = Input("requests_per_device", sequences / unit.tensor, "", "most that memory and --speed allow", "computed")
+    least = Input("least_seconds_per_step", step.seconds, "s", f"plan/inference.py, {unit.devices} x {chip.title}", "computed")
+    many = Input("requests_per_device", sequences / unit.tensor, "", "--speed, --context", "computed")
     accepted = Input("accepted_guesses", service.accepted, "share", "--mtp", "assumed")
     devices = Input("devices_per_node", chip.devices_per_node, "", chip.title, "disclosed")
     user = Figure(
@@ -139,7 +139,7 @@ def _predicted_rates(config: Model, chip: Chip, service: Service, unit: Unit, pr
             devices,
             reach["prefill"],
             load,
-            Input("least_seconds_per_token", token, "s", f"roofline of {prefill_unit.devices} devices", "computed"),
+            Input("least_seconds_per_token", token, "s", f"plan/inference.py, {prefill_unit.devices} x {chip.title}", "computed"),
             Input("cache_hits", service.found, "share", "--cache-hits", "assumed"),
         ),
     )
@@ -149,15 +149,12 @@ def _predicted_rates(config: Model, chip: Chip, service: Service, unit: Unit, pr
 def _fleet(chip: Chip, service: Service, figures: dict[str, Figure], predicted: bool) -> dict[str, Figure]:
     """Nodes of both kinds and their hours."""
     source = "--input-tokens, --output-tokens"
-    asked = {
-        "prefill": Input("input_tokens_per_day", service.input_tokens, "tokens", source, "assumed"),
-        "decode": Input("output_tokens_per_day", service.output_tokens, "tokens", source, "assumed"),
-    }
+    asked = {"prefill": ("input_tokens_per_day", service.input_tokens), "decode": ("output_tokens_per_day", service.output_tokens)}
     nodes = {}
-    for kind, tokens in asked.items():
+    for kind, (name, tokens) in asked.items():
         rate = figures[f"{kind}_per_node"]
-        formula = f"{tokens.name} / (86400 * {rate.name})"
-        nodes[f"{kind}_nodes"] = Figure(f"{kind}_nodes", tokens.value / (86400 * rate.value), "", formula, (tokens, rate))
+        day = Input(name, tokens, "tokens", source, "assumed")
+        nodes[f"{kind}_nodes"] = Figure(f"{kind}_nodes", tokens / (86400 * rate.value), "", f"{name} / (86400 * {rate.name})", (day, rate))
     parts = tuple(nodes.values())
     nodes["nodes"] = Figure("nodes", parts[0].value + parts[1].value, "", "prefill_nodes + decode_nodes", parts)
     days = Figure("days", service.days, "days", "given", (Input("days_asked", service.days, "days", "--days", "assumed"),))
@@ -200,12 +197,13 @@ def _too_slow(config: Model, chip: Chip, service: Service, tried: list[Unit]) ->
     fitting = [unit for unit in tried if inference.most_sequences(config, unit, chip, service.context) >= 1]
     if not fitting:
         needed = units.smallest_unit(config, chip, service.context).devices
-        return f"The model does not fit on {tried[0].devices} x {chip.title} with {service.context:,.0f} tokens of context; take {needed} or more."
+        found = f"{tried[0].devices} x {chip.title} with {service.context:,.0f} tokens of context"
+        return f"The model does not fit on {found}; take {needed} or more."
     drafts = 1 if service.accepted else 0
     least = min(inference.decode(config, unit, chip, 1.0, service.context, drafts).seconds for unit in fitting)
     fastest = (1 + service.accepted) * rates.DECODE_REACH[1] / least
     return (
-        f"No number of {chip.title} writes {service.speed:g} tokens a second for each user of this model; alone on its unit a user gets about "
+        f"No number of {chip.title} writes {service.speed:g} tokens a second of this model for each user; one alone gets about "
         f"{fastest:.0f}, so ask for --speed {fastest:.0f} or less, or choose a chip with more bandwidth."
     )
 

@@ -53,8 +53,8 @@ class Speech(Words):
             return f"{self._digits(100 * value, 3)}{NARROW if self.language == 'fr' else ''}%"
         if unit in ("", "1"):
             return self._scaled(value, exact)
-        pattern = self._table.get(f"unit.{unit}")
         number = self._scaled(value, exact)
+        pattern = self._table.get(f"unit.{unit}.one" if number == "1" else f"unit.{unit}") or self._table.get(f"unit.{unit}")
         if unit.startswith("USD"):
             sign = "-" if value < 0 else ""
             return self._table[f"unit.{unit}"].format(number=self._scaled(abs(value), exact), sign=sign)

@@ -28,6 +28,15 @@ def smallest_unit(config: Model, chip: Chip, context: float = 4096.0) -> Unit:
     )
 
 
+def unit_asked(config: Model, chip: Chip, devices: int) -> Unit:
+    """That many devices. Raises UserError where they cannot share the model."""
+    unit = unit_of(config, chip, devices)
+    if unit is None:
+        possible = ", ".join(str(one.devices) for one in candidates(config, chip))
+        raise UserError(f"{devices} x {chip.title} cannot share one copy of this model; take one of {possible}.")
+    return unit
+
+
 def unit_of(config: Model, chip: Chip, devices: int) -> Unit | None:
     """How `devices` share a model: experts are spread and attention copied; a dense model is cut, within one node. None: they cannot."""
     if config.n_routed_experts:

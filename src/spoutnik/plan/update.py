@@ -7,7 +7,7 @@ from spoutnik.plan.shape import Model
 from spoutnik.plan.uncertain import triangular
 
 FINE_TUNING_MFU = (0.20, 0.35, 0.45)
-"""Least, mode and most of what fine-tuning reaches: sequences of uneven length, small batches. Assumed; pretraining has a layout instead."""
+"""Least, mode and most of what fine-tuning reaches: sequences of uneven length, small batches. Assumed."""
 
 
 def update_hours(name: str, config: Model, tokens: Figure, length: float, chip: Chip, passes: float = 1.0) -> Figure:
@@ -27,8 +27,9 @@ def update_hours(name: str, config: Model, tokens: Figure, length: float, chip: 
         ),
     )
     mfu = Figure("update_mfu", triangular(*FINE_TUNING_MFU, name="mfu"), "share", "triangular", (_mfu_input(),))
-    peak = Input("peak_bf16", chip.bf16_tflops * 1e12, "FLOP/s", chip.title, "disclosed")
-    hours = tokens.value * per_token.value / (mfu.value * (peak.value * 3600))
+    rate = chip.rate()
+    peak = Input("peak_bf16", rate, "FLOP/s", chip.title, "disclosed")
+    hours = tokens.value * per_token.value / (mfu.value * (rate * 3600))
     return Figure(
         name,
         hours,
@@ -39,4 +40,4 @@ def update_hours(name: str, config: Model, tokens: Figure, length: float, chip: 
 
 
 def _mfu_input() -> Input:
-    return Input("update_mfu_mode", FINE_TUNING_MFU[1], "share", "20 to 45 %", "assumed")
+    return Input("update_mfu_mode", FINE_TUNING_MFU[1], "share", "", "assumed")
