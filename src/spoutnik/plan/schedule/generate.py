@@ -23,16 +23,12 @@ def check(name: str, devices: int, microbatches: int, chunks: int = 2) -> None:
     if name == "interleaved" and chunks < 2:
         raise UserError(f"The interleaved schedule has {chunks} chunks on a device; it needs 2 or more, or take 1f1b.")
     if name == "interleaved" and microbatches % devices:
-        raise UserError(
-            f"The interleaved schedule cannot deal {microbatches} microbatches to {devices} devices; take a multiple of {devices}."
-        )
+        raise UserError(f"The interleaved schedule cannot deal {microbatches} microbatches to {devices} devices; take a multiple.")
     if name == "dualpipe" and devices % 2:
         raise UserError(f"DualPipe cannot run on {devices} devices; their number must be even.")
     if name == "dualpipe" and (microbatches % 2 or microbatches < 2 * devices):
         least = 2 * devices
-        raise UserError(
-            f"DualPipe on {devices} devices needs an even number of microbatches, {least} or more; {microbatches} were asked for."
-        )
+        raise UserError(f"DualPipe on {devices} devices needs an even number of microbatches, {least} or more, not {microbatches}.")
     if name == "dualpipev" and microbatches < 2 * devices:
         raise UserError(f"DualPipeV on {devices} devices needs {2 * devices} microbatches or more; {microbatches} were asked for.")
 
