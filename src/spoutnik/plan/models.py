@@ -74,6 +74,12 @@ def catalogue() -> dict[str, Entry]:
     return found
 
 
+def title_of(name: str) -> str:
+    """A catalogue model's title; else what the user called it."""
+    entry = catalogue().get(name.lower())
+    return entry.title if entry else Path(name).name or name
+
+
 def _opened(name: str) -> Model:
     entry = catalogue().get(name.lower())
     if entry is not None:
