@@ -31,6 +31,10 @@ class Speech(Words):
         """A figure's name as people say it; names that are only asked for with --why have none and stay as they are."""
         return self._table.get(f"figure.{figure}", figure)
 
+    def phrase(self, text: str) -> str:
+        """A formula or note that holds words, in this language; arithmetic stays as it is."""
+        return self._table.get(f"phrase.{text}", text)
+
     def quantity(self, value: float | Uncertain, unit: str) -> str:
         """ "$5.58 M", "250.4 GFLOP", "56.7 days": readable, not exact. Of what is uncertain the median."""
         exact = not isinstance(value, Uncertain)
