@@ -7,8 +7,7 @@ from spoutnik.plan.compare import Comparison
 from spoutnik.plan.figure import Figure, Input
 from spoutnik.plan.result import Line, Plan
 from spoutnik.plan.speech import Speech
-from spoutnik.plan.uncertain import Uncertain
-
+from spoutnik.plan.uncertain import Number, Uncertain
 
 UNITS = {
     "gpu_hours": "GPU-hours", "days": "days", "cost_usd": "USD", "co2_t": "tCO2", "params_total": "parameters", "params_active": "parameters",
@@ -28,7 +27,7 @@ def answer(plan: Plan, words: Speech) -> str:
     }
     if "days" in figures:
         values["days"] = words.quantity(figures["days"].value, "days")
-    unsure = isinstance(cost.value, Uncertain)
+    unsure = bool(values["range"])
     if plan.kind == "serve":
         values["nodes"] = words.quantity(figures["nodes"].value, "")
         values |= {key: words.quantity(figures[f"usd_per_million_{key}"].value, "USD") for key in ("input", "output")}
@@ -66,7 +65,9 @@ def shown_unit(figure: Figure) -> str:
 
 def interval(figure: Figure, words: Speech, unit: str) -> str:
     """What 8 of 10 cases lie between; "exact" where there is nothing to draw."""
-    return words.interval(figure.value, unit) if isinstance(figure.value, Uncertain) else words("plain.exact")
+    if not isinstance(figure.value, Uncertain):
+        return words("plain.exact")
+    return words.interval(figure.value, unit) or words("plain.narrow")
 
 
 def line_rows(plan: Plan, words: Speech) -> list[list[str]]:
@@ -97,7 +98,7 @@ def why(figure: Figure, words: Speech) -> str:
 def _why(figure: Figure, words: Speech, depth: int, told: set[Figure]) -> list[str]:
     indent = "  " * depth
     unit = unit_of(figure)
-    ends = f" ({words.interval(figure.value, unit)})" if isinstance(figure.value, Uncertain) else ""
+    ends = in_brackets(figure.value, unit, words)
     label = f" ({words.label(figure.name)})" if words.has(f"figure.{figure.name}") else ""
     rows = [f"{indent}{figure.name}{label} = {words.quantity(figure.value, unit)}{ends}"]
     if figure in told:
@@ -111,6 +112,12 @@ def _why(figure: Figure, words: Speech, depth: int, told: set[Figure]) -> list[s
     return rows
 
 
+def in_brackets(value: Number, unit: str, words: Speech) -> str:
+    """ " (2.4 M to 3.1 M)"; nothing for what is known or is written alike at both ends."""
+    ends = words.interval(value, unit) if isinstance(value, Uncertain) else ""
+    return f" ({ends})" if ends else ""
+
+
 def formula(figure: Figure, words: Speech) -> str:
     """As people write it."""
     return re.sub(" [*x] ", " \N{MULTIPLICATION SIGN} ", words.phrase(figure.formula))
@@ -121,7 +128,7 @@ def input_text(one: Input, words: Speech) -> str:
     source = f": {words.phrase(one.source)}" if one.source else ""
     value = one.value if isinstance(one.value, str) else words.quantity(one.value, one.unit)
     if isinstance(one.value, Uncertain):
-        value += f" ({words.interval(one.value, one.unit)})"
+        value += in_brackets(one.value, one.unit, words)
     return f"{one.name} = {value} [{words(f'status.{one.status}')}{source}]"
 
 

@@ -38,13 +38,21 @@ def rate_of(chip: Chip, rent: Rent) -> Figure:
 
 
 def bill(hours: Figure, chip: Chip, rent: Rent) -> dict[str, Figure]:
+    """cost_usd, energy_kwh and co2_t of so many hours. A device draws a share of its TDP; host and building come on top."""
     rate = rate_of(chip, rent)
-    kw = triangular(chip.tdp_w * 1.2e-3, chip.tdp_w * 1.5e-3, chip.tdp_w * 2e-3, name="kw")
-    power = Figure("kw_per_device", kw, "kW", "tdp * factor", (Input("tdp_w", chip.tdp_w, "W", chip.title, "disclosed"),))
-    energy = Figure("energy_kwh", kw * hours.value, "kWh", "gpu_hours * kw_per_device", (hours, power))
-    co2 = Figure("co2_t", energy.value * triangular(30e-6, 400e-6, 600e-6, name="grid"), "tCO2", "energy_kwh * grid", (energy,))
+    factors = {
+        "draw": triangular(0.5, 0.75, 0.95, name="utilisation"),
+        "host": triangular(1.1, 1.2, 1.4, name="host"),
+        "pue": triangular(1.06, 1.2, 1.5, name="pue"),
+    }
+    kilowatts = factors["draw"] * factors["host"] * factors["pue"] * (chip.tdp_w / 1000)
+    parts = (chip.input("tdp_w"), *(Input(name, value, "", "", "assumed") for name, value in factors.items()))
+    power = Figure("kw_per_device", kilowatts, "kW", "tdp_w * draw * host * pue / 1000", parts)
+    energy = Figure("energy_kwh", kilowatts * hours.value, "kWh", "gpu_hours * kw_per_device", (hours, power))
+    grid = triangular(0.05, 0.40, 0.65, name="grid")
+    place = Input("grid", grid, "kg/kWh", "", "assumed")
     return {
         "cost_usd": Figure("cost_usd", hours.value * rate.value, "USD", "gpu_hours * usd_per_gpu_hour", (hours, rate)),
         "energy_kwh": energy,
-        "co2_t": co2,
+        "co2_t": Figure("co2_t", energy.value * grid / 1000, "tCO2", "energy_kwh * grid / 1000", (energy, place)),
     }

@@ -10,6 +10,7 @@ from spoutnik.plan.answer import (
     comparison_rows,
     figure_rows,
     formula,
+    in_brackets,
     input_text,
     interval,
     line_rows,
@@ -22,7 +23,6 @@ from spoutnik.plan.figure import Figure, Input
 from spoutnik.plan.result import TOTALS, Plan
 from spoutnik.plan.schedule.cells import Timeline
 from spoutnik.plan.speech import Speech
-from spoutnik.plan.uncertain import Uncertain
 from spoutnik.run.report import POLICY
 
 
@@ -91,7 +91,7 @@ def _all_reasons(plan: Plan, words: Speech) -> list[str]:
 def _reasons(name: str, figure: Figure, known: set[str], words: Speech) -> str:
     """A figure that opens: its formula, and its inputs, of which figures are links to their own."""
     unit = unit_of(figure)
-    ends = f" ({words.interval(figure.value, unit)})" if isinstance(figure.value, Uncertain) else ""
+    ends = in_brackets(figure.value, unit, words)
     label = f"{words.label(figure.name)} " if words.has(f"figure.{figure.name}") else ""
     items = []
     for one in figure.inputs:

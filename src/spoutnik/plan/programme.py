@@ -6,7 +6,7 @@ everything is to be predicted. So one file holds both the published sum and what
 
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from spoutnik.plan.reinforcement import Campaign, plan_reinforcement
 from spoutnik.plan.result import Plan
 from spoutnik.plan.serving import Service, Throughput, plan_serving
 from spoutnik.plan.sums import line_of, with_totals
+from spoutnik.plan.training import plan_training
 from spoutnik.plan.uncertain import Uncertain, lognormal
 from spoutnik.plan.update import update_hours
 from spoutnik.plan.words import LANGUAGES
@@ -41,7 +42,7 @@ COMMON: dict[str, type] = {
 """Keys that every line may have."""
 KINDS: dict[str, tuple[dict[str, type], dict[str, type]]] = {
     "given": ({}, {}),
-    "train": ({"model": str, "tokens": list, "sequence_length": list}, {}),
+    "train": ({"model": str, "tokens": list, "sequence_length": list}, {"precision": str, "batch_tokens": float, "layout": dict}),
     "sft": ({"model": str, "samples": float, "length": float}, {"epochs": float}),
     "rl": (
         {"model": str, "steps": int, "prompts": int, "group_size": int, "length": float, "max_length": float},
@@ -144,6 +145,10 @@ def _typed(value: Any, kind: type, where: str) -> Any:
     if kind is list:
         values = value if isinstance(value, list) else [value]
         return [_typed(one, float, where) for one in values]
+    if kind is dict:
+        if not isinstance(value, dict):
+            raise UserError(f"{where} is {value!r}; it must be a table, as in {{ pipeline = 16, expert = 64 }}.")
+        return value
     if kind is str:
         if not isinstance(value, str):
             raise UserError(f"{where} is {value!r}; it must be text.")
@@ -232,11 +237,23 @@ def _hours(line: dict[str, Any], device: Chip, rent: Rent, predict: bool) -> tup
 
 
 def _train_hours(line: dict[str, Any], device: Chip, rent: Rent) -> Figure:
-    config = open_model(line["model"], None)
-    parts = []
+    """The hours of one training plan for each length of sequence; the line's layout is that of each."""
+    if "devices" not in line:
+        raise UserError(f"The line {line['name']!r} (train) does not say how many devices train; give it devices.")
+    model, parts = open_model(line["model"]), []
     for tokens, length in zip(line["tokens"], line["sequence_length"], strict=True):
-        counted = Figure("trained_tokens", tokens, "tokens", "given", (Input("tokens", tokens, "tokens", "programme", "disclosed"),))
-        parts.append(update_hours(f"hours_at_{length:.0f}", config, counted, length, device))
+        batch = round(line["batch_tokens"]) if "batch_tokens" in line else None
+        made = plan_training(
+            model,
+            tokens,
+            device,
+            line["devices"],
+            line.get("layout"),
+            sequence_length=round(length),
+            batch_tokens=batch,
+            precision=line.get("precision", "bf16"),
+        )
+        parts.append(replace(made.figures["gpu_hours"], name=f"hours_at_{length:.0f}"))
     if len(parts) == 1:
         return parts[0]
     value: float | Uncertain = 0.0
@@ -249,7 +266,7 @@ def _sft_hours(line: dict[str, Any], device: Chip, rent: Rent) -> Figure:
     tokens = line["samples"] * line["length"] * line.get("epochs", 1.0)
     parts = tuple(Input(key, line.get(key, 1.0), "", "programme", "assumed") for key in ("samples", "length", "epochs"))
     counted = Figure("learned_tokens", tokens, "tokens", "samples * length * epochs", parts)
-    return update_hours("gpu_hours", open_model(line["model"], None), counted, line["length"], device)
+    return update_hours("gpu_hours", open_model(line["model"]), counted, line["length"], device)
 
 
 def _rl_hours(line: dict[str, Any], device: Chip, rent: Rent) -> Figure:
@@ -264,12 +281,12 @@ def _rl_hours(line: dict[str, Any], device: Chip, rent: Rent) -> Figure:
     )
     if "devices" not in line:
         raise UserError(f"The line {line['name']!r} (rl) does not say how many devices sample; give it devices.")
-    return plan_reinforcement(open_model(line["model"], None), line["name"], device, line["devices"], campaign, rent).figures["gpu_hours"]
+    return plan_reinforcement(open_model(line["model"]), line["name"], device, line["devices"], campaign, rent).figures["gpu_hours"]
 
 
 def _distill_hours(line: dict[str, Any], device: Chip, rent: Rent) -> Figure:
     lesson = Lesson(line.get("mode", "samples"), line["samples"], line["length"], line.get("epochs", 2.0), line.get("kept", 1.0))
-    teacher, student = open_model(line["teacher"], None), open_model(line["student"], None)
+    teacher, student = open_model(line["teacher"]), open_model(line["student"])
     return plan_distillation(teacher, student, line["name"], device, line.get("devices", 8), lesson, rent).figures["gpu_hours"]
 
 
@@ -281,4 +298,4 @@ def _serve_hours(line: dict[str, Any], device: Chip, rent: Rent, given: bool) ->
         if given
         else None
     )
-    return plan_serving(open_model(line["model"], None), line["name"], device, service, rent, rates).figures["gpu_hours"]
+    return plan_serving(open_model(line["model"]), line["name"], device, service, rent, rates).figures["gpu_hours"]

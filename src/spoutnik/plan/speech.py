@@ -42,9 +42,10 @@ class Speech(Words):
         return self._with_unit(middle, unit, exact)
 
     def interval(self, value: Uncertain | Range, unit: str) -> str:
-        """What lies between the tenth and the ninetieth percentile."""
+        """From the tenth to the ninetieth percentile; empty where both are written alike."""
         ends = value.range() if isinstance(value, Uncertain) else value
-        return self("plain.range", low=self._with_unit(ends.p10, unit, False), high=self._with_unit(ends.p90, unit, False))
+        low, high = self._with_unit(ends.p10, unit, False), self._with_unit(ends.p90, unit, False)
+        return self("plain.range", low=low, high=high) if low != high else ""
 
     def number(self, value: float, exact: bool = True) -> str:
         """A bare number: 14.8 T, 2,048, 0.35."""
@@ -58,11 +59,16 @@ class Speech(Words):
         if unit in ("", "1"):
             return self._scaled(value, exact)
         number = self._scaled(value, exact)
-        pattern = self._table.get(f"unit.{unit}.one" if number == "1" else f"unit.{unit}") or self._table.get(f"unit.{unit}")
+        pattern = self._table.get(f"unit.{unit}.one" if self._is_singular(value, number) else f"unit.{unit}") or self._table.get(
+            f"unit.{unit}"
+        )
         if unit.startswith("USD"):
             sign = "-" if value < 0 else ""
             return self._table[f"unit.{unit}"].format(number=self._scaled(abs(value), exact), sign=sign)
         return pattern.format(number=number) if pattern else f"{number} {unit}"
+
+    def _is_singular(self, value: float, written: str) -> bool:
+        return abs(value) < 2 if self.language == "fr" else written == "1"
 
     def _prefixed(self, value: float, unit: str, exact: bool) -> str:
         """1.5e12 FLOP/s -> 1.5 TFLOP/s; kWh becomes MWh and GWh."""
