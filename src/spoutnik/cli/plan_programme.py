@@ -24,7 +24,8 @@ def programme(
 
     def plan(name: str, predict: bool, price: str | None) -> Drawn:
         from spoutnik.plan.amount import amount
-        from spoutnik.plan.programme import plan_programme, read_programme
+        from spoutnik.plan.programme import plan_programme
+        from spoutnik.plan.programme_file import read_programme
 
         return Drawn(plan_programme(read_programme(name, language), predict, None if price is None else amount(price, "--price")))
 

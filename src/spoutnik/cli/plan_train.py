@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from spoutnik.plan.schedule import Timeline
     from spoutnik.plan.training import TrainingPlan
 
-DRAWN = 2.5
+DRAWN = 2
 """Microbatches for each device of a pipeline that are drawn at most; what follows repeats itself."""
 
 
@@ -64,8 +64,8 @@ def train(
         return Drawn(made, device.memory_gb * 1e9, _timeline(made))
 
     options = {
-        "model": model, "tokens": tokens, "devices": devices, "chip": chip, "sequence_length": sequence_length, "batch_tokens": batch_tokens,
-        "precision": precision, "layout": layout, "budget": budget, "price": price,
+        "model": model, "tokens": tokens, "devices": devices, "chip": chip, "sequence_length": sequence_length,
+        "batch_tokens": batch_tokens, "precision": precision, "layout": layout, "budget": budget, "price": price,
     }  # fmt: skip
     show(plan, Output(as_json, html, why, compare, lang, options))
 
@@ -98,7 +98,5 @@ def _timeline(made: "TrainingPlan") -> "Timeline | None":
     layout, step = made.layout, made.step
     if layout is None or step is None or layout.pipeline == 1:
         return None
-    few = int(DRAWN * layout.pipeline) // layout.pipeline * layout.pipeline
-    return simulate(
-        generate(layout.schedule, layout.pipeline, min(layout.microbatches, max(few, 2 * layout.pipeline)), layout.chunks), step.durations
-    )
+    few = min(layout.microbatches, DRAWN * layout.pipeline)
+    return simulate(generate(layout.schedule, layout.pipeline, few, layout.chunks), step.durations)

@@ -59,9 +59,8 @@ class Speech(Words):
         if unit in ("", "1"):
             return self._scaled(value, exact)
         number = self._scaled(value, exact)
-        pattern = self._table.get(f"unit.{unit}.one" if self._is_singular(value, number) else f"unit.{unit}") or self._table.get(
-            f"unit.{unit}"
-        )
+        one = self._table.get(f"unit.{unit}.one") if self._is_singular(value, number) else None
+        pattern = one or self._table.get(f"unit.{unit}")
         if unit.startswith("USD"):
             sign = "-" if value < 0 else ""
             return self._table[f"unit.{unit}"].format(number=self._scaled(abs(value), exact), sign=sign)
