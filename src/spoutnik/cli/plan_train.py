@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spoutnik.cli.plan_output import Chip, Compare, Drawn, Html, Json, Lang, Output, Price, Why, show
+from spoutnik.cli.plan_output import Chip, Compare, Drawn, Html, Json, Lang, Location, Output, Price, Why, show
 
 if TYPE_CHECKING:
     from spoutnik.plan.schedule import Timeline
@@ -28,6 +28,7 @@ def train(
     ] = None,
     budget: Annotated[str | None, typer.Option(help="USD; a run that cannot be had for so much is refused.")] = None,
     price: Price = None,
+    location: Location = "world",
     as_json: Json = False,
     html: Html = None,
     why: Why = None,
@@ -41,6 +42,7 @@ def train(
 
     def plan(**options: str | None) -> Drawn:
         from spoutnik.plan.amount import amount, count
+        from spoutnik.plan.bill import rent_of
         from spoutnik.plan.chips import chip as chip_named
         from spoutnik.plan.models import open_model, title_of
         from spoutnik.plan.training import plan_training
@@ -57,7 +59,7 @@ def train(
             sequence_length=count(given["sequence_length"], "--sequence-length"),
             batch_tokens=count(given["batch_tokens"], "--batch-tokens") if "batch_tokens" in given else None,
             precision=given["precision"],
-            price=amount(given["price"], "--price") if "price" in given else None,
+            rent=rent_of(given.get("price"), given["location"]),
             budget_usd=amount(given["budget"], "--budget") if "budget" in given else None,
             title=title,
         )
@@ -65,7 +67,7 @@ def train(
 
     options = {
         "model": model, "tokens": tokens, "devices": devices, "chip": chip, "sequence_length": sequence_length,
-        "batch_tokens": batch_tokens, "precision": precision, "layout": layout, "budget": budget, "price": price,
+        "batch_tokens": batch_tokens, "precision": precision, "layout": layout, "budget": budget, "price": price, "location": location,
     }  # fmt: skip
     show(plan, Output(as_json, html, why, compare, lang, options))
 

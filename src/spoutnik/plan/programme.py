@@ -12,6 +12,7 @@ from spoutnik.errors import UserError
 from spoutnik.plan.bill import Rent
 from spoutnik.plan.chips import Chip, chip
 from spoutnik.plan.distillation import Lesson, plan_distillation
+from spoutnik.plan.energy import WORLD
 from spoutnik.plan.figure import Figure, Input
 from spoutnik.plan.models import open_model
 from spoutnik.plan.programme_file import Programme
@@ -28,12 +29,12 @@ DEVELOPMENT = (1.5, 2.9, 5.6)
 5.6 in Olmo 3's (82.2 % of its computation)."""
 
 
-def plan_programme(programme: Programme, predict: bool = False, price: float | None = None) -> Plan:
+def plan_programme(programme: Programme, predict: bool = False, price: float | None = None, location: str = WORLD) -> Plan:
     """The sum of all lines. `predict` sets aside what the lines disclose; `price` replaces theirs."""
     lines = []
     days: float | Uncertain = 0.0
     for line in programme.lines:
-        device, rent = chip(line["chip"]), _rent(line, price)
+        device, rent = chip(line["chip"]), _rent(line, price, location)
         hours, status = _hours(line, device, rent, predict)
         made = line_of(line["name"], line.get("group", ""), line["kind"], hours, device, rent, status)
         lines.append(made)
@@ -66,10 +67,10 @@ def _with_development(plan: Plan) -> Figure:
     return Figure("cost_with_development_usd", final.value * times.value, "USD", "final_runs_usd * development", (final, times))
 
 
-def _rent(line: Mapping[str, Any], price: float | None) -> Rent:
+def _rent(line: Mapping[str, Any], price: float | None, location: str) -> Rent:
     if price is not None:
-        return Rent(price)
-    return Rent(line["price"], line.get("source", "programme"), "assumed") if "price" in line else Rent()
+        return Rent(price, location=location)
+    return Rent(line.get("price"), "programme", "assumed", location)
 
 
 def _disclosed(line: Mapping[str, Any]) -> Figure | None:
@@ -121,6 +122,7 @@ def _train_hours(line: dict[str, Any], device: Chip, rent: Rent) -> Figure:
             sequence_length=round(length),
             batch_tokens=batch,
             precision=line.get("precision", "bf16"),
+            rent=rent,
         )
         parts.append(replace(made.figures["gpu_hours"], name=f"hours_at_{length:.0f}"))
     if len(parts) == 1:

@@ -31,7 +31,7 @@ def decode_reach() -> Figure:
 @cache
 def load() -> Figure:
     """Share of the hours that a fleet is full."""
-    return _share("load", LOAD, "", "assumed")
+    return _share("fleet_load", LOAD, "", "assumed")
 
 
 def _share(name: str, ends: tuple[float, float, float], source: str, status: Status) -> Figure:

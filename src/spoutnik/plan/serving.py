@@ -127,14 +127,14 @@ def _predicted_rates(config: Model, chip: Chip, service: Service, unit: Unit, pr
         "decode_per_node",
         user.value * (sequences / unit.tensor * chip.devices_per_node) * load.value,
         "tokens/s",
-        "tokens_per_s_per_user * requests_per_device * devices_per_node * load",
+        "tokens_per_s_per_user * requests_per_device * devices_per_node * fleet_load",
         (user, many, devices, load),
     )
     prefill_rate = Figure(
         "prefill_per_node",
         reach["prefill"].value * load.value * (chip.devices_per_node / token / (1 - service.found)),
         "tokens/s",
-        "devices_per_node * prefill_reach * load / (least_seconds_per_token * (1 - cache_hits))",
+        "devices_per_node * prefill_reach * fleet_load / (least_seconds_per_token * (1 - cache_hits))",
         (
             devices,
             reach["prefill"],
