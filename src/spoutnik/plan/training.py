@@ -60,7 +60,7 @@ def plan_training(
 ) -> TrainingPlan:
     """What training on `tokens` tokens takes with `count` chips.
 
-    `layout`: a whole layout, or fields that the search keeps. `rent`: a price instead of the table's range, and where the chips stand. Raises
+    `layout`: a whole layout, or fields that the search keeps. `rent`: a price instead of the table's range, and a location. Raises
     UserError for what cannot be: a layout that does not divide or fit, tokens that are not positive, a budget that would not do.
     """
     if not tokens > 0:
