@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from spoutnik.cli.plan_output import Chip, Compare, Drawn, Html, Json, Lang, Output, Price, Why, show
+from spoutnik.cli.plan_output import Chip, Compare, Drawn, Html, Json, Lang, Location, Output, Price, Why, show
 
 
 def distill(
@@ -18,6 +18,7 @@ def distill(
     devices: Annotated[str, typer.Option(help="Devices, for the days.")] = "8",
     chip: Chip = "h800-sxm",
     price: Price = None,
+    location: Location = "world",
     as_json: Json = False,
     html: Html = None,
     why: Why = None,
@@ -27,13 +28,23 @@ def distill(
     """Distillation: a teacher writes or reads, a student learns."""
     options = {
         "teacher": teacher, "student": student, "samples": samples, "length": length, "mode": mode, "epochs": epochs, "kept": kept,
-        "devices": devices, "chip": chip, "price": price,
+        "devices": devices, "chip": chip, "price": price, "location": location,
     }  # fmt: skip
     show(_plan, Output(as_json, html, why, compare, lang, options))
 
 
 def _plan(
-    teacher: str, student: str, samples: str, length: str, mode: str, epochs: str, kept: str, devices: str, chip: str, price: str | None
+    teacher: str,
+    student: str,
+    samples: str,
+    length: str,
+    mode: str,
+    epochs: str,
+    kept: str,
+    devices: str,
+    chip: str,
+    price: str | None,
+    location: str,
 ) -> Drawn:
     from spoutnik.plan.amount import amount, count
     from spoutnik.plan.bill import rent_of
@@ -45,4 +56,4 @@ def _plan(
     lesson = Lesson(mode, amount(samples, "--samples"), amount(length, "--length"), amount(epochs, "--epochs"), amount(kept, "--kept"))
     title = f"{title_of(teacher)} > {title_of(student)}, {device.title}"
     number = count(devices, "--devices")
-    return Drawn(plan_distillation(open_model(teacher), open_model(student), title, device, number, lesson, rent_of(price)))
+    return Drawn(plan_distillation(open_model(teacher), open_model(student), title, device, number, lesson, rent_of(price, location)))

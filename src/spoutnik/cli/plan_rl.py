@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from spoutnik.cli.plan_output import Chip, Compare, Drawn, Html, Json, Lang, Output, Price, Why, show
+from spoutnik.cli.plan_output import Chip, Compare, Drawn, Html, Json, Lang, Location, Output, Price, Why, show
 
 
 def rl(
@@ -21,6 +21,7 @@ def rl(
     old: Annotated[bool, typer.Option(help="Whether the sampling policy reads every answer once more.")] = True,
     chip: Chip = "h800-sxm",
     price: Price = None,
+    location: Location = "world",
     as_json: Json = False,
     html: Html = None,
     why: Why = None,
@@ -31,6 +32,7 @@ def rl(
     options = {
         "model": model, "devices": devices, "steps": steps, "length": length, "prompts": prompts, "group": group, "max_length": max_length,
         "prompt": prompt, "minibatches": minibatches, "reference": reference, "old": old, "chip": chip, "price": price,
+        "location": location,
     }  # fmt: skip
     show(_plan, Output(as_json, html, why, compare, lang, options))
 
@@ -49,6 +51,7 @@ def _plan(
     old: bool,
     chip: str,
     price: str | None,
+    location: str,
 ) -> Drawn:
     from spoutnik.plan.amount import amount, count
     from spoutnik.plan.bill import rent_of
@@ -62,4 +65,4 @@ def _plan(
         amount(max_length, "--max-length"), amount(prompt, "--prompt"), count(minibatches, "--minibatches"), reference, old,
     )  # fmt: skip
     title = f"{title_of(model)}, {device.title}"
-    return Drawn(plan_reinforcement(open_model(model), title, device, count(devices, "--devices"), campaign, rent_of(price)))
+    return Drawn(plan_reinforcement(open_model(model), title, device, count(devices, "--devices"), campaign, rent_of(price, location)))

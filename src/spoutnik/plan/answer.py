@@ -1,12 +1,18 @@
 """A plan as text for a terminal: the answer in the first line, then its figures, its lines, and the way to ask why."""
 
+import re
 from collections.abc import Sequence
 
 from spoutnik.plan.compare import Comparison
 from spoutnik.plan.figure import Figure, Input
 from spoutnik.plan.result import Line, Plan
 from spoutnik.plan.speech import Speech
-from spoutnik.plan.uncertain import Uncertain
+from spoutnik.plan.uncertain import Number, Uncertain
+
+UNITS = {
+    "gpu_hours": "GPU-hours", "days": "days", "cost_usd": "USD", "co2_t": "tCO2", "params_total": "parameters",
+    "params_active": "parameters", "flops_per_token": "FLOP/token", "mfu": "share", "goodput": "share", "bubble": "share",
+}  # fmt: skip
 
 
 def answer(plan: Plan, words: Speech) -> str:
@@ -15,13 +21,13 @@ def answer(plan: Plan, words: Speech) -> str:
     cost, hours = figures["cost_usd"], figures["gpu_hours"]
     values = {
         "title": plan.title,
-        "hours": words.quantity(hours.value, hours.unit),
+        "hours": words.quantity(hours.value, "GPU-hours"),
         "cost": words.quantity(cost.value, cost.unit),
         "range": words.interval(cost.value, cost.unit) if isinstance(cost.value, Uncertain) else "",
     }
     if "days" in figures:
         values["days"] = words.quantity(figures["days"].value, "days")
-    unsure = isinstance(cost.value, Uncertain)
+    unsure = bool(values["range"])
     if plan.kind == "serve":
         values["nodes"] = words.quantity(figures["nodes"].value, "")
         values |= {key: words.quantity(figures[f"usd_per_million_{key}"].value, "USD") for key in ("input", "output")}
@@ -47,14 +53,21 @@ def figure_rows(plan: Plan, words: Speech) -> list[list[str]]:
     return rows
 
 
+def unit_of(figure: Figure) -> str:
+    """The unit that a figure is written with, by its name where all plans have it."""
+    return UNITS.get(figure.name.lstrip(".0123456789"), figure.unit)
+
+
 def shown_unit(figure: Figure) -> str:
     """The unit to write behind a figure that stands beside its label: none where the label names it."""
-    return "" if figure.unit in ("GPU-hours", "days") else figure.unit
+    return "" if unit_of(figure) in ("GPU-hours", "days") else unit_of(figure)
 
 
 def interval(figure: Figure, words: Speech, unit: str) -> str:
     """What 8 of 10 cases lie between; "exact" where there is nothing to draw."""
-    return words.interval(figure.value, unit) if isinstance(figure.value, Uncertain) else words("plain.exact")
+    if not isinstance(figure.value, Uncertain):
+        return words("plain.exact")
+    return words.interval(figure.value, unit) or words("plain.narrow")
 
 
 def line_rows(plan: Plan, words: Speech) -> list[list[str]]:
@@ -84,27 +97,38 @@ def why(figure: Figure, words: Speech) -> str:
 
 def _why(figure: Figure, words: Speech, depth: int, told: set[Figure]) -> list[str]:
     indent = "  " * depth
-    ends = f" ({words.interval(figure.value, figure.unit)})" if isinstance(figure.value, Uncertain) else ""
+    unit = unit_of(figure)
+    ends = in_brackets(figure.value, unit, words)
     label = f" ({words.label(figure.name)})" if words.has(f"figure.{figure.name}") else ""
-    rows = [f"{indent}{figure.name}{label} = {words.quantity(figure.value, figure.unit)}{ends}"]
+    rows = [f"{indent}{figure.name}{label} = {words.quantity(figure.value, unit)}{ends}"]
     if figure in told:
         return rows
     told.add(figure)
-    rows.append(f"{indent}  = {formula(figure)}")
+    rows.append(f"{indent}  = {formula(figure, words)}")
+    if figure.note:
+        rows.append(f"{indent}  {words.phrase(figure.note)}")
     for one in figure.inputs:
         rows += [f"{indent}  {input_text(one, words)}"] if isinstance(one, Input) else _why(one, words, depth + 1, told)
     return rows
 
 
-def formula(figure: Figure) -> str:
+def in_brackets(value: Number, unit: str, words: Speech) -> str:
+    """ " (2.4 M to 3.1 M)"; nothing for what is known or is written alike at both ends."""
+    ends = words.interval(value, unit) if isinstance(value, Uncertain) else ""
+    return f" ({ends})" if ends else ""
+
+
+def formula(figure: Figure, words: Speech) -> str:
     """As people write it."""
-    return figure.formula.replace(" * ", " \N{MULTIPLICATION SIGN} ")
+    return re.sub(" [*x] ", " \N{MULTIPLICATION SIGN} ", words.phrase(figure.formula))
 
 
 def input_text(one: Input, words: Speech) -> str:
     """ "tokens = 14.8 T tokens [disclosed: DeepSeek-V3 technical report]"."""
-    source = f": {one.source}" if one.source else ""
+    source = f": {words.phrase(one.source)}" if one.source else ""
     value = one.value if isinstance(one.value, str) else words.quantity(one.value, one.unit)
+    if isinstance(one.value, Uncertain):
+        value += in_brackets(one.value, one.unit, words)
     return f"{one.name} = {value} [{words(f'status.{one.status}')}{source}]"
 
 

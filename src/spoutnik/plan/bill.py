@@ -5,26 +5,27 @@ from dataclasses import dataclass
 from spoutnik.errors import UserError
 from spoutnik.plan.amount import amount
 from spoutnik.plan.chips import Chip
+from spoutnik.plan.energy import WORLD, energy
 from spoutnik.plan.figure import Figure, Input, Status
-from spoutnik.plan.uncertain import triangular
 
 
 @dataclass(frozen=True)
 class Rent:
-    """What an hour of a device costs; None: the spread of the chip's published prices."""
+    """What an hour of a device costs (None: the spread of the chip's published prices), and where it stands."""
 
     usd_per_gpu_hour: float | None = None
     source: str = "--price"
     status: Status = "assumed"
+    location: str = WORLD
 
     def __post_init__(self) -> None:
         if self.usd_per_gpu_hour is not None and self.usd_per_gpu_hour < 0:
             raise UserError(f"--price {self.usd_per_gpu_hour:g} is below 0; give USD for an hour of one device, as in 2.0.")
 
 
-def rent_of(price: str | None) -> Rent:
-    """What --price says."""
-    return Rent() if price is None else Rent(amount(price, "--price"))
+def rent_of(price: str | None, location: str) -> Rent:
+    """What --price and --location say."""
+    return Rent(None if price is None else amount(price, "--price"), location=location)
 
 
 def rate_of(chip: Chip, rent: Rent) -> Figure:
@@ -38,13 +39,7 @@ def rate_of(chip: Chip, rent: Rent) -> Figure:
 
 
 def bill(hours: Figure, chip: Chip, rent: Rent) -> dict[str, Figure]:
+    """cost_usd, energy_kwh, co2_t, water_m3 and embodied_t of so many hours of a chip."""
     rate = rate_of(chip, rent)
-    kw = triangular(chip.tdp_w * 1.2e-3, chip.tdp_w * 1.5e-3, chip.tdp_w * 2e-3, name="kw")
-    power = Figure("kw_per_device", kw, "kW", "tdp * factor", (Input("tdp_w", chip.tdp_w, "W", chip.title, "disclosed"),))
-    energy = Figure("energy_kwh", kw * hours.value, "kWh", "gpu_hours * kw_per_device", (hours, power))
-    co2 = Figure("co2_t", energy.value * triangular(30e-6, 400e-6, 600e-6, name="grid"), "tCO2", "energy_kwh * grid", (energy,))
-    return {
-        "cost_usd": Figure("cost_usd", hours.value * rate.value, "USD", "gpu_hours * usd_per_gpu_hour", (hours, rate)),
-        "energy_kwh": energy,
-        "co2_t": co2,
-    }
+    cost = Figure("cost_usd", hours.value * rate.value, "USD", f"{hours.name} * usd_per_gpu_hour", (hours, rate))
+    return {"cost_usd": cost} | energy(hours, chip, rent.location)

@@ -89,7 +89,7 @@ def written_hours(name: str, config: Model, chip: Chip, tokens: Figure, length: 
     """GPU-hours to write so many tokens where nobody waits for any of them: the widest batch that fits."""
     unit, _, seconds = units.bulk(config, chip, length)
     least = Input("least_seconds_per_written_token", seconds, "s", f"plan/inference.py, {unit.devices} x {chip.title}", "computed")
-    reach = decode_reach()
+    reach = decode_reach(chip)
     value = tokens.value * (seconds / 3600) / reach.value
     return Figure(
         name, value, "GPU-hours", f"{tokens.name} * least_seconds_per_written_token / (3600 * decode_reach)", (tokens, least, reach)
@@ -101,7 +101,7 @@ def read_hours(name: str, config: Model, chip: Chip, tokens: Figure, length: flo
     unit = units.smallest_unit(config, chip, length)
     seconds = inference.prefill(config, unit, chip, length)
     least = Input("least_seconds_per_read_token", seconds, "s", f"plan/inference.py, {unit.devices} x {chip.title}", "computed")
-    reach = prefill_reach()
+    reach = prefill_reach(chip)
     value = tokens.value * (seconds / 3600) / reach.value
     return Figure(
         name, value, "GPU-hours", f"{tokens.name} * least_seconds_per_read_token / (3600 * prefill_reach)", (tokens, least, reach)

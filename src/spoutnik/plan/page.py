@@ -4,14 +4,25 @@ import html
 from collections.abc import Sequence
 from importlib.resources import files
 
-from spoutnik.plan.answer import answer, compared, comparison_rows, figure_rows, formula, input_text, interval, line_rows, shown_unit
+from spoutnik.plan.answer import (
+    answer,
+    compared,
+    comparison_rows,
+    figure_rows,
+    formula,
+    in_brackets,
+    input_text,
+    interval,
+    line_rows,
+    shown_unit,
+    unit_of,
+)
 from spoutnik.plan.charts import charts
 from spoutnik.plan.compare import Comparison
 from spoutnik.plan.figure import Figure, Input
 from spoutnik.plan.result import TOTALS, Plan
 from spoutnik.plan.schedule.cells import Timeline
 from spoutnik.plan.speech import Speech
-from spoutnik.plan.uncertain import Uncertain
 from spoutnik.run.report import POLICY
 
 
@@ -79,20 +90,22 @@ def _all_reasons(plan: Plan, words: Speech) -> list[str]:
 
 def _reasons(name: str, figure: Figure, known: set[str], words: Speech) -> str:
     """A figure that opens: its formula, and its inputs, of which figures are links to their own."""
-    ends = f" ({words.interval(figure.value, figure.unit)})" if isinstance(figure.value, Uncertain) else ""
+    unit = unit_of(figure)
+    ends = in_brackets(figure.value, unit, words)
     label = f"{words.label(figure.name)} " if words.has(f"figure.{figure.name}") else ""
     items = []
     for one in figure.inputs:
         if isinstance(one, Input):
             items.append(f"<li>{_text(input_text(one, words))}</li>")
         else:
-            shown = f"{one.name} = {words.quantity(one.value, one.unit)}"
+            shown = f"{one.name} = {words.quantity(one.value, unit_of(one))}"
             beside = f"{name.partition('.')[0]}.{one.name}"
             target = beside if beside in known else one.name
             items.append(f'<li><a href="#why-{html.escape(target)}">{_text(shown)}</a></li>')
     inputs = f"<ul>{''.join(items)}</ul>" if items else ""
-    summary = f"{_text(label)}<code>{_text(name)}</code> = <b>{_text(words.quantity(figure.value, figure.unit))}</b>{_text(ends)}"
-    body = f'<div class="formula">= {_text(formula(figure))}</div>{inputs}'
+    summary = f"{_text(label)}<code>{_text(name)}</code> = <b>{_text(words.quantity(figure.value, unit))}</b>{_text(ends)}"
+    note = f'<p class="note">{_text(words.phrase(figure.note))}</p>' if figure.note else ""
+    body = f'<div class="formula">= {_text(formula(figure, words))}</div>{note}{inputs}'
     return f'<details id="why-{html.escape(name)}"><summary>{summary}</summary>{body}</details>'
 
 

@@ -116,7 +116,7 @@ def _rollout_hours(config: Model, chip: Chip, devices: int, campaign: Campaign) 
     together = max(min(waiting, inference.most_sequences(config, unit, chip, context)), 1.0)
     one = inference.decode(config, unit, chip, 1.0, context).seconds
     more = (inference.decode(config, unit, chip, together, context).seconds - one) / (together - 1) if together > 1 else one
-    reach = decode_reach()
+    reach = decode_reach(chip)
     longest = campaign.max_length + max(waiting / together - 1, 0) * campaign.length
     rollouts = campaign.steps / campaign.minibatches
     source = f"plan/inference.py, {unit.devices} x {chip.title}"

@@ -1,9 +1,7 @@
 """A service: how many nodes answer so many tokens a day, with prefill and decoding apart, and what a token costs.
 
 Throughput is either given (what somebody measured or disclosed for a node) or predicted: the roofline of `inference.py` times the share of
-it that engines reach. That share is known from one published measurement, SGLang's on 96 H100 (5 May 2025): 50,302 tokens/s a node of
-prompts of 4,096 (4 nodes), 22,282 of answers after prompts of 2,000 (9 nodes, 256 requests a device); `tests/plan/test_serving.py` holds
-the two shares below to it. A fleet also waits for requests: `load` is the share of its time that it is full.
+it that engines reach (`rates.py`). A fleet also waits for requests: its load is the share of its time that it is full.
 """
 
 from dataclasses import dataclass
@@ -110,7 +108,7 @@ def _predicted_rates(config: Model, chip: Chip, service: Service, unit: Unit, pr
     drafts = 1 if service.accepted else 0
     step = inference.decode(config, unit, chip, sequences, service.context, drafts)
     token = inference.prefill(config, prefill_unit, chip, service.prompt, service.found)
-    reach = {"prefill": prefill_reach(), "decode": decode_reach()}
+    reach = {"prefill": prefill_reach(chip), "decode": decode_reach(chip)}
     load = rates.load()
     least = Input("least_seconds_per_step", step.seconds, "s", f"plan/inference.py, {unit.devices} x {chip.title}", "computed")
     many = Input("requests_per_device", sequences / unit.tensor, "", "--speed, --context", "computed")
@@ -127,14 +125,14 @@ def _predicted_rates(config: Model, chip: Chip, service: Service, unit: Unit, pr
         "decode_per_node",
         user.value * (sequences / unit.tensor * chip.devices_per_node) * load.value,
         "tokens/s",
-        "tokens_per_s_per_user * requests_per_device * devices_per_node * load",
+        "tokens_per_s_per_user * requests_per_device * devices_per_node * fleet_load",
         (user, many, devices, load),
     )
     prefill_rate = Figure(
         "prefill_per_node",
         reach["prefill"].value * load.value * (chip.devices_per_node / token / (1 - service.found)),
         "tokens/s",
-        "devices_per_node * prefill_reach * load / (least_seconds_per_token * (1 - cache_hits))",
+        "devices_per_node * prefill_reach * fleet_load / (least_seconds_per_token * (1 - cache_hits))",
         (
             devices,
             reach["prefill"],
@@ -178,7 +176,7 @@ def _token_prices(chip: Chip, figures: dict[str, Figure], rent: Rent) -> dict[st
 
 def _decode_unit(config: Model, chip: Chip, service: Service, asked: Unit | None) -> tuple[Unit, float]:
     """The unit that writes most tokens a second on each device at the speed asked for, and its requests a group."""
-    drafts, reach = (1 if service.accepted else 0), rates.DECODE_REACH[1]
+    drafts, reach = (1 if service.accepted else 0), decode_reach(chip).middle
     best: tuple[float, Unit, float] | None = None
     tried = [asked] if asked else units.candidates(config, chip)
     for unit in tried:
@@ -201,7 +199,7 @@ def _too_slow(config: Model, chip: Chip, service: Service, tried: list[Unit]) ->
         return f"The model does not fit on {found}; take {needed} or more."
     drafts = 1 if service.accepted else 0
     least = min(inference.decode(config, unit, chip, 1.0, service.context, drafts).seconds for unit in fitting)
-    fastest = (1 + service.accepted) * rates.DECODE_REACH[1] / least
+    fastest = (1 + service.accepted) * decode_reach(chip).middle / least
     return (
         f"No number of {chip.title} writes {service.speed:g} tokens a second of this model for each user; one alone gets about "
         f"{fastest:.0f}, so ask for --speed {fastest:.0f} or less, or choose a chip with more bandwidth."

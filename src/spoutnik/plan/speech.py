@@ -31,6 +31,10 @@ class Speech(Words):
         """A figure's name as people say it; names that are only asked for with --why have none and stay as they are."""
         return self._table.get(f"figure.{figure}", figure)
 
+    def phrase(self, text: str) -> str:
+        """A formula or note that holds words, in this language; arithmetic stays as it is."""
+        return self._table.get(f"phrase.{text}", text)
+
     def quantity(self, value: float | Uncertain, unit: str) -> str:
         """ "$5.58 M", "250.4 GFLOP", "56.7 days": readable, not exact. Of what is uncertain the median."""
         exact = not isinstance(value, Uncertain)
@@ -38,9 +42,10 @@ class Speech(Words):
         return self._with_unit(middle, unit, exact)
 
     def interval(self, value: Uncertain | Range, unit: str) -> str:
-        """What lies between the tenth and the ninetieth percentile."""
+        """From the tenth to the ninetieth percentile; empty where both are written alike."""
         ends = value.range() if isinstance(value, Uncertain) else value
-        return self("plain.range", low=self._with_unit(ends.p10, unit, False), high=self._with_unit(ends.p90, unit, False))
+        low, high = self._with_unit(ends.p10, unit, False), self._with_unit(ends.p90, unit, False)
+        return self("plain.range", low=low, high=high) if low != high else ""
 
     def number(self, value: float, exact: bool = True) -> str:
         """A bare number: 14.8 T, 2,048, 0.35."""
@@ -54,11 +59,15 @@ class Speech(Words):
         if unit in ("", "1"):
             return self._scaled(value, exact)
         number = self._scaled(value, exact)
-        pattern = self._table.get(f"unit.{unit}.one" if number == "1" else f"unit.{unit}") or self._table.get(f"unit.{unit}")
+        one = self._table.get(f"unit.{unit}.one") if self._is_singular(value, number) else None
+        pattern = one or self._table.get(f"unit.{unit}")
         if unit.startswith("USD"):
             sign = "-" if value < 0 else ""
             return self._table[f"unit.{unit}"].format(number=self._scaled(abs(value), exact), sign=sign)
         return pattern.format(number=number) if pattern else f"{number} {unit}"
+
+    def _is_singular(self, value: float, written: str) -> bool:
+        return abs(value) < 2 if self.language == "fr" else written == "1"
 
     def _prefixed(self, value: float, unit: str, exact: bool) -> str:
         """1.5e12 FLOP/s -> 1.5 TFLOP/s; kWh becomes MWh and GWh."""

@@ -10,7 +10,7 @@ from spoutnik.plan.result import Line, Plan
 from spoutnik.plan.shape import Model
 from spoutnik.plan.uncertain import Uncertain
 
-SUMMED = ("gpu_hours", "cost_usd", "energy_kwh", "co2_t")
+SUMMED = ("gpu_hours", "cost_usd", "energy_kwh", "co2_t", "water_m3", "embodied_t")
 
 
 def line_of(name: str, group: str, kind: str, hours: Figure, chip: Chip, rent: Rent, status: str = "computed") -> Line:
