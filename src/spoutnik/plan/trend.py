@@ -63,7 +63,7 @@ def comparisons() -> tuple[Comparison, ...]:
 
 
 def programmes(final_run: Input) -> dict[str, Figure]:
-    """What the whole programme may have cost, from the final run's rental value and the share that final runs had where all was published."""
+    """What the whole programme may have cost: the final run's value over the share that final runs had where all was published."""
     found = {}
     for name, row in _table()["programme"].items():
         share = Input("final_share", float(row["final_share"]), "", row["source"], row["status"])
