@@ -123,7 +123,7 @@ def _one_reader(model: Model, chip: Chip) -> Figure:
     """Tokens a second for a single request on one node, by the roofline."""
     unit = units.unit_asked(model, chip, chip.devices_per_node)
     step = inference.decode(model, unit, chip, 1.0 / chip.devices_per_node if model.n_routed_experts else 1.0, CONTEXT)
-    return Figure(f"one_reader.{chip.name}", 1 / step.seconds, "tokens/s", "1 / step, by the roofline (plan/inference.py)", _memory_inputs(chip),
+    return Figure(f"one_reader.{chip.name}", 1 / step.seconds, "tokens/s", "1 / step, by the roofline", _memory_inputs(chip),
                   f"One request on {chip.devices_per_node} chips; an upper bound.")  # fmt: skip
 
 

@@ -27,6 +27,8 @@ class Run:
     name: str
     title: Text
     usd: Input
+    said: tuple[float, float, float]
+    """Lowest, most usual and highest figure that was named."""
     year: float
     ends: str
     counts: str
@@ -126,9 +128,8 @@ def _run(name: str, row: Mapping[str, Any]) -> Run:
     low, mode, high = (float(value) for value in row["usd"])
     value: Number = mode if low == high else triangular(low, mode, high, name=f"claim {name}")
     status: Status = row["status"]
-    return Run(
-        name, row["title"], Input(f"{name}.usd", value, "USD", row["source"], status), year_of(row["ends"]), row["ends"], row["counts"]
-    )
+    usd = Input(f"{name}.usd", value, "USD", row["source"], status)
+    return Run(name, row["title"], usd, (low, mode, high), year_of(row["ends"]), row["ends"], row["counts"])
 
 
 def _compared(older: Run, newer: Run) -> Comparison:
