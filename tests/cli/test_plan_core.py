@@ -67,9 +67,7 @@ def test_a_laboratory_with_only_h20_trains_slowly_and_answers_one_reader_faster(
     first = run("h20").splitlines()[0]
     assert "NVIDIA H20 instead of NVIDIA H800 SXM" in first
     assert "1.18 times as fast" in first
-    assert "balance" in run("h20", "--why", "balance.h20")
     assert json.loads(run("h20", "--json", "--devices", "512"))["needed"]["p50"] > 512
-    assert "opérations" in run("h20", "--lang", "fr")
 
 
 def test_the_press_numbers_lie_on_the_curve_and_say_what_they_are(tmp_path):
