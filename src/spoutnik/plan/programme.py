@@ -40,7 +40,7 @@ def plan_programme(programme: Programme, predict: bool = False, price: float | N
         lines.append(made)
         days = days + (line["days"] if "days" in line else hours.value / (24.0 * line["devices"]) if "devices" in line else 0.0)
     plan = with_totals(Plan("programme", programme.title, {}, tuple(lines)))
-    one_by_one = Figure("days", days, "days", "sum(gpu_hours / (24 * devices) of lines with devices) + days of services", ())
+    one_by_one = Figure("days", days, "days", "sum(gpu_hours / (24 * devices)) + sum(days, kind = serve)", ())
     return Plan(
         plan.kind, plan.title, plan.figures | {"days": one_by_one, "cost_with_development_usd": _with_development(plan)}, plan.lines
     )
@@ -52,7 +52,7 @@ def _with_development(plan: Plan) -> Figure:
     value: float | Uncertain = 0.0
     for _, cost in trained:
         value = value + cost.value
-    final = Figure("final_runs_usd", value, "USD", "sum(cost_usd of lines that are no service)", ())
+    final = Figure("final_runs_usd", value, "USD", "sum(cost_usd) - sum(cost_usd, kind = serve)", ())
     times = Figure(
         "development",
         lognormal(*DEVELOPMENT, name="development"),
