@@ -4,6 +4,7 @@ A programme is a TOML file of lines. A line says what is done; it may also say w
 everything is to be predicted. So one file holds both the published sum and what the planner would have said.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -21,12 +22,9 @@ from spoutnik.plan.result import Plan
 from spoutnik.plan.serving import Service, Throughput, plan_serving
 from spoutnik.plan.sums import line_of, with_totals
 from spoutnik.plan.training import plan_training
+from spoutnik.plan.trend import programmes
 from spoutnik.plan.uncertain import Uncertain, lognormal
 from spoutnik.plan.update import update_hours
-
-DEVELOPMENT = (1.5, 2.9, 5.6)
-"""What a programme takes with its failed and exploratory runs, as a multiple of its final runs: 1.5 in OLMo's account (arXiv 2503.05804),
-5.6 in Olmo 3's (82.2 % of its computation)."""
 
 
 def plan_programme(programme: Programme, predict: bool = False, price: float | None = None, location: str = WORLD) -> Plan:
@@ -53,18 +51,17 @@ def _with_development(plan: Plan) -> Figure:
     for _, cost in trained:
         value = value + cost.value
     final = Figure("final_runs_usd", value, "USD", "sum(cost_usd) - sum(cost_usd, kind = serve)", ())
-    times = Figure(
-        "development",
-        lognormal(*DEVELOPMENT, name="development"),
-        "",
-        "lognormal(p10, p50, p90)",
-        (
-            Input("development_p10", DEVELOPMENT[0], "", "OLMo, arXiv 2503.05804", "disclosed"),
-            Input("development_p50", DEVELOPMENT[1], "", "sqrt(1.5 * 5.6)", "assumed"),
-            Input("development_p90", DEVELOPMENT[2], "", "Olmo 3: 1 / (1 - 0.822)", "disclosed"),
-        ),
-    )
+    times = development()
     return Figure("cost_with_development_usd", final.value * times.value, "USD", "final_runs_usd * development", (final, times))
+
+
+def development() -> Figure:
+    """What a programme takes with its failed and exploratory runs, as a multiple of its final runs: between the two that were published."""
+    told = sorted(programmes(Input("one", 1.0)).items(), key=lambda pair: pair[1].middle)
+    low, high = told[0][1].middle, told[-1][1].middle
+    shares = tuple(replace(one, name=f"{name}.{one.name}") for name, figure in told for one in figure.inputs if one.name == "final_share")
+    value = lognormal(low, math.sqrt(low * high), high, name="development")
+    return Figure("development", value, "", "lognormal(1 / highest, 1 / sqrt(highest * lowest), 1 / lowest)", shares)
 
 
 def _rent(line: Mapping[str, Any], price: float | None, location: str) -> Rent:
