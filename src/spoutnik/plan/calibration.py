@@ -79,5 +79,11 @@ def to_toml(constants: Calibration) -> str:
 def calibration() -> Calibration:
     """The constants in use."""
     content = tomllib.loads(files("spoutnik.plan").joinpath("calibration.toml").read_text(encoding="utf-8"))
-    shares = (content[name] for name in ("products", "products_fp8", "attention", "shared"))
-    return Calibration(*shares, Range(**content["software"]), Goodput(**content["goodput"]))
+    return Calibration(
+        products=content["products"],
+        products_fp8=content["products_fp8"],
+        attention=content["attention"],
+        shared=content["shared"],
+        software=Range(**content["software"]),
+        goodput=Goodput(**content["goodput"]),
+    )

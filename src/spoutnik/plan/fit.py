@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from spoutnik.plan.calibration import Calibration, Goodput
+from spoutnik.plan.layout import Layout
 from spoutnik.plan.pieces import pieces
 from spoutnik.plan.runs import Measured, Run, measured, runs
 from spoutnik.plan.step import step
@@ -99,7 +100,7 @@ def put(constants: Calibration, name: str, value: float) -> Calibration:
     changed = dict(getattr(constants, table)) | {key: value}
     if "other" in changed:
         changed["other"] = statistics.fmean(part for kind, part in changed.items() if kind != "other")
-    return replace(constants, **{table: changed})
+    return replace(constants, **{table: changed})  # type: ignore[arg-type]
 
 
 def spreads(constants: Calibration) -> Calibration:
@@ -142,8 +143,11 @@ def software_range(rows: Sequence[Measured], errors: Sequence[float]) -> Range:
 
 
 def plan_run(run: Run, constants: Calibration) -> TrainingPlan:
-    """The plan of a published run, knowing only what was known before it."""
+    """The plan of a published run, knowing only what was known before it; money plays no part."""
+    known: Layout | dict[str, object] = run.layout
+    if "data" in run.layout:
+        known = Layout(**run.layout, sequence_length=run.sequence_length, global_batch_tokens=run.batch_tokens)
     return plan_training(
-        run.model, run.tokens, run.chip, run.count, run.layout, sequence_length=run.sequence_length, batch_tokens=run.batch_tokens,
-        precision=run.precision, constants=constants,
+        run.model, run.tokens, run.chip, run.count, known, sequence_length=run.sequence_length, batch_tokens=run.batch_tokens,
+        precision=run.precision, price=1.0, constants=constants,
     )  # fmt: skip

@@ -151,7 +151,8 @@ def _memory() -> tuple[Graded, ...]:
     for values in table["rows"]:
         row = dict(zip(table["columns"], values, strict=True))
         name, states, activations = row.pop("model"), row.pop("states_gib"), row.pop("activations_gib")
-        layout = Layout(**row, sequence_length=2048, zero=0)
+        sequences = row.pop("sequences")
+        layout = Layout(**row, sequence_length=2048, zero=0, global_batch_tokens=sequences * 2048)
         held = memory(model_of(name), layout)
         for part, published, size in (
             ("weights, gradients, optimiser", states, held.weights + held.gradients + held.optimiser),

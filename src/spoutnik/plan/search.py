@@ -110,6 +110,8 @@ def _candidates(
         try:
             layout = Layout(**{**fields, **fixed})
             layout.check(model)
+            if layout.devices != count:
+                continue
         except UserError:
             continue
         yield layout
