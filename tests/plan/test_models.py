@@ -1,5 +1,7 @@
 """Sizes of published models against what their makers and our own counter say."""
 
+import json
+
 import pytest
 
 from spoutnik.errors import UserError
@@ -42,6 +44,52 @@ def test_operations_a_token_are_deepseeks_own():
     assert counts(open_model("deepseek-v2"), 4096).training() / 1e9 == pytest.approx(155.3, abs=0.1)
 
 
-def test_an_unknown_model_names_those_near_it():
-    with pytest.raises(UserError, match="deepseek-v3"):
-        open_model("deepseek-v33")
+def test_the_installed_model_is_counted_as_its_file_holds_it():
+    from spoutnik.checkpoint.find import find
+    from spoutnik.checkpoint.gguf import GGUF
+
+    file = GGUF(find("smollm2"))
+    held = sum(tensor.shape[0] * (tensor.shape[1] if len(tensor.shape) > 1 else 1) for tensor in file.tensors.values())
+    assert counts(open_model("smollm2")).parameters == held == 134_515_008
+
+
+def test_a_config_json_a_folder_and_a_recipe_are_models(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(open_model("qwen2.5-0.5b").to_hf()))
+    assert open_model(str(tmp_path)) == open_model(str(tmp_path / "config.json")) == open_model("qwen2.5-0.5b")
+    assert open_model("sputnik:base").vocab_size == 512
+    assert open_model("on-policy") == open_model("on-policy:base")
+
+
+def test_flags_change_a_model_or_make_one():
+    assert open_model("deepseek-v3", {"num_hidden_layers": 30, "vocab_size": None}).num_hidden_layers == 30
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128, "vocab_size": 100}
+    layer = 4 * 64 * 64 + 3 * 64 * 128 + 2 * 64
+    assert counts(open_model(None, sizes)).parameters == 2 * layer + 2 * 100 * 64 + 64
+    assert open_model(None, sizes | {"kv_lora_rank": 32}).is_latent
+    experts = {"n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    mixture = open_model(None, sizes | experts)
+    assert counts(mixture).part("routed experts").active_parameters == 2 * 2 * 3 * 64 * 32
+    assert open_model(None, sizes | experts | {"kv_lora_rank": 32}).n_routed_experts == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "says"),
+    [
+        ("deepseek-v33", {}, "deepseek-v3"),
+        ("sputnik:nothing", {}, "one of base"),
+        ("hf:nobody/nothing", {}, "fetches nothing"),
+        ("gpt-3", {"kv_lora": 3}, "kv_lora is no field"),
+        (None, {"hidden_size": 64}, "--num-hidden-layers"),
+        (None, {"hidden_size": -1, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 8, "vocab_size": 9}, "-1"),
+        ("bloom", {"num_key_value_heads": 5}, "cannot share"),
+    ],
+)
+def test_what_is_no_model_is_refused_in_a_sentence_that_helps(name, flags, says):
+    with pytest.raises(UserError, match=says):
+        open_model(name, flags)
+
+
+def test_an_unknown_family_is_refused_with_those_that_are_known(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}))
+    with pytest.raises(UserError, match=r"knows .*deepseek_v3.*gpt2"):
+        open_model(str(tmp_path))

@@ -2,10 +2,17 @@
 
 import typer
 
-from spoutnik.cli import plan_model
+from spoutnik.cli import plan_distill, plan_model, plan_programme, plan_rl, plan_rules, plan_serve, plan_train
 
 app = typer.Typer(
     help="Plan: sizes, time, memory, money, energy and rules, before anything runs.", no_args_is_help=True, rich_markup_mode=None
 )
 app.command("model")(plan_model.model)
 app.command("models")(plan_model.models)
+app.command("chips")(plan_rules.chips)
+app.command("rules")(plan_rules.rules)
+app.command("train")(plan_train.train)
+app.command("serve")(plan_serve.serve)
+app.command("rl")(plan_rl.rl)
+app.command("distill")(plan_distill.distill)
+app.command("programme")(plan_programme.programme)

@@ -61,6 +61,10 @@ class Chip:
     assumed: tuple[str, ...] = ()
     """Fields that no source was found for."""
     note: str = ""
+    power_is_all_in: bool = False
+    """`tdp_w` counts the chip's share of server and network, too."""
+    under_us_rules: bool = True
+    """False for what is made and sold outside their reach: its export class is a comparison only."""
 
     def rate(self, precision: str = "bf16") -> float:
         """Dense operations a second at "bf16", "fp16", "fp8", "int8" or "fp4", in FLOP/s. Raises UserError where it has no such units."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from spoutnik.errors import UserError
 from spoutnik.plan.figure import Figure, Input
+from spoutnik.plan.uncertain import Uncertain
 
 TOTALS = ("gpu_hours", "days", "cost_usd", "energy_kwh", "co2_t")
 EXACT = ("params_total", "params_active", "flops_per_token")
@@ -36,27 +37,33 @@ class Plan:
     """SVG by the key of its heading."""
 
     def figure(self, name: str) -> Figure:
-        """The figure of that name, or one that another figure is made of. Raises UserError naming what there is."""
+        """The figure of that name: one of the plan's, one that those are made of, or one of a line, by its number (2.cost_usd) or the first
+        line that has it. Raises UserError naming what there is.
+        """
         found = self.all_figures()
-        if name not in found:
-            raise UserError(f"This plan has no figure {name!r}; it has {', '.join(sorted(found))}.")
-        return found[name]
+        key = name if name in found else next((key for key in found if key.partition(".")[2] == name), None)
+        if key is None:
+            names = dict.fromkeys(known.partition(".")[2] or known for known in found)
+            raise UserError(f"This plan has no figure {name!r}; it has {', '.join(names)}.")
+        return found[key]
 
     def all_figures(self) -> dict[str, Figure]:
-        """Every figure by name, those within others and those of lines (as NUMBER.NAME, from 1) included."""
+        """Every figure by name, with those that it is made of; those of lines have the line's number, from 1, before their name."""
         found: dict[str, Figure] = {}
 
-        def visit(figure: Figure) -> None:
-            if figure.name not in found:
-                found[figure.name] = figure
-            for one in figure.inputs:
-                if not isinstance(one, Input):
-                    visit(one)
+        def visit(figure: Figure, prefix: str) -> None:
+            key = prefix + figure.name
+            if key not in found and not figure.name[0].isdigit():
+                found[key] = figure
+                for one in figure.inputs:
+                    if not isinstance(one, Input):
+                        visit(one, prefix)
 
         for figure in self.figures.values():
-            visit(figure)
+            visit(figure, "")
         for number, line in enumerate(self.lines, start=1):
-            found |= {f"{number}.{name}": figure for name, figure in line.figures.items()}
+            for figure in line.figures.values():
+                visit(figure, f"{number}.")
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -76,6 +83,18 @@ class Plan:
                 for line in self.lines
             ],
         }
+
+
+def reasons(figure: Figure) -> dict[str, Any]:
+    """A figure with its formula and inputs, those of figures among them included, for JSON."""
+    told: dict[str, Any] = {"name": figure.name, "value": figure.to_json(), "unit": figure.unit, "formula": figure.formula, "inputs": []}
+    for one in figure.inputs:
+        if isinstance(one, Input):
+            value = one.value.range().to_dict() if isinstance(one.value, Uncertain) else one.value
+            told["inputs"].append({"name": one.name, "value": value, "unit": one.unit, "source": one.source, "status": one.status})
+        else:
+            told["inputs"].append(reasons(one))
+    return told
 
 
 def _as_range(number: Any) -> Any:

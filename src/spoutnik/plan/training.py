@@ -6,10 +6,11 @@ its own, so that neither hides in the other.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from spoutnik.errors import UserError
+from spoutnik.plan.bill import Rent, bill
 from spoutnik.plan.calibration import Calibration, calibration
 from spoutnik.plan.chips import Chip
 from spoutnik.plan.chips import chip as open_chip
@@ -21,7 +22,7 @@ from spoutnik.plan.result import Plan
 from spoutnik.plan.search import ROOM, best_layout
 from spoutnik.plan.shape import Model
 from spoutnik.plan.step import Step, step
-from spoutnik.plan.uncertain import Range, Uncertain, lognormal, triangular
+from spoutnik.plan.uncertain import Range, Uncertain, lognormal
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,14 @@ def plan_training(
     sequence_length: int = 4096,
     batch_tokens: int | None = None,
     precision: str = "bf16",
-    price: float | None = None,
+    rent: Rent | None = None,
     budget_usd: float | None = None,
     title: str = "",
     constants: Calibration | None = None,
 ) -> TrainingPlan:
     """What training on `tokens` tokens takes with `count` chips.
 
-    `layout`: a whole layout, or fields that the search keeps. `price` replaces the table's range, in USD for a chip and hour. Raises
+    `layout`: a whole layout, or fields that the search keeps. `rent`: a price instead of the table's range, and a location. Raises
     UserError for what cannot be: a layout that does not divide or fit, tokens that are not positive, a budget that would not do.
     """
     if not tokens > 0:
@@ -78,7 +79,7 @@ def plan_training(
         )
     held = check_layout(model, layout, chip, count)
     one = step(model, layout, chip, how)
-    figures = _figures(model, tokens, chip, layout, one, held, constants, price)
+    figures = _figures(model, tokens, chip, layout, one, held, constants, rent or Rent())
     if budget_usd is not None:
         _check_budget(figures["cost_usd"], tokens, budget_usd)
     title = title or f"{tokens / 1e12:g} T tokens on {count:,} x {chip.title}"
@@ -117,7 +118,7 @@ def spread(found: Range, name: str) -> Uncertain:
 
 
 def _figures(
-    model: Model, tokens: float, chip: Chip, layout: Layout, one: Step, held: Memory, constants: Calibration, price: float | None
+    model: Model, tokens: float, chip: Chip, layout: Layout, one: Step, held: Memory, constants: Calibration, rent: Rent
 ) -> dict[str, Figure]:
     counted = counts(model, layout.sequence_length)
     flops = Figure(
@@ -157,10 +158,8 @@ def _figures(
         (given, throughput, goodput),
     )  # fmt: skip
     days = Figure("days", hours.value / layout.devices / 24, "d", "gpu_hours / count / 24", (hours, chips))
-    rate = chip.price_input() if price is None else Input("price", price, "USD/h", "the plan", "assumed")
-    each = chip.price.distribution() if price is None and chip.price else price or 0.0
-    cost = Figure("cost_usd", hours.value * each, "USD", "gpu_hours x price", (hours, rate), "rental value of the final run alone")
-    energy, carbon = _energy(hours, chip)
+    billed = bill(hours, chip, rent)
+    billed["cost_usd"] = replace(billed["cost_usd"], note="rental value of the final run alone")
     share = Figure(
         "memory_gib_per_device",
         held.gib,
@@ -172,20 +171,5 @@ def _figures(
     bubble = Figure("bubble", one.bubble, "", "time that the fullest device waits / time of the pipeline", (), "simulated cell by cell")
     total = Figure("params_total", counted.parameters, "", "sum of components, without multi-token prediction")
     active = Figure("params_active", counted.active_parameters, "", "those that one token uses")
-    found = (total, active, flops, hours, days, cost, energy, carbon, share, seconds, throughput, mfu, bubble, goodput)
+    found = (total, active, flops, hours, days, *billed.values(), share, seconds, throughput, mfu, bubble, goodput)
     return {figure.name: figure for figure in found}
-
-
-def _energy(hours: Figure, chip: Chip) -> tuple[Figure, Figure]:
-    parts = {
-        "draw": (triangular(0.5, 0.75, 0.95, name="utilisation"), "share of the TDP while training"),
-        "host": (triangular(1.1, 1.2, 1.4, name="host"), "processors, memory, network and fans beside the chips"),
-        "pue": (triangular(1.06, 1.2, 1.5, name="pue"), "cooling and losses of the building"),
-    }
-    inputs = tuple(Input(name, value, "", why, "assumed") for name, (value, why) in parts.items())
-    factor = parts["draw"][0] * parts["host"][0] * parts["pue"][0]
-    formula = "gpu_hours x tdp_w x draw x host x pue / 1000"
-    energy = Figure("energy_kwh", hours.value * (factor * (chip.tdp_w / 1000)), "kWh", formula, (hours, chip.input("tdp_w"), *inputs))
-    carbon = triangular(0.05, 0.40, 0.65, name="grid")
-    grid = Input("grid", carbon, "kg/kWh", "unknown location", "assumed")
-    return energy, Figure("co2_t", energy.value * carbon / 1000, "t", "energy_kwh x grid / 1000", (energy, grid), "location-based")
