@@ -101,9 +101,9 @@ class Layout:
 
     def check(self, model: Model) -> None:
         """Raises UserError where the model cannot be cut like that."""
-        if self.stages > model.num_hidden_layers:
+        if self.stages > model.num_hidden_layers + 2:
             raise UserError(
-                f"The layout cuts {model.num_hidden_layers} layers into {self.stages} stages; it can have {model.num_hidden_layers}."
+                f"The layout cuts {model.num_hidden_layers} layers into {self.stages} stages; it can have {model.num_hidden_layers + 2}."
             )
         if model.num_attention_heads % self.tensor:
             raise UserError(

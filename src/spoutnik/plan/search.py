@@ -29,13 +29,15 @@ def best_layout(
     batch_tokens: int | None = None,
     how: Efficiency | None = None,
     precision: str = "bf16",
-    schedules: tuple[str, ...] = ("1f1b", "interleaved", "zb1p", "dualpipe"),
+    schedules: tuple[str, ...] | None = None,
     **fixed: Any,
 ) -> Layout:
     """The layout of `count` chips with the least time for a token. `fixed` holds fields of the layout that are not to be searched.
+    Unless `schedules` says otherwise, dense models get those that they are trained with: ZB1P and DualPipe are DeepSeek's, for experts.
 
     Raises UserError if none fits, naming what the nearest one would need.
     """
+    schedules = schedules or (("1f1b", "interleaved", "zb1p", "dualpipe") if model.n_routed_experts else ("1f1b", "interleaved"))
     batch = batch_tokens or default_batch_tokens(model, count, sequence_length)
     ranked: list[tuple[float, int, Layout]] = []
     least: tuple[float, Layout] | None = None
@@ -108,6 +110,8 @@ def _candidates(
         try:
             layout = Layout(**{**fields, **fixed})
             layout.check(model)
+            if layout.devices != count:
+                continue
         except UserError:
             continue
         yield layout

@@ -147,9 +147,10 @@ def _figures(
         "mfu", flops.value * throughput.value / chip.rate("fp16"), "", "flops_per_token x tokens_per_second_per_device / peak",
         (flops, throughput, chip.input("bf16_tflops")),
     )  # fmt: skip
+    fitted = spread(constants.goodput.at(counted.training() * tokens), "availability")
     goodput = Figure(
-        "goodput", spread(constants.goodput, "availability"), "", "the share of paid hours that train the final model",
-        (Input("goodput", spread(constants.goodput, "availability"), "", "fitted on calibration rows (runs.toml)", "measured"),),
+        "goodput", fitted, "", "the share of paid hours that train the final model, larger for larger runs",
+        (Input("goodput", fitted, "", "fitted on calibration rows (runs.toml)", "measured"), flops, given),
         "failures, restarts, evaluations and failed starts; not part of the MFU",
     )  # fmt: skip
     hours = Figure(
