@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from spoutnik.cli.plan_model import JSON
+from spoutnik.cli.plan_output import Json
 
 
 def grade(
-    as_json: JSON = False,
+    as_json: Json = False,
     report: Annotated[Path | None, typer.Option(help="Write the whole report here, its picture into images/ beside it.")] = None,
     fit: Annotated[bool, typer.Option("--fit", help="Fit the constants again on calibration rows and print them.")] = False,
 ) -> None:

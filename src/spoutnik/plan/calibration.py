@@ -19,7 +19,8 @@ GENERATIONS = {"a100": ("a100",), "h100": ("h100", "h800", "h200")}
 
 @dataclass(frozen=True)
 class Goodput:
-    """The share of paid hours that train the final model: larger runs are prepared better, so it grows with the logarithm of operations."""
+    """What runs made of the best layout's throughput, goodput and practice together: larger runs are prepared better, so it grows with the
+    logarithm of their operations."""
 
     intercept: float
     slope: float

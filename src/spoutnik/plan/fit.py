@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from spoutnik.plan.bill import Rent
 from spoutnik.plan.calibration import Calibration, Goodput
 from spoutnik.plan.layout import Layout
 from spoutnik.plan.pieces import pieces
@@ -149,5 +150,5 @@ def plan_run(run: Run, constants: Calibration) -> TrainingPlan:
         known = Layout(**run.layout, sequence_length=run.sequence_length, global_batch_tokens=run.batch_tokens)
     return plan_training(
         run.model, run.tokens, run.chip, run.count, known, sequence_length=run.sequence_length, batch_tokens=run.batch_tokens,
-        precision=run.precision, price=1.0, constants=constants,
+        precision=run.precision, rent=Rent(1.0), constants=constants,
     )  # fmt: skip

@@ -24,14 +24,14 @@ predicted from what was known before the run (model, tokens, chips; for step tim
 **The split was fixed before any error was looked at.** Runs published before {split} calibrate, later ones are held out. In tables of
 throughputs a row calibrates if the SHA-256 of its table's name and number ends in an even digit. Rows that others claim, or that were not
 read where they were first said, are printed and never fitted on. The fit (`plan grade --fit`) sees calibration rows alone: shares of data
-sheets that programs reach, one factor for each program, and goodput as a line over the logarithm of a run's operations, chosen over a
-constant because it predicted left-out calibration rows better.
+sheets that programs reach, one factor for each program, and what runs make of the best layout (goodput and practice) as a line over the
+logarithm of their operations, chosen over a constant because it predicted left-out calibration rows better.
 """
 LIMITS = """
 ## What it does not know
 
-- A run's goodput. Hours on cards hold failures, evaluations and restarts that nobody lists, so one run differs from the next by about
-  {deviation:.0%} at equal throughput. It is the larger part of the intervals.
+- A run's practice. Hours on cards hold failures, evaluations, restarts and layouts that nobody lists, so one run differs from the next by
+  about {deviation:.0%}. It is the larger part of the intervals.
 - Whether a card's tokens are all of a run: Lucie's hours, five times what its tokens take, are the largest miss.
 - Programs. A row of a program that no calibration row shares takes the range of all. torchtitan's pipeline at 8,192 tokens reached half of
   what its other rows promise, and Megatron Bridge's Qwen3 30B on H100 too; the planner has no reason for either.
@@ -90,8 +90,8 @@ def markdown(grades: Grades, split: str, image: str) -> str:
     found = v3_utilisation()
     parts += [
         "", "## Checks that need no run", "",
-        f"- DeepSeek-V3's 180 K H800-hours a trillion tokens are {found['causal']:.2%} MFU with a causal mask and {found['full']:.2%} counting all "
-        "keys; at ISCA 2025 DeepSeek gave 38.94 % and 43.73 %.",
+        f"- DeepSeek-V3's 180 K H800-hours a trillion tokens are {found['causal']:.2%} MFU with a causal mask and {found['full']:.2%} "
+        "counting all keys; at ISCA 2025 DeepSeek gave 38.94 % and 43.73 %.",
         "- CO2 on Meta's cards is hours x W x one constant for each generation, but for one card:", "",
     ]  # fmt: skip
     lines = [["card", "GPU-hours", "W", "t", "g/kWh", ""]]
@@ -155,5 +155,5 @@ def svg(grades: Grades) -> str:
     parts.append(f'<text x="{left + side_x / 2:.0f}" y="{top + side_y + 34:.0f}" text-anchor="middle">published GPU-hours</text>')
     parts.append(f'<text x="{left}" y="18">predicted GPU-hours (P50, bar P10 to P90)</text>')
     style = "<style>text{font:12px system-ui,sans-serif;fill:#222}path{fill:none}</style>"
-    head = f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="Predicted and published GPU-hours"'
+    head = f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="Predicted GPU-hours"'
     return f"<svg {head}>{style}{''.join(parts)}</svg>\n"

@@ -134,23 +134,6 @@ class Layout:
         )
 
 
-def parse_layout(text: str) -> dict[str, Any]:
-    """ "tensor=8,pipeline=16,schedule=zb1p" -> the fields of a Layout."""
-    types = {field.name: field.type for field in fields(Layout)}
-    found: dict[str, Any] = {}
-    for pair in filter(None, (part.strip() for part in text.split(","))):
-        name, separator, value = pair.partition("=")
-        if not separator or name not in types:
-            raise UserError(f"--layout has {pair!r}; write name=value pairs of {', '.join(types)}, as in tensor=8,pipeline=4.")
-        if types[name] in (int, "int"):
-            if not value.lstrip("-").isdigit():
-                raise UserError(f"--layout has {pair!r}; {name} must be a whole number.")
-            found[name] = int(value)
-        else:
-            found[name] = value
-    return found
-
-
 def _divisor(number: int, wanted: int) -> int:
     """The divisor of `number` that is nearest to `wanted`."""
     return min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: (abs(d - wanted), d)) if number < 1 << 20 else 1
