@@ -3,12 +3,15 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from spoutnik.errors import UserError
 from spoutnik.model import flops
 from spoutnik.model.config import ModelConfig
 from spoutnik.plan.components import counts, forward_at
-from spoutnik.plan.models import catalogue, open_model
+from spoutnik.plan.families import EXPERTS, GATED, OTHER_NAMES, PLAIN, WHOLE
+from spoutnik.plan.models import catalogue, from_hf, open_model
 
 
 @pytest.mark.parametrize("name", list(catalogue()))
@@ -93,3 +96,28 @@ def test_an_unknown_family_is_refused_with_those_that_are_known(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}))
     with pytest.raises(UserError, match=r"knows .*deepseek_v3.*gpt2"):
         open_model(str(tmp_path))
+
+
+def test_the_part_that_writes_is_taken_from_a_model_that_also_sees():
+    inner = dict(catalogue()["llama-4-scout"].config)
+    assert from_hf({"model_type": "llama4", "text_config": inner}) == open_model("llama-4-scout")
+    with pytest.raises(UserError, match="interleave_moe_layer_step"):
+        from_hf(inner | {"interleave_moe_layer_step": 2})
+
+
+anything = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 70000), st.floats(), st.text(max_size=3), st.lists(st.integers(), max_size=2)
+)
+numbers = st.integers(1, 70000)
+
+
+@given(
+    st.sampled_from(GATED + EXPERTS + PLAIN),
+    st.dictionaries(st.sampled_from([*WHOLE, *OTHER_NAMES, "use_sliding_window", "text_config"]), st.one_of(numbers, anything)),
+)
+def test_a_configuration_gives_a_model_that_can_be_counted_or_a_sentence(family, values):
+    try:
+        model = from_hf({"model_type": family, **values})
+    except UserError:
+        return
+    assert counts(model, 16).training() > 0
