@@ -26,7 +26,7 @@ from spoutnik.plan.training import plan_training
 from spoutnik.plan.uncertain import Uncertain, triangular
 
 LANGUAGES = ("en", "fr")
-PHRASE = re.compile(r"[a-zà-ÿ_’']+ [a-zà-ÿ_’']+")
+PHRASE = re.compile(r"\b(?!x )[a-zà-ÿ_']+ (?!x )[a-zà-ÿ_']+")
 """Two words beside each other: no arithmetic."""
 
 

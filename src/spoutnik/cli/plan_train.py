@@ -14,10 +14,29 @@ DRAWN = 2
 """Microbatches for each device of a pipeline that are drawn at most; what follows repeats itself."""
 
 
+Size = Annotated[int | None, typer.Option(min=0)]
+
+
 def train(
-    model: Annotated[str, typer.Argument(help="A name of the catalogue, or a config.json or its folder.")],
     tokens: Annotated[str, typer.Option(help="Tokens to train on, as in 14.8T.")],
-    devices: Annotated[str, typer.Option(help="How many chips.")],
+    devices: Annotated[str, typer.Option("--count", "--devices", help="How many chips.")],
+    name: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="As --model.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A name of the catalogue, or a config.json or its folder; sizes below change it, or make one.")
+    ] = None,
+    hidden_size: Size = None,
+    intermediate_size: Size = None,
+    num_hidden_layers: Size = None,
+    num_attention_heads: Size = None,
+    num_key_value_heads: Size = None,
+    vocab_size: Size = None,
+    kv_lora_rank: Size = None,
+    q_lora_rank: Size = None,
+    n_routed_experts: Size = None,
+    n_shared_experts: Size = None,
+    num_experts_per_tok: Size = None,
+    moe_intermediate_size: Size = None,
+    first_k_dense_replace: Size = None,
     chip: Chip = "h100-sxm",
     sequence_length: Annotated[str, typer.Option(help="Tokens in a sequence.")] = "4096",
     batch_tokens: Annotated[str | None, typer.Option(help="Tokens of one step; else what is usual for the size.")] = None,
@@ -39,6 +58,13 @@ def train(
     from spoutnik.plan.speech import language_of, speech
 
     words = speech(language_of(lang))
+    flags = {
+        "hidden_size": hidden_size, "intermediate_size": intermediate_size, "num_hidden_layers": num_hidden_layers,
+        "num_attention_heads": num_attention_heads, "num_key_value_heads": num_key_value_heads, "vocab_size": vocab_size,
+        "kv_lora_rank": kv_lora_rank, "q_lora_rank": q_lora_rank, "n_routed_experts": n_routed_experts,
+        "n_shared_experts": n_shared_experts, "num_experts_per_tok": num_experts_per_tok,
+        "moe_intermediate_size": moe_intermediate_size, "first_k_dense_replace": first_k_dense_replace,
+    }  # fmt: skip
 
     def plan(**options: str | None) -> Drawn:
         from spoutnik.plan.amount import amount, count
@@ -48,10 +74,12 @@ def train(
         from spoutnik.plan.training import plan_training
 
         given = {key: value for key, value in options.items() if value is not None}
-        device, many, total = chip_named(given["chip"]), count(given["devices"], "--devices"), amount(given["tokens"], "--tokens")
-        title = f"{title_of(given['model'])}, {words.quantity(total, 'tokens')}, {words.number(many)} x {device.title}"
+        device, many, total = chip_named(given["chip"]), count(given["devices"], "--count"), amount(given["tokens"], "--tokens")
+        called = given.get("model")
+        what = title_of(called) if called else words("head.by_sizes")
+        title = f"{what}, {words.quantity(total, 'tokens')}, {words.number(many)} x {device.title}"
         made = plan_training(
-            open_model(given["model"]),
+            open_model(called, flags),
             total,
             device,
             many,
@@ -66,7 +94,7 @@ def train(
         return Drawn(made, device.memory_gb * 1e9, _timeline(made))
 
     options = {
-        "model": model, "tokens": tokens, "devices": devices, "chip": chip, "sequence_length": sequence_length,
+        "model": model or name, "tokens": tokens, "devices": devices, "chip": chip, "sequence_length": sequence_length,
         "batch_tokens": batch_tokens, "precision": precision, "layout": layout, "budget": budget, "price": price, "location": location,
     }  # fmt: skip
     show(plan, Output(as_json, html, why, compare, lang, options))

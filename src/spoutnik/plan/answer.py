@@ -11,7 +11,8 @@ from spoutnik.plan.uncertain import Number, Uncertain
 
 UNITS = {
     "gpu_hours": "GPU-hours", "days": "days", "cost_usd": "USD", "co2_t": "tCO2", "params_total": "parameters",
-    "params_active": "parameters", "flops_per_token": "FLOP/token", "mfu": "share", "goodput": "share", "bubble": "share",
+    "params_active": "parameters", "flops_per_token": "FLOP/token", "mfu": "share", "goodput": "share", "practice": "share",
+    "bubble": "share",
 }  # fmt: skip
 
 

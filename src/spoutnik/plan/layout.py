@@ -101,9 +101,9 @@ class Layout:
 
     def check(self, model: Model) -> None:
         """Raises UserError where the model cannot be cut like that."""
-        if self.stages > model.num_hidden_layers:
+        if self.stages > model.num_hidden_layers + 2:
             raise UserError(
-                f"The layout cuts {model.num_hidden_layers} layers into {self.stages} stages; it can have {model.num_hidden_layers}."
+                f"The layout cuts {model.num_hidden_layers} layers into {self.stages} stages; it can have {model.num_hidden_layers + 2}."
             )
         if model.num_attention_heads % self.tensor:
             raise UserError(
@@ -132,23 +132,6 @@ class Layout:
             f"{' x '.join(ways) or 'one device'}{pipe}, {self.microbatches} microbatches of {self.micro_batch_size} x "
             f"{self.sequence_length}, ZeRO {self.zero}, recompute {self.recompute}, {self.precision.upper()}, {self.optimiser}"
         )
-
-
-def parse_layout(text: str) -> dict[str, Any]:
-    """ "tensor=8,pipeline=16,schedule=zb1p" -> the fields of a Layout."""
-    types = {field.name: field.type for field in fields(Layout)}
-    found: dict[str, Any] = {}
-    for pair in filter(None, (part.strip() for part in text.split(","))):
-        name, separator, value = pair.partition("=")
-        if not separator or name not in types:
-            raise UserError(f"--layout has {pair!r}; write name=value pairs of {', '.join(types)}, as in tensor=8,pipeline=4.")
-        if types[name] in (int, "int"):
-            if not value.lstrip("-").isdigit():
-                raise UserError(f"--layout has {pair!r}; {name} must be a whole number.")
-            found[name] = int(value)
-        else:
-            found[name] = value
-    return found
 
 
 def _divisor(number: int, wanted: int) -> int:

@@ -54,6 +54,8 @@ def memory(model: Model, layout: Layout, parts: Pieces | None = None) -> Memory:
     dense_ways = layout.data * layout.context
     routed_ways = max(1, layout.data * layout.context * layout.tensor // layout.expert)
     weight, gradient, state = STATES[layout.optimiser]
+    if layout.precision == "fp8-kept":
+        weight = 1.0
 
     def held(bytes_each: float, from_stage: int) -> float:
         if layout.zero < from_stage:

@@ -29,8 +29,12 @@ class Efficiency:
     """The share of tensor parallelism's traffic that hides behind products where a program overlaps it."""
     expert_hidden: float = 0.3
     """The share of the traffic to experts that hides outside DualPipe."""
-    data_slowdown: float = 0.08
-    """How much slower products run while gradients or gathered weights travel beside them."""
+    data_hidden: float = 0.8
+    """The share of data parallelism's traffic that hides behind products where there are enough of them."""
+    host: float = 5e-4
+    """Seconds that a program takes at least to start the operators of one dense layer, forward and backward."""
+    host_experts: float = 6e-3
+    """The same for a layer with routed experts, whose sizes the host has to learn first."""
     software: float = 1.0
     """What the program at hand reaches of all that."""
 
@@ -100,10 +104,13 @@ def layer_seconds(model: Model, layout: Layout, chip: Chip, how: Efficiency, lay
     context = _context_seconds(model, layout, chip, how, tokens)
     experts = _expert_seconds(model, layout, chip, how, tokens) if model.layer_has_experts(layer) else 0.0
     again = 1.5 if layout.recompute == "full" else 1.0
+    passes = (forward + core + touched, back + 2.5 * core + 2 * touched + repeated[layout.recompute], weights)
+    least = how.host_experts if model.layer_has_experts(layer) and layout.schedule[:8] != "dualpipe" else how.host
+    slower = max(1.0, least / sum(passes))
     return LayerTime(
-        forward=forward + core + touched,
-        inputs=back + 2.5 * core + 2 * touched + repeated[layout.recompute],
-        weights=weights,
+        forward=slower * passes[0],
+        inputs=slower * passes[1],
+        weights=slower * passes[2],
         traffic_forward=tensor + max(0.0, context - core),
         traffic_backward=again * tensor + max(0.0, 2 * context - 2.5 * core),
         experts_forward=experts,

@@ -15,7 +15,8 @@ from spoutnik.plan.shape import Model
 from spoutnik.plan.step import Step, step
 
 ROOM = 0.92
-"""The share of a device's memory that a plan fills: drivers, collectives' buffers and fragments take the rest."""
+"""The share of a device's memory that a plan fills: drivers, collectives' buffers and fragments take the rest. Where nothing fits so, a
+layout that fits at all is taken."""
 
 WIDEST_SHARING = 512
 """Replicas that ZeRO 3 shares weights among at most: larger rings than are published with it are not proposed."""
@@ -29,33 +30,37 @@ def best_layout(
     batch_tokens: int | None = None,
     how: Efficiency | None = None,
     precision: str = "bf16",
-    schedules: tuple[str, ...] = ("1f1b", "interleaved", "zb1p", "dualpipe"),
+    schedules: tuple[str, ...] | None = None,
     **fixed: Any,
 ) -> Layout:
     """The layout of `count` chips with the least time for a token. `fixed` holds fields of the layout that are not to be searched.
+    Unless `schedules` says otherwise, dense models get those that they are trained with: ZB1P and DualPipe are DeepSeek's, for experts.
 
     Raises UserError if none fits, naming what the nearest one would need.
     """
+    schedules = schedules or (("1f1b", "interleaved", "zb1p", "dualpipe") if model.n_routed_experts else ("1f1b", "interleaved"))
     batch = batch_tokens or default_batch_tokens(model, count, sequence_length)
     ranked: list[tuple[float, int, Layout]] = []
+    tight: list[tuple[float, int, Layout]] = []
     least: tuple[float, Layout] | None = None
     parts = pieces(model)
     for place, layout in enumerate(_candidates(model, chip, count, sequence_length, batch, precision, schedules, fixed)):
-        fitting = None
+        fitting, room = None, ROOM
         for recompute in (fixed.get("recompute"),) if "recompute" in fixed else RECOMPUTE:
             tried = replace(layout, recompute=str(recompute))
             held = memory(model, tried, parts=parts).total
             if least is None or held < least[0]:
                 least = held, tried
+            if held <= chip.memory_gb * 1e9:
+                fitting, room = tried, held / (chip.memory_gb * 1e9)
             if held <= ROOM * chip.memory_gb * 1e9:
-                fitting = tried
                 break
         if fitting:
             quick = step(model, fitting, chip, how, exact=False, parts=parts)
-            ranked.append((-quick.tokens_per_second_per_device, place, fitting))
-    if not ranked:
+            (ranked if room <= ROOM else tight).append((-quick.tokens_per_second_per_device, place, fitting))
+    if not (ranked or tight):
         raise UserError(_nothing_fits(model, chip, count, least))
-    finalists = sorted(ranked)[:6]
+    finalists = sorted(ranked or tight)[:6]
     return max((layout for _, _, layout in finalists), key=lambda layout: _speed(step(model, layout, chip, how)))
 
 
@@ -108,6 +113,8 @@ def _candidates(
         try:
             layout = Layout(**{**fields, **fixed})
             layout.check(model)
+            if layout.devices != count:
+                continue
         except UserError:
             continue
         yield layout
@@ -127,9 +134,9 @@ def _nothing_fits(model: Model, chip: Chip, count: int, least: tuple[float, Layo
             f"take a number of chips with small divisors, as {1 << (count - 1).bit_length()}."
         )
     held, layout = least
-    have = ROOM * chip.memory_gb * 1e9
+    have = chip.memory_gb * 1e9
     enough = count * 2 ** max(1, (held / have - 1e-9).__ceil__() - 1).bit_length()
     return (
         f"The model does not fit on {count} x {chip.name}: the smallest layout ({layout.sentence()}) holds {held / 1e9:.0f} GB a chip, "
-        f"of which {have / 1e9:.0f} can be filled; take about {enough} chips, chips with more memory, or shorter sequences."
+        f"which has {have / 1e9:.0f}; take about {enough} chips, chips with more memory, or shorter sequences."
     )

@@ -93,7 +93,8 @@ def _stage(model: Model, layout: Layout, chip: Chip, how: Efficiency) -> tuple[L
     full = -(-layers // layout.stages)
     ends = (3 * head + loss) / together
     if layout.schedule in ("1f1b", "zb1p", "interleaved"):
-        slots = max(full, layers // layout.stages + ends) if layers % layout.stages else full + ends
+        own = ends / layout.stages_per_device
+        slots = max(full, layers // layout.stages + own) if layers % layout.stages else full + own
     else:
         slots = max(full, (layers + ends) / layout.stages)
     scale = slots / (layers + ends) if layout.stages > 1 else 1.0
@@ -113,21 +114,20 @@ def _stage(model: Model, layout: Layout, chip: Chip, how: Efficiency) -> tuple[L
 
 
 def _durations(compute: LayerTime, traffic: LayerTime, layout: Layout, how: Efficiency) -> Durations:
-    slower = 1 + how.data_slowdown if layout.zero == 3 and layout.data * layout.context > 1 else 1.0
-    forward, backward = slower * compute.forward, slower * (compute.inputs + compute.weights)
+    forward, backward = compute.forward, compute.inputs + compute.weights
     if not layout.schedule.startswith("dualpipe") or layout.pipeline == 1:
         shown = 1 - how.expert_hidden
         return Durations(
             forward + traffic.traffic_forward + shown * traffic.experts_forward,
             backward + traffic.traffic_backward + shown * traffic.experts_backward,
-            slower * compute.weights,
+            compute.weights,
         )
     busy = 1 / (1 - BUSY_CORES) if traffic.experts_forward else 1.0
     forward, backward = busy * forward + traffic.traffic_forward, busy * backward + traffic.traffic_backward
     return Durations(
         forward + traffic.experts_forward,
         backward + traffic.experts_backward,
-        busy * slower * compute.weights,
+        busy * compute.weights,
         max(forward + backward, traffic.experts_forward + traffic.experts_backward),
     )
 
@@ -178,9 +178,14 @@ def _data_parallel(parts: Pieces, layout: Layout, chip: Chip, how: Efficiency, d
     forward, backward = (layout.stages_per_device * seconds for seconds in (durations.forward, durations.backward))
     rounds = parts.layers * on_device * COLLECTIVE_HOP * (members - 1)
     gather, scatter = gather + rounds, scatter + rounds
+    hidden = how.data_hidden
+
+    def shown(traffic: float, compute: float) -> float:
+        return (1 - hidden) * traffic + max(0.0, hidden * traffic - compute)
+
     if layout.zero < 3:
-        return max(0.0, scatter - backward) + max(0.0, gather - forward)
-    return layout.microbatches * (max(0.0, gather - forward) + max(0.0, gather + scatter - backward))
+        return shown(scatter, backward) + shown(gather, forward)
+    return layout.microbatches * (shown(gather, forward) + shown(gather + scatter, backward))
 
 
 def _optimiser(parts: Pieces, layout: Layout, chip: Chip, how: Efficiency) -> float:

@@ -52,18 +52,19 @@ def _part(kind: str, microbatch: int, x: float, y: float, width: float, height: 
 
 
 def text(timeline: Timeline, unit: float) -> str:
-    """Two characters for every `unit` of time: a task's letter and microbatch at its start, dashes as long as it lasts, dots for waiting.
+    """As many characters for every `unit` of time as a task's letter and microbatch take, which stand at its start; dashes as long as it
+    lasts, dots for waiting.
 
     F forward, B backward, I backward for inputs, W backward for weights, P a forward and a backward together (the forward's microbatch).
     """
-    lines = []
+    wide, lines = 1 + len(str(timeline.program.microbatches - 1)), []
     for device, row in enumerate(timeline.cells):
         line = ""
         for cell in row:
-            line += "." * (round(2 * cell.start / unit) - len(line))
-            room = round(2 * cell.end / unit) - len(line)
+            line += "." * (round(wide * cell.start / unit) - len(line))
+            room = round(wide * cell.end / unit) - len(line)
             label = f"{'P' if cell.task.kind == 'FB' else cell.task.kind}{cell.task.microbatch}"
             line += label[:room].ljust(room, "-")
-        line += "." * (round(2 * timeline.seconds / unit) - len(line))
+        line += "." * (round(wide * timeline.seconds / unit) - len(line))
         lines.append(f"{device:>3} {line}")
     return "\n".join(lines)
