@@ -116,7 +116,7 @@ def count_parameters(recipe: Recipe, stage: PretrainStage) -> int:
 def planned_config(recipe: Recipe, stage: PretrainStage) -> "ModelConfig":
     """The model that a stage would train. Raises UserError for an impossible one."""
     from spoutnik.model.config import ModelConfig
-    from spoutnik.model.init import depth_config
+    from spoutnik.model.depth import depth_config
 
     corpus = next(other for other in recipe.stages if isinstance(other, CorpusStage) and other.name == stage.data)
     known = [field.name for field in dataclasses.fields(ModelConfig)]

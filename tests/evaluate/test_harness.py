@@ -15,7 +15,8 @@ from spoutnik.engine.generator import Engine
 from spoutnik.errors import UserError
 from spoutnik.evaluate.harness import EngineLM
 from spoutnik.evaluate.harness_tasks import run, stay_offline, task_config
-from spoutnik.model.init import depth_config, initialise
+from spoutnik.model.depth import depth_config
+from spoutnik.model.init import initialise
 from spoutnik.model.transformer import CausalLM
 
 TOLERANCE = 1e-4

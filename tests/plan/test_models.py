@@ -1,12 +1,17 @@
 """Sizes of published models against what their makers and our own counter say."""
 
+import json
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from spoutnik.errors import UserError
 from spoutnik.model import flops
 from spoutnik.model.config import ModelConfig
 from spoutnik.plan.components import counts, forward_at
-from spoutnik.plan.models import catalogue, open_model
+from spoutnik.plan.families import EXPERTS, GATED, OTHER_NAMES, PLAIN, WHOLE
+from spoutnik.plan.models import catalogue, from_hf, open_model
 
 
 @pytest.mark.parametrize("name", list(catalogue()))
@@ -42,6 +47,101 @@ def test_operations_a_token_are_deepseeks_own():
     assert counts(open_model("deepseek-v2"), 4096).training() / 1e9 == pytest.approx(155.3, abs=0.1)
 
 
-def test_an_unknown_model_names_those_near_it():
-    with pytest.raises(UserError, match="deepseek-v3"):
-        open_model("deepseek-v33")
+def test_components_are_those_that_a_hand_counts():
+    v3 = counts(open_model("deepseek-v3"), 4096)
+    attention = 7168 * 1536 + 1536 * 128 * 192 + 7168 * 576 + 512 * 128 * 256 + 128 * 128 * 7168
+    assert v3.part("attention projections").parameters == 61 * attention == 61 * (187_107_328 - 1536 - 512)
+    assert v3.part("routed experts").parameters == 58 * 256 * 44_040_192
+    assert v3.part("routed experts").active_parameters == 58 * 8 * 44_040_192
+    assert v3.part("router").parameters == 58 * 256 * 7168
+    assert v3.part("attention core").forward_full == 61 * 2 * 4096 * 128 * (192 + 128)
+    assert v3.part("head").forward == 2 * 129_280 * 7168
+    assert v3.mtp_parameters / 1e9 == pytest.approx(11.6, abs=0.02)
+    lite = counts(open_model("deepseek-v2-lite"))
+    assert (lite.parameters / 1e9, lite.active_parameters / 1e9) == pytest.approx((15.71, 2.66), abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "llama-3.1-405b", "mistral-large-2", "qwen2.5-72b"])
+def test_a_dense_model_costs_what_the_usual_formula_says(name):
+    """6 N + 12 L h s without the embedding, every key counted, as PaLM's appendix B and torchtitan have it."""
+    model, length = open_model(name), 8192
+    found = counts(model, length)
+    assert found.training(causal=False) == 6 * found.multiplied_parameters + 12 * model.num_hidden_layers * model.hidden_size * length
+    small = model.num_hidden_layers * 5 * model.hidden_size * 3
+    assert found.parameters - model.vocab_size * model.hidden_size - found.multiplied_parameters < small
+
+
+def test_the_installed_model_is_counted_as_its_file_holds_it():
+    from spoutnik.checkpoint.find import find
+    from spoutnik.checkpoint.gguf import GGUF
+
+    file = GGUF(find("smollm2"))
+    held = sum(tensor.shape[0] * (tensor.shape[1] if len(tensor.shape) > 1 else 1) for tensor in file.tensors.values())
+    assert counts(open_model("smollm2")).parameters == held == 134_515_008
+
+
+def test_a_config_json_a_folder_and_a_recipe_are_models(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(open_model("qwen2.5-0.5b").to_hf()))
+    assert open_model(str(tmp_path)) == open_model(str(tmp_path / "config.json")) == open_model("qwen2.5-0.5b")
+    assert open_model("sputnik:base").vocab_size == 512
+    assert open_model("on-policy") == open_model("on-policy:base")
+
+
+def test_flags_change_a_model_or_make_one():
+    assert open_model("deepseek-v3", {"num_hidden_layers": 30, "vocab_size": None}).num_hidden_layers == 30
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128, "vocab_size": 100}
+    layer = 4 * 64 * 64 + 3 * 64 * 128 + 2 * 64
+    assert counts(open_model(None, sizes)).parameters == 2 * layer + 2 * 100 * 64 + 64
+    assert open_model(None, sizes | {"kv_lora_rank": 32}).is_latent
+    experts = {"n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    mixture = open_model(None, sizes | experts)
+    assert counts(mixture).part("routed experts").active_parameters == 2 * 2 * 3 * 64 * 32
+    assert open_model(None, sizes | experts | {"kv_lora_rank": 32}).n_routed_experts == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "says"),
+    [
+        ("deepseek-v33", {}, "deepseek-v3"),
+        ("sputnik:nothing", {}, "one of base"),
+        ("hf:nobody/nothing", {}, "fetches nothing"),
+        ("gpt-3", {"kv_lora": 3}, "kv_lora is no field"),
+        (None, {"hidden_size": 64}, "--num-hidden-layers"),
+        (None, {"hidden_size": -1, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 8, "vocab_size": 9}, "-1"),
+        ("bloom", {"num_key_value_heads": 5}, "cannot share"),
+    ],
+)
+def test_what_is_no_model_is_refused_in_a_sentence_that_helps(name, flags, says):
+    with pytest.raises(UserError, match=says):
+        open_model(name, flags)
+
+
+def test_an_unknown_family_is_refused_with_those_that_are_known(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}))
+    with pytest.raises(UserError, match=r"knows .*deepseek_v3.*gpt2"):
+        open_model(str(tmp_path))
+
+
+def test_the_part_that_writes_is_taken_from_a_model_that_also_sees():
+    inner = dict(catalogue()["llama-4-scout"].config)
+    assert from_hf({"model_type": "llama4", "text_config": inner}) == open_model("llama-4-scout")
+    with pytest.raises(UserError, match="interleave_moe_layer_step"):
+        from_hf(inner | {"interleave_moe_layer_step": 2})
+
+
+anything = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 70000), st.floats(), st.text(max_size=3), st.lists(st.integers(), max_size=2)
+)
+numbers = st.integers(1, 70000)
+
+
+@given(
+    st.sampled_from(GATED + EXPERTS + PLAIN),
+    st.dictionaries(st.sampled_from([*WHOLE, *OTHER_NAMES, "use_sliding_window", "text_config"]), st.one_of(numbers, anything)),
+)
+def test_a_configuration_gives_a_model_that_can_be_counted_or_a_sentence(family, values):
+    try:
+        model = from_hf({"model_type": family, **values})
+    except UserError:
+        return
+    assert counts(model, 16).training() > 0

@@ -58,9 +58,15 @@ class Chip:
     die_mm2: float = 0.0
     """Of compute dies made in a non-planar process, together; 0 where it is not known."""
     price: Price | None = None
+    status: Status = "disclosed"
+    """Who vouches for the numbers: the maker's data sheet, or others (claimed)."""
     assumed: tuple[str, ...] = ()
     """Fields that no source was found for."""
     note: str = ""
+    power_is_all_in: bool = False
+    """`tdp_w` counts the chip's share of server and network, too."""
+    under_us_rules: bool = True
+    """False for what is made and sold outside their reach: its export class is a comparison only."""
 
     def rate(self, precision: str = "bf16") -> float:
         """Dense operations a second at "bf16", "fp16", "fp8", "int8" or "fp4", in FLOP/s. Raises UserError where it has no such units."""
@@ -77,7 +83,7 @@ class Chip:
 
     def input(self, field: str) -> Input:
         """A field as an input of a figure, with its source."""
-        status: Status = "assumed" if field in self.assumed else "disclosed"
+        status: Status = "assumed" if field in self.assumed else self.status
         return Input(f"{self.name}.{field}", getattr(self, field), UNITS.get(field, ""), self.sources, status)
 
     def price_input(self) -> Input:

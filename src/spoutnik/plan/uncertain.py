@@ -5,6 +5,7 @@ same name draw the same world, so their difference is that of the plans. Samples
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -135,7 +136,8 @@ def lognormal(p10: float, p50: float, p90: float, *, name: str) -> Uncertain:
         raise UserError(f"{name} has a lower end of {p10:g}; a quantity of this kind must be positive.")
     deviations = _deviations(name)
     unit = NormalDist().inv_cdf(0.9)
-    width = np.where(deviations < 0, np.log(p50 / p10), np.log(p90 / p50)) / unit
+    width = np.full(SAMPLES, math.log(p90 / p50) / unit)
+    width[deviations < 0] = math.log(p50 / p10) / unit
     return Uncertain(p50 * np.exp(width * deviations))
 
 
