@@ -11,6 +11,7 @@ from functools import partial
 import torch
 
 from spoutnik.checkpoint.adapter import Adapter
+from spoutnik.engine.blocks import Pages
 from spoutnik.engine.detokenizer import Detokenizer
 from spoutnik.engine.request import MOST_TOP_LOGPROBS, Completion, Event, Request, Top
 from spoutnik.engine.runner import Runner, choose_runner
@@ -56,6 +57,11 @@ class Engine:
     def load(self) -> tuple[int, int]:
         """How many requests run and how many wait; may be asked from any thread."""
         return len(self._scheduler.running), len(self._scheduler.waiting)
+
+    @property
+    def pages(self) -> Pages:
+        """Of the cache; none with the torch modules. May be asked from any thread."""
+        return self.runner.pages
 
     def add(self, request: Request) -> int:
         """Queues a request and returns its id.
