@@ -76,7 +76,7 @@ def test_an_end_of_sequence_token_ends_it_as_ever():
 
 
 def test_more_tokens_than_there_is_room_for_or_than_the_model_knows_are_refused():
-    with pytest.raises(UserError, match="begun is .*fewer tokens"):
+    with pytest.raises(UserError, match=r"begun is .*fewer tokens"):
         Request(WORDS, 5, begun=Begun((1,) * 5, (0.0,) * 5))
     running = engine("torch", model())
     with pytest.raises(UserError, match="room for"):

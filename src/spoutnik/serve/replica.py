@@ -5,6 +5,7 @@ one that was started again has another life, and whoever asks the old one is tol
 """
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ class Hello:
 
     life: str
     info: Info
+    load: Load
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Link(Protocol):
 
 
 class Replica:
-    """What lives at the other end of a `Link`: a worker and its model. Belongs to one event loop; making it takes no time and cannot fail."""
+    """What lives at the other end of a `Link`: an engine and its thread. Belongs to one event loop; making it takes no time and cannot fail."""
 
     def __init__(self, opening: Opening, price: Price):
         self._opening, self._price = opening, price
@@ -96,7 +98,7 @@ class Replica:
                 except UserError as error:
                     return str(error)
                 await self._backend.start()
-        return Hello(self._life, self._backend.info)
+        return Hello(self._life, self._backend.info, self._backend.load())
 
     async def submit(self, life: str, job: int, requests: Sequence[Request], shape: Shape | None) -> ApiError | None:
         """See `Link`."""
@@ -124,10 +126,8 @@ class Replica:
     async def letter(self, life: str) -> Letter:
         """See `Link`."""
         backend = self._of(life)
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._some.wait(), BEAT_S)
-        except TimeoutError:
-            pass
         self._some.clear()
         news, self._news = self._news, []
         return Letter(backend.load(), news)

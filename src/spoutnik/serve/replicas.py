@@ -5,6 +5,7 @@ continuation of what there is (`Request.begun`): draws are keyed by seed and pos
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -16,7 +17,7 @@ from typing import TypeVar
 from spoutnik.engine.request import Begun, Request, Top
 from spoutnik.engine.scoring import Given, Scored
 from spoutnik.errors import UserError
-from spoutnik.serve.backend import Cost, Info, Load, News, Shape
+from spoutnik.serve.backend import Cost, Load, News, Shape
 from spoutnik.serve.errors import ApiError, OverloadedError, ServerError, stopping
 from spoutnik.serve.jobs import Job
 from spoutnik.serve.replica import Hello, Letter, Link, LostError
@@ -165,6 +166,7 @@ class Replicas:
 
     async def _keep(self, member: "_Member") -> None:
         """Follows one replica through its lives."""
+        lost = ""
         while True:
             try:
                 hello = await member.link.open()
@@ -177,7 +179,10 @@ class Replicas:
                 log.error("replica %d is not used: %s", member.number, error)
                 await asyncio.sleep(AGAIN_EVERY_S)
                 continue
-            member.life = hello.life
+            if hello.life == lost:  # it lives, but was not heard: it must not go on with what others do now
+                await _quietly(member.link.kill())
+                continue
+            member.life, member.load = hello.life, hello.load
             self._changed.set()
             try:
                 while member.life == hello.life:
@@ -188,6 +193,7 @@ class Replicas:
                 log.error("replica %d wrote nothing for %.0f s and is ended", member.number, SILENCE_S)
                 await _quietly(member.link.kill())
             self._lose(member, hello.life)
+            lost = hello.life
 
     def _read(self, member: "_Member", letter: Letter) -> None:
         if letter.load.waiting < member.load.waiting or letter.load.running < member.load.running:
@@ -334,7 +340,5 @@ def _given_up() -> ServerError:
 
 async def _quietly(work: Awaitable[object]) -> None:
     """Has it done, whether or not the replica lives."""
-    try:
+    with contextlib.suppress(LostError, TimeoutError):
         await work
-    except (LostError, TimeoutError):
-        pass

@@ -47,7 +47,7 @@ class Router:
         self._held.pop(engine, None)
 
     def _known(self, engine: int, keys: Sequence[int]) -> int:
-        held = self._held.get(engine, {})
+        held = self._held.get(engine, OrderedDict[int, None]())
         return next((place for place, key in enumerate(keys) if key not in held), len(keys))
 
 
