@@ -78,7 +78,7 @@ class Link(Protocol):
 
 
 class Replica:
-    """What lives at the other end of a `Link`: an engine and its thread. Belongs to one event loop; making it takes no time and cannot fail."""
+    """What lives at the other end of a `Link`: an engine and its thread. It belongs to one event loop, and making it cannot fail."""
 
     def __init__(self, opening: Opening, price: Price):
         self._opening, self._price = opening, price

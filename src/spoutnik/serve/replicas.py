@@ -135,8 +135,6 @@ class Replicas:
         life, number = member.life, next(self._numbers)
         job.member, job.number, job.indices, job.settled = member, number, job.open, False
         member.jobs[number] = job
-        if len(job.indices) < len(job.answers) or job.answers[0].token_ids:
-            self._resumed += len(job.indices)
         try:
             refusal = await member.link.submit(life, number, [job.answers[index].rest() for index in job.indices], job.shape)
         except LostError:
@@ -230,6 +228,7 @@ class Replicas:
             if job.losses >= MOST_LOSSES:
                 raise _given_up()
             await self._place(job, patient=True)
+            self._resumed += len(job.indices)
         except ApiError as error:
             job.fail(error)
         except asyncio.CancelledError:
