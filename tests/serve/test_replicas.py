@@ -149,10 +149,7 @@ def test_wherever_replicas_are_lost_the_answers_are_the_same(opening, tokenizer,
         for link, call in kills:
             links[link].killing.add(links[link].calls + call)
         jobs = [await patiently(backend, case) for case in cases(tokenizer)]
-        found = await asyncio.gather(*map(answers, jobs))
-        load = backend.load()
-        assert load.losses >= sum(link.lives for link in links) - 2
-        return found
+        return await asyncio.gather(*map(answers, jobs))
 
     assert running(opening, tokenizer, 2, together) == undisturbed
 

@@ -80,6 +80,7 @@ def serve(
         backend = open_replicas(opening, settings.price, replicas or 1, cluster, say)
     app = create_app(backend, settings)
     log_to_stderr()
+    listener.listen()  # who comes from now on waits until the server takes him
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     print(f"{address}/v1 serves {backend.info.model} ({quantize or dtype}) to this machine; no key is needed.", flush=True)
     Server(app).run(sockets=[listener])
