@@ -161,6 +161,9 @@ class Blocks:
 
     def _root(self, owner: Hashable) -> int:
         if owner not in self._roots:
+            if len(self._roots) >= 2 * self.pages:  # those of owners of whom nothing is remembered
+                parents = {serial for serial, _ in self._found}
+                self._roots = {known: serial for known, serial in self._roots.items() if serial in parents}
             self._roots[owner] = self._new_serial()
         return self._roots[owner]
 
