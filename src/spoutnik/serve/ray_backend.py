@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -33,6 +34,7 @@ from spoutnik.serve.replicas import Replicas
 OBJECT_STORE_BYTES = 80 << 20
 """For large objects, of which there are none here; Ray takes no less than 75 MiB."""
 CLOSING_S = 5.0
+REACH_S = 5.0
 CALLS = 10_000
 """Calls that may be under way at a replica."""
 
@@ -147,10 +149,15 @@ def _join(address: str) -> Callable[[], None]:
     import ray
 
     try:
+        if address != "auto":
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), REACH_S).close()  # Ray itself tries for minutes
         _init({"address": address})
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise UserError(f"There is no Ray cluster to be joined at {address} ({reason}); start one with ray start --head.") from error
+        raise UserError(
+            f"No Ray cluster can be joined at {address!r} ({reason}); give HOST:PORT of one that ray start --head began, or auto."
+        ) from error
     return ray.shutdown
 
 
