@@ -58,7 +58,7 @@ def bodies(model: str, count: int, tokens: int) -> list[dict[str, Any]]:
     """Requests of many kinds, each with a seed of its own."""
     made = []
     for index in range(count):
-        subject, option = SUBJECTS[index % len(SUBJECTS)], OPTIONS[index // len(SUBJECTS) % len(OPTIONS)]
+        option, subject = OPTIONS[index % len(OPTIONS)], SUBJECTS[(index + index // len(OPTIONS)) % len(SUBJECTS)]
         messages = [{"role": "user", "content": f"Tell a story about {subject}. " + "It is a short one. " * (index % 5)}]
         made.append({"model": model, "messages": messages, "max_tokens": tokens, "seed": index, "stream": True, **option})
     return made
@@ -240,7 +240,7 @@ async def run(model: str, name: str, seconds: float, streams: int, kinds: int, t
 
 
 def say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
+    print(time.strftime("%H:%M:%S"), what, file=sys.stderr, flush=True)
 
 
 def table(model: str, arguments: list[str], found: dict[str, Any]) -> str:
@@ -275,8 +275,8 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--streams", type=int, default=64)
-    parser.add_argument("--kinds", type=int, default=64, help="different requests")
-    parser.add_argument("--tokens", type=int, default=48, help="most tokens of an answer")
+    parser.add_argument("--kinds", type=int, default=32, help="different requests")
+    parser.add_argument("--tokens", type=int, default=32, help="most tokens of an answer")
     parser.add_argument("--out", type=Path, help="folder for the table and the figures")
     options, arguments = parser.parse_known_args()
     name = Path(options.model).name
