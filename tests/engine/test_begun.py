@@ -13,7 +13,14 @@ THINKING = {
     "prompt_ids": TOKENIZER.encode("Assistant:<think>\n"), "thinking_budget": 3, "thinking_end": tuple(TOKENIZER.encode("</think>\n")),
     "top_logprobs": 1,
 }  # fmt: skip
-CASES = {"plain": {}, "stop": {"stop": ("at", " and the")}, **OPTIONS, "constraint": {}, "thinking": THINKING}
+CASES = {
+    "plain": {},
+    "stop": {"stop": ("at", " and the")},
+    **OPTIONS,
+    "constraint": {},
+    "thinking": THINKING,
+    "answer": {**THINKING, "max_answer_tokens": 4},
+}
 
 
 def whole(running, request):
