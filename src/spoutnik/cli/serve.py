@@ -12,6 +12,8 @@ ADAPTER_HELP = "A LoRA adapter, which answers under its name: poems=adapters/poe
 REASONING_HELP = "What becomes of reasoning_content in messages: kept where tools are called (v4; v4-strict demands it), or refused (r1)."
 
 COUNT_HELP = "What max_tokens counts: all new tokens, or those of the answer alone, as R1's API did."
+REPLICAS_HELP = "Spread requests over so many engines, which Ray starts, and starts again when they end [default: one, without Ray]."
+CLUSTER_HELP = "The Ray cluster where they run, as HOST:PORT or auto [default: Ray is started on this machine]."
 
 
 def serve(
@@ -34,6 +36,8 @@ def serve(
     top_p: Annotated[float, typer.Option(help="Of conversations that do not say.")] = 0.95,
     reasoning_input: Annotated[Literal["v4", "v4-strict", "r1"], typer.Option(help=REASONING_HELP)] = "v4",
     price: Annotated[list[str] | None, typer.Option(help=PRICE_HELP)] = None,
+    replicas: Annotated[int | None, typer.Option(min=1, help=REPLICAS_HELP, show_default=False)] = None,
+    cluster: Annotated[str | None, typer.Option(metavar="ADDRESS", help=CLUSTER_HELP)] = None,
 ) -> None:
     """Serve a model over HTTP, in the dialects of OpenAI, DeepSeek and Anthropic."""
     import sys
@@ -41,6 +45,7 @@ def serve(
 
     try:
         from spoutnik.serve.app import create_app
+        from spoutnik.serve.backend import Backend
         from spoutnik.serve.listening import Server, is_loopback, listen
     except ModuleNotFoundError as error:
         raise UserError(f"The server needs packages that are not installed ({error.name}); install spoutnik[serve].") from error
@@ -49,6 +54,7 @@ def serve(
     from spoutnik.library import DTYPES
     from spoutnik.serve.logs import log_to_stderr
     from spoutnik.serve.opening import Opening, open_backend
+    from spoutnik.serve.ray_backend import open_replicas
     from spoutnik.serve.settings import Settings
 
     if not is_loopback(host):
@@ -68,9 +74,13 @@ def serve(
     def say(what: str) -> None:
         print(f"{time.monotonic() - start:6.1f} s  {what}", file=sys.stderr, flush=True)
 
-    backend = open_backend(opening, settings.price, say)
+    if replicas is None and cluster is None:
+        backend: Backend = open_backend(opening, settings.price, say)
+    else:
+        backend = open_replicas(opening, settings.price, replicas or 1, cluster, say)
     app = create_app(backend, settings)
     log_to_stderr()
+    listener.listen()  # who comes from now on waits until the server takes him
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     print(f"{address}/v1 serves {backend.info.model} ({quantize or dtype}) to this machine; no key is needed.", flush=True)
     Server(app).run(sockets=[listener])

@@ -36,6 +36,8 @@ class Steering:
         self._repeated = np.array([token in prompt for token in touched], dtype=bool)
         self._counts = np.zeros(len(touched), np.float32)
         self._bias = np.array([request.logit_bias.get(token, 0.0) for token in touched], dtype=np.float32)
+        for token in request.begun.token_ids:
+            self.take(token)
 
     @property
     def forced(self) -> int | None:

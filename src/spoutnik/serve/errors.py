@@ -106,6 +106,11 @@ class ClientGoneError(Exception):
     """Nobody is left to answer to."""
 
 
+def stopping() -> OverloadedError:
+    """What is told of requests that the server's end cuts off."""
+    return OverloadedError("The server stops.", code="stopping")
+
+
 def told(error: Exception) -> ApiError:
     """What a caller is told of an error that came from the engine. Faults of the program are not described to strangers."""
     if isinstance(error, ApiError):
