@@ -13,7 +13,7 @@ from spoutnik.recipe.tables import Price
 from spoutnik.run import interrupt
 from spoutnik.run.ledger import CostMeter, Costs
 from spoutnik.tasks.base import Problem, Task
-from spoutnik.tasks.reward import extract_answer
+from spoutnik.tasks.reward import find_answer
 from spoutnik.teacher.base import Sampling
 from spoutnik.text import reasoning
 from spoutnik.train.rollouts import examine
@@ -58,7 +58,7 @@ def answer_here(
 
 def _judged(task: Task, problem: Problem, place: Place, completion: Completion, thinking: bool) -> Answered:
     found = examine(task, problem, completion.text, thinking)
-    answer = extract_answer(reasoning.split(completion.text, thinking)[1])
+    answer = find_answer(task, problem, reasoning.split(completion.text, thinking)[1])
     return Answered(
         *place, problem.prompt, completion.text, answer, ballot(problem, answer) if answer is not None else None,
         found.reward.accuracy > 0, found.reward.format, "length" if completion.finish_reason == "length" else "stop", found.reward.fault,

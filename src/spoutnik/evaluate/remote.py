@@ -11,7 +11,7 @@ from spoutnik.evaluate.voting import ballot
 from spoutnik.recipe.teachers import TeacherSpec
 from spoutnik.run.context import StageContext
 from spoutnik.tasks.base import Problem, Task
-from spoutnik.tasks.reward import extract_answer
+from spoutnik.tasks.reward import find_answer
 from spoutnik.teacher.base import Answer, Failure, Question, Sampling
 from spoutnik.teacher.opening import open_examinee, purse_of
 from spoutnik.text import reasoning
@@ -45,7 +45,7 @@ def _judged(task: Task, problem: Problem, place: Place, result: Answer | Failure
     if isinstance(result, Failure):
         return Answered(*place, problem.prompt, finish="failed", failure=result.error)
     found = grade_answer(task, problem, result)
-    answer = extract_answer(reasoning.split(found.text, thinking=False)[1])
+    answer = find_answer(task, problem, reasoning.split(found.text, thinking=False)[1])
     return Answered(
         *place, problem.prompt, found.text, answer, ballot(problem, answer) if answer is not None else None,
         found.reward.accuracy > 0, found.reward.format, result.finish_reason, found.reward.fault,
