@@ -77,7 +77,7 @@ class Result(Figures):
     pass_at_k: Estimate | None
     cons_at_k: Estimate | None
     pass_at: dict[int, Estimate]
-    format: float
+    format: float | None
     truncated: float
     refused: int
     faulted: int
@@ -120,6 +120,23 @@ class Pair(Figures):
     test: Literal["mcnemar-exact", "sign-flip-exact"]
 
 
+class Measure(Figures):
+    """A metric of a task of lm-evaluation-harness for one model, as the harness aggregates it over `n` answers.
+
+    The interval counts problems; it is None where the metric is no mean of the problems', as a perplexity is.
+    """
+
+    model: str
+    task: str
+    metric: str
+    filter: str
+    n: int
+    value: float
+    low: float | None
+    high: float | None
+    higher_is_better: bool | None
+
+
 class General(Figures):
     """A local model on general text; see `perplexity`."""
 
@@ -148,3 +165,4 @@ class Evaluation(Figures):
     results: list[Result]
     pairs: list[Pair]
     texts: list[General] = []
+    measures: list[Measure] = []
