@@ -147,7 +147,7 @@ def _scored(
             said = max(zip(found, requests[number], strict=True), key=lambda pair: pair[0])[1].args[-1] if len(found) > 1 else ""
             answer = _graded(task, problems[number], (number, sample), requests[number], said, *found)
             read = sum(len(lm.tok_encode("".join(request.args))) for request in requests[number])
-            yield charged(dataclasses.replace(answer, answer=said or None, prompt_tokens=read), meter, price)
+            yield charged(dataclasses.replace(answer, answer=said.strip() or None, prompt_tokens=read), meter, price)
 
 
 def _graded(task: HarnessTask, problem: Problem, place: Place, requests: Sequence[Any], text: str, *responses: Any) -> Answered:
