@@ -67,6 +67,9 @@ def check_parts(recipe: Recipe, stage: AnyStage) -> None:
     if isinstance(stage, EvalStage):
         for text in stage.texts:
             read_text(text)
+        for path in stage.against or []:
+            if not Path(path).exists():
+                raise UserError(f"there are no training data at {path}; name a file, a folder or a run in `against`.")
     if isinstance(stage, JudgeStage):
         read_prompts(Path(stage.questions))
     for teacher in recipe.teachers:

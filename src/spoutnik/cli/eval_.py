@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 MODELS_HELP = "A checkpoint's folder, a GGUF file, a model's name; or FILE.toml#NAME, a [[teacher]] table for a model over the network."
 OPTION_HELP = "An option of the tasks, as key=value, or of one of several, as TASK.key=value; may be given several times."
 OUT_HELP = "Keep all answers here; the same command, or one with more models, tasks or problems, goes on with what is missing."
+AGAINST_HELP = "Look for the problems in these training data, too: a file, a folder or a run; may be given several times."
 PLOT_HELP = "Draw cost against quality: FILE.svg, or FILE.html with the figures, for several tasks, too; local models need --price."
 STAGE = "eval"
 
@@ -32,6 +33,7 @@ def evaluate(
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     seed: Annotated[int, typer.Option(help="Seed of what local models sample.")] = 0,
     price: Annotated[list[str] | None, typer.Option(help=PRICE_HELP)] = None,
+    against: Annotated[list[str] | None, typer.Option(help=AGAINST_HELP)] = None,
     plot: Annotated[Path | None, typer.Option(help=PLOT_HELP)] = None,
     out: Annotated[Path | None, typer.Option(help=OUT_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures as one JSON object.")] = False,
@@ -51,6 +53,7 @@ def evaluate(
         "kind": "eval", "name": STAGE, "models": names,
         "tasks": [{**_options_of(name, task, option or []), "name": name, "split": split, "problems": problems} for name in task],
         "samples_per_problem": samples, "temperature": temperature, "max_new_tokens": max_new_tokens, "dtype": dtype, "instruct": instruct,
+        **({"against": against} if against else {}),
     }  # fmt: skip
     rates = task_options(price or [], "--price", "kwh=0.30")
     recipe = parse_recipe({"name": STAGE, "seed": seed, "price": rates, "teacher": teachers, "stage": [stage]}, "spoutnik eval")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from spoutnik.cli.output import table
-from spoutnik.evaluate.figures import Estimate, Evaluation, Measure, Pair, Result
+from spoutnik.evaluate.figures import Contamination, Estimate, Evaluation, Measure, Pair, Result
 
 LEVEL = 0.05
 """A difference with a smaller p value is spoken of as one."""
@@ -23,6 +23,7 @@ def tables(evaluation: Evaluation) -> str:
     parts = [part for part in parts if part]
     parts += [_pairs(evaluation.pairs)] if evaluation.pairs else []
     parts += [_measures(evaluation.measures)] if evaluation.measures else []
+    parts += [_contaminations(evaluation.contaminations)] if evaluation.contaminations else []
     return "\n\n".join([*parts, *_notes(evaluation)])
 
 
@@ -121,10 +122,36 @@ def _measures(measures: Sequence[Measure]) -> str:
     return table([heads, *rows])
 
 
+def _contaminations(found: Sequence[Contamination]) -> str:
+    """How many problems stand in training data, and what is solved of the others."""
+    heads = [
+        "task",
+        "training data",
+        "problems",
+        "contaminated",
+        "whole",
+        "wording only",
+        "model",
+        "pass@1",
+        "clean",
+        "pass@1 of the clean",
+        "95%",
+    ]
+    rows = []
+    for one in found:
+        counts = [f"{count:,}" for count in (one.problems, one.contaminated, one.whole, one.wording)]
+        for model in one.models:
+            reached = (f"{model.clean.value:.1%}", _interval(model.clean)) if model.clean else (NONE, NONE)
+            rows.append([one.task, ", ".join(one.data), *counts, model.model, f"{model.all.value:.1%}", f"{model.n:,}", *reached])
+    return table([heads, *rows])
+
+
 def _notes(evaluation: Evaluation) -> list[str]:
     """What the tables cannot say."""
     results = evaluation.results
     notes = ["Intervals of differences are of one pair each; p (Holm) is corrected for all pairs."] if len(evaluation.pairs) > 1 else []
+    unknown = list(dict.fromkeys(name for one in evaluation.contaminations for name in one.not_looked_into))
+    notes += [f"What {', '.join(unknown)} was made of cannot be looked into."] if unknown else []
     notes += [f"Energy: {source}." for source in dict.fromkeys(result.energy_source for result in results if result.energy_source)]
     for reason, key in (
         ("could not be judged and count as wrong", "faulted"), ("were refused by the model and count as wrong", "refused"),

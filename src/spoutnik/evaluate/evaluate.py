@@ -15,6 +15,7 @@ from spoutnik.checkpoint.load import open_model
 from spoutnik.device import computing_device
 from spoutnik.engine.generator import Engine
 from spoutnik.evaluate.answers import Answered, AnswerFile
+from spoutnik.evaluate.contaminated import contaminations
 from spoutnik.evaluate.figures import Evaluation, Measure, Model, Pair, Price, Result, Task
 from spoutnik.evaluate.local import answer_here
 from spoutnik.evaluate.posed import Posed, instruction, pose
@@ -56,12 +57,14 @@ def run_eval(stage: EvalStage, context: StageContext) -> None:
         for posed in tasks
     }
     results, pairs, measures = _figures(tasks, tables, context)
+    scored = {result.task for result in results}
+    known = contaminations(tasks, {task: table for task, table in tables.items() if task in scored}, stage, context)
     evaluation = Evaluation(
         date=datetime.now(UTC).isoformat(timespec="seconds"), spoutnik=context.lineage.get("spoutnik", "unknown"), seed=context.seed,
         temperature=stage.temperature, max_new_tokens=stage.max_new_tokens, dtype=stage.dtype,
         models=[_model(name, context) for name in stage.models],
         tasks=[Task(name=posed.label, split=posed.spec.split, problems=len(posed.problems)) for posed in tasks], results=results,
-        pairs=pairs, texts=texts.measured, measures=measures,
+        pairs=pairs, texts=texts.measured, measures=measures, contaminations=known,
     )  # fmt: skip
     _log(evaluation, tables, context)
     write_whole(context.directory / "evaluation.json", evaluation.model_dump_json(indent=2) + "\n")
@@ -160,6 +163,8 @@ def _log(evaluation: Evaluation, tables: dict[str, Tables], context: StageContex
         context.log("perplexity", **general.model_dump())
     for measure in evaluation.measures:
         context.log("measure", **measure.model_dump())
+    for contamination in evaluation.contaminations:
+        context.log("contamination", **contamination.model_dump())
 
 
 def _shown(answer: Answered) -> dict[str, Any]:

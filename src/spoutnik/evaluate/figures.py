@@ -137,6 +137,33 @@ class Measure(Figures):
     higher_is_better: bool | None
 
 
+class Clean(Figures):
+    """A model's pass@1 on all problems of a task, and on the `n` that were not found in training data (None where none is left)."""
+
+    model: str
+    n: int
+    all: Estimate
+    clean: Estimate | None
+
+
+class Contamination(Figures):
+    """What the training data `data` share with a task's problems, by runs of 13 words (see `contaminated`).
+
+    `contaminated` problems share a run that few others have, or stand there whole, from their first word to their last, as `whole` of them
+    do; `wording` more share only wording that many problems have. `not_looked_into` names what the data were made of that is not known.
+    `models` are those that the data matter to: a run's own, or for data that the user named all of them.
+    """
+
+    task: str
+    data: list[str]
+    not_looked_into: list[str]
+    problems: int
+    contaminated: int
+    whole: int
+    wording: int
+    models: list[Clean]
+
+
 class General(Figures):
     """A local model on general text; see `perplexity`."""
 
@@ -166,3 +193,4 @@ class Evaluation(Figures):
     pairs: list[Pair]
     texts: list[General] = []
     measures: list[Measure] = []
+    contaminations: list[Contamination] = []

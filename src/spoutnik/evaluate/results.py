@@ -61,6 +61,11 @@ def pairs_of(task: str, answers: dict[str, Table]) -> list[Pair]:
     return [pair.model_copy(update={"p_holm": p}) for pair, p in zip(found, corrected, strict=True)]
 
 
+def first_pass(answers: Table) -> Estimate:
+    """pass@1 on these problems."""
+    return _passes(answers, 1)
+
+
 def sizes(k: int) -> list[int]:
     """1, 2, 4, ... and k: where the curve of pass@k is given."""
     return sorted({*(2**power for power in range(k.bit_length()) if 2**power <= k), k})
