@@ -46,7 +46,7 @@ def _sentence(evaluation: Evaluation, task: str) -> str:
         sentence += f", more than {_names(beaten)} ({_p(most)}{' or less' if len(beaten) > 1 and most >= 0.001 else ''})"
     if level:
         least = min(chances[other.model] for other in level)
-        more = " or more" if len(level) > 1 else ""
+        more = " or more" if len(level) > 1 and least < 0.995 else ""
         sentence += f"{';' if beaten else ','} {_names(level)}: that is no proof of a difference ({_p(least)}{more})"
     return f"{sentence}.{_failures(ranked)}"
 
