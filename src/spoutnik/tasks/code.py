@@ -63,7 +63,7 @@ class CodeTask:
 
     def problem(self, split: str, seed: int, index: int) -> Problem:
         row = self._rows.at(split, seed, index)
-        data = {"prompt": row.prompt, "entry_point": row.entry_point, "test": row.test}
+        data = {"prompt": row.prompt, "entry_point": row.entry_point, "test": row.test, "protection": self.protection}
         return Problem(self.name, split, seed, index, _ASKED.format(prompt=row.prompt.rstrip()), row.solution, data)
 
     def extract(self, problem: Problem, content: str) -> str | None:
