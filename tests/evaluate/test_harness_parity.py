@@ -13,7 +13,8 @@ from spoutnik.checkpoint.hf import save_checkpoint
 from spoutnik.engine.generator import Engine
 from spoutnik.errors import UserError
 from spoutnik.evaluate.harness import EngineLM
-from spoutnik.model.init import depth_config, initialise
+from spoutnik.model.depth import depth_config
+from spoutnik.model.init import initialise
 from spoutnik.model.transformer import CausalLM
 from spoutnik.tasks.harness import prepare
 
