@@ -137,9 +137,9 @@ def _test(task: dict[str, Any], function: Callable[..., Any]) -> None:
 
 
 def compare() -> None:
-    """The second judge's side: ends with AGREES if the answer does what the solution does on at least half of other inputs than the tests'.
+    """The second judge's side: ends with AGREES if the answer does what the solution does on all other inputs, and DIFFERS on fewer than half.
 
-    Else it ends with DIFFERS, or with UNSURE where too few could be tried. The answer's process shares the output, but not the status.
+    Between them, and where too few inputs could be tried, it ends with UNSURE. The answer's process shares the output, but not the status.
     """
     sys.set_int_max_str_digits(0)
     task = json.loads(sys.stdin.read())
@@ -166,7 +166,7 @@ def compare() -> None:
             agreed += _alike(wanted, _ask(*positional, **named))
         except Exception:
             continue
-    sys.exit(UNSURE if tried < _LEAST else AGREES if 2 * agreed >= tried else DIFFERS)
+    sys.exit(UNSURE if tried < _LEAST else AGREES if agreed == tried else DIFFERS if 2 * agreed < tried else UNSURE)
 
 
 def _others(calls: list[str]) -> Iterator[str]:

@@ -1,8 +1,9 @@
 """The second judge of programs: other inputs than those that were rewarded, held against the file's own solution.
 
 A policy that is paid for passing tests may learn to write what passes these tests and nothing else. So the tests' inputs are changed a
-little, the solution says what is right for them, and the answer must agree on at least half: a solution says nothing reliable about inputs
-that the problem never meant, and a program that knows the tests by heart agrees on hardly any.
+little, and the solution says what is right for them. An answer that agrees on all is right, one that agrees on fewer than half is not, and
+between them nothing is said: a solution is no judge of inputs that the problem never meant, and a program that knows the tests by heart
+agrees on hardly any.
 """
 
 import functools
@@ -21,7 +22,7 @@ LIMITS = Limits(wall_s=10.0, cpu_s=10.0)
 
 
 def second_run(problem: Problem, answer: str) -> bool | None:
-    """Whether a program does on other inputs what the solution does. None without a solution, or where that fails or takes too long."""
+    """Whether a program does on other inputs what the solution does. None where it partly does, without a solution, or where time is up."""
     if not problem.answer.strip():
         return None
     task = {**problem.data, "solution": problem.answer}
