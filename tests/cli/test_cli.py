@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "src"
 COMMANDS = (
-    "launch", "pretrain", "sft", "rl", "dpo", "logits", "distill", "eval", "compare", "contamination", "harness", "run", "chat", "export",
+    "launch", "pretrain", "sft", "rl", "dpo", "logits", "distill", "eval", "compare", "contamination", "run", "chat", "export",
     "quantize", "report", "teachers", "tasks", "models", "doctor",
 )  # fmt: skip
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCE)}

@@ -5,7 +5,7 @@ from typing import Any
 
 from spoutnik.run.record import Event
 from spoutnik.run.report_svg import Point
-from spoutnik.run.summary import latest_evaluations, latest_pairs, latest_perplexities
+from spoutnik.run.summary import latest, latest_evaluations
 
 
 @dataclass
@@ -37,6 +37,8 @@ class RunLog:
     evaluations: list[Event]
     perplexities: list[Event]
     pairs: list[Event]
+    measures: list[Event] = field(default_factory=list)
+    contaminations: list[Event] = field(default_factory=list)
 
     def stage(self, name: str) -> StageLog | None:
         return next((stage for stage in self.stages if stage.name == name), None)
@@ -69,7 +71,8 @@ def sort_events(events: list[Event]) -> RunLog:
             {"step": stage.steps, "sample": stage.samples, "warning": stage.warnings}[what].append(event)
     return RunLog(
         run.get("recipe", "run"), run.get("seed"), run.get("machine", ""), list(stages.values()), latest_evaluations(events),
-        latest_perplexities(events), latest_pairs(events),
+        latest(events, "perplexity", "model", "text"), latest(events, "pair", "task", "a", "b"),
+        latest(events, "measure", "task", "model", "metric", "filter"), latest(events, "contamination", "task", "data"),
     )  # fmt: skip
 
 

@@ -72,6 +72,43 @@ def accuracy_section(log: RunLog) -> str:
     return "".join(parts)
 
 
+def contamination_section(log: RunLog) -> str:
+    """How much of the evaluations stands in training data, and what is solved of the rest."""
+    if not log.contaminations:
+        return ""
+    note = (
+        '<p class="note">Problems that share 13 words with the training data which few other problems have, or stand there whole; others '
+        "share only wording that many have. Problems made from templates share runs without being copies: look at the whole ones.</p>"
+    )
+    heads = ["task", "training data", "problems", "contaminated", "whole", "wording only", "model", "of all", "clean", "of the clean"]
+    rows = []
+    for event in log.contaminations:
+        counts = [f"{event[key]:,}" for key in ("problems", "contaminated", "whole", "wording")]
+        for model in event["models"]:
+            reached = [_with_interval(model["all"]), f"{model['n']:,}", _with_interval(model["clean"])]
+            rows.append([event["task"], ", ".join(event["data"]), *counts, model["model"], *reached])
+    unknown = list(dict.fromkeys(name for event in log.contaminations for name in event["not_looked_into"]))
+    rest = f'<p class="note">What {html.escape(", ".join(unknown))} was made of cannot be looked into.</p>' if unknown else ""
+    return f"<h2>Contamination</h2>{note}{table(heads, rows)}{rest}"
+
+
+def _with_interval(estimate: dict[str, float] | None) -> str:
+    return f"{estimate['value']:.1%} ({estimate['low']:.1%} to {estimate['high']:.1%})" if estimate else NONE
+
+
+def measure_section(log: RunLog) -> str:
+    """Every metric of lm-evaluation-harness's tasks."""
+    if not log.measures:
+        return ""
+    heads = ["task", "model", "metric", "filter", "n", "value", "95% interval"]
+    rows = [
+        [event["task"], event["model"], event["metric"], event["filter"], f"{event['n']:,}", f"{event['value']:.4f}",
+         NONE if event["low"] is None else f"{event['low']:.4f} to {event['high']:.4f}"]
+        for event in log.measures
+    ]  # fmt: skip
+    return f"<h2>Metrics of lm-evaluation-harness</h2>{table(heads, rows)}"
+
+
 def text_section(log: RunLog) -> str:
     """How well each model still predicts general text."""
     if not log.perplexities:
