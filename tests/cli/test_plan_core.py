@@ -55,10 +55,43 @@ def test_rules_of_a_chip_tell_its_history_and_of_compute_its_duties():
     assert "usage général" in run("rules", "3e24", "--lang", "fr")
 
 
+def test_laws_turn_money_into_sizes_and_say_what_another_size_costs():
+    found = json.loads(run("laws", "--budget", "5.576e6usd", "--chip", "h800-sxm", "--size", "37B", "--json"))
+    assert found["laws"]["chinchilla"]["size"]["p10"] < 178e9 < found["laws"]["chinchilla"]["size"]["p90"]
+    assert found["at_size"]["excess"] > 1
+    assert "share" in run("laws", "--budget", "1e24flop", "--why", "chinchilla.size")
+    assert "jetons" in run("laws", "--budget", "1e24flop", "--lang", "fr")
+
+
+def test_a_laboratory_with_only_h20_trains_slowly_and_answers_one_reader_faster():
+    first = run("h20").splitlines()[0]
+    assert "NVIDIA H20 instead of NVIDIA H800 SXM" in first
+    assert "1.18 times as fast" in first
+    assert json.loads(run("h20", "--json", "--devices", "512"))["needed"]["p50"] > 512
+
+
+def test_the_press_numbers_lie_on_the_curve_and_say_what_they_are(tmp_path):
+    page = tmp_path / "trend.html"
+    shown = run("trend", "--html", str(page), "--cost", "80M")
+    assert "3.1 times a year, between the trends of 3 and 4" in shown.splitlines()[0]
+    assert "[claimed] against DeepSeek-V3 $5.576 M [disclosed]" in shown
+    assert "<svg" in page.read_text(encoding="utf-8")
+    assert json.loads(run("trend", "--json"))["comparisons"][0]["yearly"]["p50"] == pytest.approx(3.14, abs=0.05)
+    assert "ratio^(1 / years)" in run("trend", "--why", "gpt-4.yearly")
+    assert "par an" in run("trend", "--lang", "fr")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["rules", "h21"], "neither a chip"),
+        (["laws", "--budget", "5"], "1e24flop"),
+        (["laws", "--budget", "5usd"], "--chip"),
+        (["laws", "--budget", "-5e20flop"], "positive"),
+        (["laws", "--budget", "1e20flop", "--size", "0"], "--size"),
+        (["h20", "--devices", "0"], "--devices"),
+        (["trend", "--cost", "80M", "--from", "summer"], "2024-12"),
+        (["trend", "--cost", "-1"], "--cost"),
         (["rules", "deepseek-v3", "--tokens", "many"], "--tokens"),
         (["rules", "0"], "positive"),
         (["chips", "--date", "tomorrow"], "2026-01-15"),

@@ -1,5 +1,8 @@
 """Amounts on the command line."""
 
+import contextlib
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,10 +27,8 @@ def test_what_is_no_number_is_refused_by_its_option(text):
 
 @given(st.text(max_size=12))
 def test_any_text_is_a_number_or_one_sentence(text):
-    try:
-        assert isinstance(amount(text, "--x"), float)
-    except UserError as error:
-        assert str(error).startswith("--x")
+    with contextlib.suppress(UserError):
+        assert math.isfinite(amount(text, "--x"))
 
 
 @pytest.mark.parametrize("text", ["0", "1.5", "-3"])

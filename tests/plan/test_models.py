@@ -3,12 +3,15 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from spoutnik.errors import UserError
 from spoutnik.model import flops
 from spoutnik.model.config import ModelConfig
 from spoutnik.plan.components import counts, forward_at
-from spoutnik.plan.models import catalogue, open_model
+from spoutnik.plan.families import EXPERTS, GATED, OTHER_NAMES, PLAIN, WHOLE
+from spoutnik.plan.models import catalogue, from_hf, open_model
 
 
 @pytest.mark.parametrize("name", list(catalogue()))
@@ -42,6 +45,30 @@ def test_operations_a_token_are_deepseeks_own():
     assert v3.training() / 1e9 == pytest.approx(250.4, abs=0.1)
     assert v3.training(causal=False) / 1e9 == pytest.approx(281.2, abs=0.1)
     assert counts(open_model("deepseek-v2"), 4096).training() / 1e9 == pytest.approx(155.3, abs=0.1)
+
+
+def test_components_are_those_that_a_hand_counts():
+    v3 = counts(open_model("deepseek-v3"), 4096)
+    attention = 7168 * 1536 + 1536 * 128 * 192 + 7168 * 576 + 512 * 128 * 256 + 128 * 128 * 7168
+    assert v3.part("attention projections").parameters == 61 * attention == 61 * (187_107_328 - 1536 - 512)
+    assert v3.part("routed experts").parameters == 58 * 256 * 44_040_192
+    assert v3.part("routed experts").active_parameters == 58 * 8 * 44_040_192
+    assert v3.part("router").parameters == 58 * 256 * 7168
+    assert v3.part("attention core").forward_full == 61 * 2 * 4096 * 128 * (192 + 128)
+    assert v3.part("head").forward == 2 * 129_280 * 7168
+    assert v3.mtp_parameters / 1e9 == pytest.approx(11.6, abs=0.02)
+    lite = counts(open_model("deepseek-v2-lite"))
+    assert (lite.parameters / 1e9, lite.active_parameters / 1e9) == pytest.approx((15.71, 2.66), abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "llama-3.1-405b", "mistral-large-2", "qwen2.5-72b"])
+def test_a_dense_model_costs_what_the_usual_formula_says(name):
+    """6 N + 12 L h s without the embedding, every key counted, as PaLM's appendix B and torchtitan have it."""
+    model, length = open_model(name), 8192
+    found = counts(model, length)
+    assert found.training(causal=False) == 6 * found.multiplied_parameters + 12 * model.num_hidden_layers * model.hidden_size * length
+    small = model.num_hidden_layers * 5 * model.hidden_size * 3
+    assert found.parameters - model.vocab_size * model.hidden_size - found.multiplied_parameters < small
 
 
 def test_the_installed_model_is_counted_as_its_file_holds_it():
@@ -93,3 +120,28 @@ def test_an_unknown_family_is_refused_with_those_that_are_known(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}))
     with pytest.raises(UserError, match=r"knows .*deepseek_v3.*gpt2"):
         open_model(str(tmp_path))
+
+
+def test_the_part_that_writes_is_taken_from_a_model_that_also_sees():
+    inner = dict(catalogue()["llama-4-scout"].config)
+    assert from_hf({"model_type": "llama4", "text_config": inner}) == open_model("llama-4-scout")
+    with pytest.raises(UserError, match="interleave_moe_layer_step"):
+        from_hf(inner | {"interleave_moe_layer_step": 2})
+
+
+anything = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 70000), st.floats(), st.text(max_size=3), st.lists(st.integers(), max_size=2)
+)
+numbers = st.integers(1, 70000)
+
+
+@given(
+    st.sampled_from(GATED + EXPERTS + PLAIN),
+    st.dictionaries(st.sampled_from([*WHOLE, *OTHER_NAMES, "use_sliding_window", "text_config"]), st.one_of(numbers, anything)),
+)
+def test_a_configuration_gives_a_model_that_can_be_counted_or_a_sentence(family, values):
+    try:
+        model = from_hf({"model_type": family, **values})
+    except UserError:
+        return
+    assert counts(model, 16).training() > 0

@@ -26,7 +26,7 @@ from spoutnik.plan.training import plan_training
 from spoutnik.plan.uncertain import Uncertain, triangular
 
 LANGUAGES = ("en", "fr")
-PHRASE = re.compile(r"[a-zà-ÿ_’']+ [a-zà-ÿ_’']+")
+PHRASE = re.compile(r"\b(?!x )[a-zà-ÿ_']+ (?!x )[a-zà-ÿ_']+")
 """Two words beside each other: no arithmetic."""
 
 
@@ -213,5 +213,7 @@ def test_language_is_what_was_asked_for_else_the_environments(asked, environment
 
 def test_a_figure_that_two_others_share_is_told_once():
     shared = Figure("shared", 2.0, "", "a", (Input("a", 2.0),))
-    top = Figure("top", 4.0, "", "left + right", (Figure("left", 2.0, "", "shared", (shared,)), Figure("right", 2.0, "", "shared", (shared,))))
+    top = Figure(
+        "top", 4.0, "", "left + right", (Figure("left", 2.0, "", "shared", (shared,)), Figure("right", 2.0, "", "shared", (shared,)))
+    )
     assert why(top, speech("en")).count("a = 2 [") == 1

@@ -100,7 +100,8 @@ def test_a_mistake_in_a_line_is_named_with_file_and_line(change, words):
 
 @pytest.mark.parametrize(("raw", "words"), [
     ({"line": []}, "needs one or more"), ({"lines": [LINE]}, "unknown key 'lines'"),
-    ({"chip": "h100-sxm", "line": [{"name": "a", "kind": "given"}]}, "gpu_hours nor devices and hours"), ({"line": [LINE]}, "'chip' is missing"),
+    ({"chip": "h100-sxm", "line": [{"name": "a", "kind": "given"}]}, "gpu_hours nor devices and hours"),
+    ({"line": [LINE]}, "'chip' is missing"),
 ])  # fmt: skip
 def test_a_mistake_in_a_file_is_named(raw, words):
     with pytest.raises(UserError, match=words):

@@ -20,7 +20,7 @@ def test_eighty_millions_then_five_and_a_half_now_is_three_times_a_year():
     assert yearly.p90 < 4
 
 
-def test_a_sonnet_of_early_2024_would_have_cost_about_what_v3_did_not():
+def test_v3s_final_run_is_less_than_a_sonnet_of_early_2024_would_cost_at_four_times_a_year():
     expected = pair("sonnet-3_5").expected
     assert expected["amodei-2025"].middle == pytest.approx(30e6 / 4**0.75, rel=0.1)
     assert expected["amodei-2025"].middle > run("deepseek-v3").usd.value

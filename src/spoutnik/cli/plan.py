@@ -4,7 +4,20 @@ from typing import Annotated
 
 import typer
 
-from spoutnik.cli import plan_distill, plan_grade, plan_model, plan_programme, plan_rl, plan_rules, plan_schedule, plan_serve, plan_train
+from spoutnik.cli import (
+    plan_distill,
+    plan_grade,
+    plan_h20,
+    plan_laws,
+    plan_model,
+    plan_programme,
+    plan_rl,
+    plan_rules,
+    plan_schedule,
+    plan_serve,
+    plan_train,
+    plan_trend,
+)
 
 app = typer.Typer(
     help="Plan: sizes, time, memory, money, energy and rules, before anything runs.", no_args_is_help=True, rich_markup_mode=None
@@ -23,11 +36,14 @@ def plan(
 
 app.command("model")(plan_model.model)
 app.command("models")(plan_model.models)
+app.command("train")(plan_train.train)
 app.command("chips")(plan_rules.chips)
 app.command("rules")(plan_rules.rules)
-app.command("train")(plan_train.train)
 app.command("schedule")(plan_schedule.schedule)
 app.command("grade")(plan_grade.grade)
+app.command("h20")(plan_h20.h20)
+app.command("laws")(plan_laws.laws)
+app.command("trend")(plan_trend.trend)
 app.command("serve")(plan_serve.serve)
 app.command("rl")(plan_rl.rl)
 app.command("distill")(plan_distill.distill)

@@ -126,7 +126,8 @@ def _show_chip(chip: "Chip", day: str, as_json: bool, words: "Speech") -> None:
         print(words("rules.foreign"))
     for one in history(chip):
         when = words("rules.ended", since=one.effective, until=one.until) if one.until else words("rules.in_force", since=one.effective)
-        print(f"\n{one.title[words.language]} ({when}): {words(f'review.{one.review}')}{f' ({one.why})' if one.why else ''}")
+        said = words(f"review.{one.review}") + (f" ({one.why})" if one.why else "")
+        print("\n" + words("rules.item", name=f"{one.title[words.language]} ({when})", text=said))
         print(f"  {one.explains[words.language]}")
         print(f"  {words('rules.source', source=one.source)} [{words(f'status.{one.status}')}]")
 
@@ -170,7 +171,7 @@ def _show_compute(flop: "Figure", open_source: bool, modifies: str | None, as_js
         print(_compute_text(found, words))
 
 
-def _flop(flop: "Figure", words: "Speech") -> str:
+def flop_text(flop: "Figure", words: "Speech") -> str:
     """As the lines themselves are written: 3.86e24 FLOP, or what lies between P10 and P90."""
     from spoutnik.plan.uncertain import Uncertain
 
@@ -189,20 +190,21 @@ def _compute_text(found: "Standing", words: "Speech") -> str:
     language = words.language
     met = [line for line in found.lines if line.chance >= 0.5]
     said = met[-1].title[language] if met else words("rules.no_line")
-    lines = [words("rules.flop", flop=_flop(found.flop, words), standing=said)]
+    lines = [words("rules.flop", flop=flop_text(found.flop, words), standing=said)]
     for line in found.lines:
         bound = words("rules.line", flop=f"{line.flop:.0e}".replace("+", ""))
         chance = words("rules.chance", title=line.title[language], chance=words.quantity(line.chance, "share"))
-        lines.append(f"  {bound}: {chance} ({line.rests_on[language]})")
+        lines.append("  " + words("rules.item", name=bound, text=f"{chance} ({line.rests_on[language]})"))
     if found.provider is not None:
         lines += [words("rules.provider" if found.provider else "rules.no_provider"), f"  {found.modifier[language]}"]
     if found.duties:
         lines += ["", words("rules.duties")]
         for duty in found.duties:
-            lines.append(f"  {duty.article}: {duty.text[language]}{' (' + words('rules.falls_away') + ')' if duty.falls_away else ''}")
+            away = f" ({words('rules.falls_away')})" if duty.falls_away else ""
+            lines.append("  " + words("rules.item", name=duty.article, text=duty.text[language] + away))
         lines += [f"  {found.open_text[language]}", "", words("rules.dates")]
         for one in found.dates:
-            lines.append(f"  {one['day']}: {one['text'][language]}")
+            lines.append("  " + words("rules.item", name=one["day"], text=one["text"][language]))
     us = weights_line()
     over = "over_us" if found.flop.middle > us["flop_min"] else "under_us"
     lines += ["", words("rules.us_line", title=us["title"][language] + ".", explains=us["explains"][language])]

@@ -7,6 +7,7 @@ from spoutnik.plan.answer import line_name
 from spoutnik.plan.result import Plan
 from spoutnik.plan.schedule.cells import Cell, Timeline
 from spoutnik.plan.speech import Speech
+from spoutnik.plan.trend import declines
 from spoutnik.plan.uncertain import Uncertain
 from spoutnik.run.report_svg import TEXT_WIDTH, line, polyline, rectangle, svg, text
 
@@ -14,8 +15,6 @@ WIDTH = 1040
 FILLS = 4
 """Colours that the page's style has for areas: classes f0 to f3."""
 ROLES = {"F": "f0", "B": "f2", "I": "f1", "W": "f3"}
-GROWTH = (1.68, 3.0, 4.0)
-"""Times cheaper each year, the least first; who says so is in the words."""
 YEARS = 5
 
 
@@ -50,7 +49,7 @@ def memory_chart(memory: Mapping[str, float], capacity: float, words: Speech) ->
         wide = size / whole * WIDTH
         fill = "empty" if name == "free" else f"f{index % FILLS}"
         parts.append(rectangle(x, 26, max(wide - 1, 0.5), 34, fill, 1.0 if index < FILLS else 0.55))
-        note = f"{words(f'memory.{name}')}: {words.quantity(size / 2**30, 'GiB')}"
+        note = words("plain.pair", name=words(f"memory.{name}"), value=words.quantity(size / 2**30, "GiB"))
         row, place = divmod(index, 4)
         legend = 82 + 20 * row
         parts += [rectangle(place * WIDTH / 4, legend - 10, 11, 11, fill, 1.0 if index < FILLS else 0.55)]
@@ -61,7 +60,7 @@ def memory_chart(memory: Mapping[str, float], capacity: float, words: Speech) ->
 
 def gantt_chart(timeline: Timeline, words: Speech) -> str:
     """One row a device, one box a task with its microbatch; of a pair the forward is above. Waiting is left open."""
-    left, row_height = 84.0, 20.0
+    left, row_height = 96.0, 20.0
     scale = (WIDTH - left) / timeline.seconds
     share = words.quantity(timeline.bubble, "share")
     title = words("head.gantt_title", name=timeline.program.name, microbatches=timeline.program.microbatches, bubble=share)
@@ -74,7 +73,8 @@ def gantt_chart(timeline: Timeline, words: Speech) -> str:
     bottom = 24 + len(timeline.cells) * row_height + 16
     for place, (kind, fill) in enumerate(ROLES.items()):
         parts += [rectangle(left + 230 * place, bottom - 10, 11, 11, fill), text(left + 17 + 230 * place, bottom, words(f"task.{kind}"))]
-    return svg(WIDTH, bottom + 8, parts, title)
+    parts.append(text(left, bottom + 20, words("head.gantt_note")))
+    return svg(WIDTH, bottom + 28, parts, title)
 
 
 def _boxes(cell: Cell, x: float, y: float, width: float, height: float) -> list[str]:
@@ -93,24 +93,29 @@ def _box(kind: str, microbatch: int, x: float, y: float, width: float, height: f
 
 def trend_chart(cost: float, words: Speech) -> str:
     """What the same run would cost in each of the next years if it became so many times cheaper a year, by powers of ten."""
-    left, right, top, bottom = 90.0, WIDTH - 190.0, 52.0, 230.0
-    highest, lowest = math.ceil(math.log10(cost)), math.floor(math.log10(cost * GROWTH[-1] ** -YEARS))
+    left, right, top, bottom = 90.0, WIDTH - 150.0, 30.0, 208.0
+    falls = declines()
+    highest, lowest = math.ceil(math.log10(cost)), math.floor(math.log10(cost * falls[-1].times ** -YEARS))
     title = words("head.trend")
 
     def place(year: float, value: float) -> tuple[float, float]:
         return left + year / YEARS * (right - left), bottom - (math.log10(value) - lowest) / (highest - lowest) * (bottom - top)
 
-    parts = [text(0, 14, title, "title"), text(0, 34, words("head.trend_source"))]
+    parts = [text(0, 14, title, "title")]
     for power in range(lowest, highest + 1):
         y = place(0, 10.0**power)[1]
         parts += [line(left, y, right, y), text(left - 8, y + 4, words.quantity(10.0**power, "USD"), anchor="end")]
     for year in range(YEARS + 1):
         parts.append(text(place(year, 10.0**lowest)[0], bottom + 17, words("head.years", number=year), anchor="middle"))
-    for index, times in enumerate(GROWTH):
-        ends = [place(0, cost), place(YEARS, cost * times**-YEARS)]
-        note = words("head.times", number=words.number(times), cost=words.quantity(cost * times**-YEARS, "USD"))
-        parts += [polyline(ends, f"s{index}"), text(right + 8, ends[-1][1] + 4, note, "value")]
-    return svg(WIDTH, bottom + 26, parts, title)
+    for index, fall in enumerate(falls):
+        ends, under = [place(0, cost), place(YEARS, cost * fall.times**-YEARS)], bottom + 42 + 20 * index
+        said = words("head.times", number=words.number(fall.times), who=fall.title[words.language])
+        parts += [
+            polyline(ends, f"s{index}"),
+            text(right + 8, ends[-1][1] + 4, words.quantity(cost * fall.times**-YEARS, "USD", exact=False), "value"),
+        ]
+        parts += [line(left, under - 4, left + 18, under - 4, f"line s{index}"), text(left + 26, under, said, "label")]
+    return svg(WIDTH, bottom + 42 + 20 * len(falls), parts, title)
 
 
 def charts(plan: Plan, words: Speech, capacity: float | None, timeline: Timeline | None) -> Sequence[str]:

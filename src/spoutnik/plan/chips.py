@@ -58,6 +58,8 @@ class Chip:
     die_mm2: float = 0.0
     """Of compute dies made in a non-planar process, together; 0 where it is not known."""
     price: Price | None = None
+    status: Status = "disclosed"
+    """Who vouches for the numbers: the maker's data sheet, or others (claimed)."""
     assumed: tuple[str, ...] = ()
     """Fields that no source was found for."""
     note: str = ""
@@ -81,7 +83,7 @@ class Chip:
 
     def input(self, field: str) -> Input:
         """A field as an input of a figure, with its source."""
-        status: Status = "assumed" if field in self.assumed else "disclosed"
+        status: Status = "assumed" if field in self.assumed else self.status
         return Input(f"{self.name}.{field}", getattr(self, field), UNITS.get(field, ""), self.sources, status)
 
     def price_input(self) -> Input:

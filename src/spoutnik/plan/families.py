@@ -1,6 +1,7 @@
 """Hugging Face's `config.json` of families that Spoutnik plans for without running them, as a `Shape`."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from spoutnik.errors import UserError
@@ -15,6 +16,7 @@ OTHER_NAMES = {
     "n_positions": "max_position_embeddings", "ffn_dim": "intermediate_size", "num_local_experts": "n_routed_experts",
     "num_experts": "n_routed_experts", "seq_length": "max_position_embeddings",
 }  # fmt: skip
+WHOLE = tuple(field.name for field in fields(Shape) if field.type is int)
 TIED = ("gpt2", "bloom", "opt", "palm")
 
 
@@ -27,6 +29,14 @@ def shape_from_hf(raw: Mapping[str, Any]) -> Shape:
             f"The model's family is {family!r}; the planner knows {known}. Give its sizes as flags if it is built like one of them."
         )
     named = {OTHER_NAMES.get(key, key): value for key, value in raw.items() if value is not None}
+    for name in (*WHOLE, "shared_expert_intermediate_size"):
+        if type(named.get(name, 0)) is not int or named.get(name, 0) < 0:
+            raise UserError(f"The configuration of this {family} model gives {name} as {named[name]!r}; it must be a whole number.")
+    for name in ("interleave_moe_layer_step", "decoder_sparse_step"):
+        if named.get(name, 1) != 1:
+            raise UserError(
+                f"Only some layers of this {family} model have experts ({name} is {named[name]!r}), which the planner does not count."
+            )
     size = named.get("hidden_size", 0)
     values: dict[str, Any] = {"tie_word_embeddings": family in TIED, "num_key_value_heads": named.get("num_attention_heads", 0)}
     if family in PLAIN:
@@ -35,8 +45,7 @@ def shape_from_hf(raw: Mapping[str, Any]) -> Shape:
             values["learned_positions"] = named.get("max_position_embeddings", 0)
     if family in EXPERTS:
         values |= _experts(family, named)
-    known_fields = Shape.__dataclass_fields__
-    values |= {key: value for key, value in named.items() if key in known_fields}
+    values |= {key: value for key, value in named.items() if key in Shape.__dataclass_fields__}
     if not named.get("use_sliding_window", True) or family not in ("mixtral",):
         values.pop("sliding_window", None)
     if family == "palm":

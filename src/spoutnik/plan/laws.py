@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from spoutnik.errors import UserError
 from spoutnik.plan.figure import Figure, Input, Status
-from spoutnik.plan.uncertain import Number, Uncertain, normal, triangular
+from spoutnik.plan.uncertain import Number, normal, triangular
 
 EPOCH = "Epoch AI's refit of Chinchilla, arXiv 2404.10102"
 DEEPSEEK = "DeepSeek LLM, arXiv 2401.02954, section 3"
@@ -27,6 +27,15 @@ EXPERTS, HELD = 64, 43.0
 """arXiv 2402.07871 fits 64 times as many expert parameters as one token uses: with attention, 43 times as many in all (12 d^2 of 516)."""
 MOE: Mapping[str, float] = MappingProxyType({"a": 18.1, "alpha": 0.115, "b": 30.8, "beta": 0.147, "g": 2.1, "gamma": 0.58, "c": 0.47})
 DENSE: Mapping[str, float] = MappingProxyType({"a": 16.3, "alpha": 0.126, "b": 26.7, "beta": 0.127, "c": 0.47})
+
+SHARE_OF_PEAK = Input(
+    "share_of_peak",
+    triangular(0.20, 0.36, 0.46, name="share of peak"),
+    "",
+    "6 N D over paid GPU-hours: Llama 2 70B 43 %, DeepSeek-V3 and Llama 3.1 405B 35 %, BLOOM 32 %, Llama 4 Scout 23 %",
+    "computed",
+)
+"""Of the 16-bit peak, over all hours that published runs paid for: utilisation and stops together."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,7 @@ def experts(flop: Figure, granularity: float = 8.0) -> Optimum:
     active, reached = _best_mixture(flop.middle, granularity)
     given = Input("constants", ", ".join(f"{key} {value:g}" for key, value in MOE.items()), "", KRAJEWSKI, "assumed")
     size = Figure("size", active, "parameters", "argmin of c + (g / G^gamma + a) / (43 size)^alpha + b / tokens^beta",
-                  (flop, given), f"Active for a token; 64-fold experts, granularity {granularity:g}; at the middle of the budget.")  # fmt: skip
+                  (flop, given), f"Active for a token; 64-fold experts, granularity {granularity:g}.")  # fmt: skip
     total = Figure("size_total", HELD * active, "parameters", "43 * size", (size,))
     tokens = Figure("tokens", flop.middle / 6 / active, "tokens", "flop / (6 * size)", (flop, size))
     same = _dense_compute(reached)
@@ -184,11 +193,8 @@ def compute_for(dollars: float, price: Input, peak: Input) -> Figure:
         "budget / price",
         (Input("budget", dollars, "USD", "--budget", "assumed"), price),
     )
-    share = triangular(0.20, 0.36, 0.46, name="mfu")
-    reached = Input("share_of_peak", share, "", "6 N D over paid GPU-hours: Llama 2 70B 43 %, DeepSeek-V3 and Llama 3.1 405B 35 %, "
-                    "BLOOM 32 %, Llama 4 Scout 23 %; computed from their reports and cards", "computed")  # fmt: skip
-    value: Uncertain = share * hours.value * _number(peak) * 3.6e15
-    return Figure("flop", value, "FLOP", "gpu_hours * 3600 * peak * share_of_peak", (hours, peak, reached))
+    value = hours.value * (_number(SHARE_OF_PEAK) * (_number(peak) * 3.6e15))
+    return Figure("flop", value, "FLOP", "gpu_hours * 3600 * peak * share_of_peak", (hours, peak, SHARE_OF_PEAK))
 
 
 def _number(one: Input) -> Number:

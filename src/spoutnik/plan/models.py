@@ -59,6 +59,8 @@ def open_model(name_or_path: str | None, flags: Mapping[str, Any] | None = None)
 
 def from_hf(raw: Mapping[str, Any]) -> Model:
     """The object of a `config.json`: of a family that Spoutnik runs, or of one that it only plans for."""
+    if isinstance(raw.get("text_config"), dict):
+        raw = raw["text_config"]  # a model that also sees or hears: what writes is planned
     return ModelConfig.from_hf(dict(raw)) if raw.get("model_type") in ARCHITECTURES else shape_from_hf(raw)
 
 

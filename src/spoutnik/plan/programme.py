@@ -4,6 +4,7 @@ A programme is a TOML file of lines. A line says what is done; it may also say w
 everything is to be predicted. So one file holds both the published sum and what the planner would have said.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -21,12 +22,9 @@ from spoutnik.plan.result import Plan
 from spoutnik.plan.serving import Service, Throughput, plan_serving
 from spoutnik.plan.sums import line_of, with_totals
 from spoutnik.plan.training import plan_training
+from spoutnik.plan.trend import programmes
 from spoutnik.plan.uncertain import Uncertain, lognormal
 from spoutnik.plan.update import update_hours
-
-DEVELOPMENT = (1.5, 2.9, 5.6)
-"""What a programme takes with its failed and exploratory runs, as a multiple of its final runs: 1.5 in OLMo's account (arXiv 2503.05804),
-5.6 in Olmo 3's (82.2 % of its computation)."""
 
 
 def plan_programme(programme: Programme, predict: bool = False, price: float | None = None, location: str = WORLD) -> Plan:
@@ -40,7 +38,7 @@ def plan_programme(programme: Programme, predict: bool = False, price: float | N
         lines.append(made)
         days = days + (line["days"] if "days" in line else hours.value / (24.0 * line["devices"]) if "devices" in line else 0.0)
     plan = with_totals(Plan("programme", programme.title, {}, tuple(lines)))
-    one_by_one = Figure("days", days, "days", "sum(gpu_hours / (24 * devices) of lines with devices) + days of services", ())
+    one_by_one = Figure("days", days, "days", "sum(gpu_hours / (24 * devices)) + sum(days, kind = serve)", ())
     return Plan(
         plan.kind, plan.title, plan.figures | {"days": one_by_one, "cost_with_development_usd": _with_development(plan)}, plan.lines
     )
@@ -52,19 +50,18 @@ def _with_development(plan: Plan) -> Figure:
     value: float | Uncertain = 0.0
     for _, cost in trained:
         value = value + cost.value
-    final = Figure("final_runs_usd", value, "USD", "sum(cost_usd of lines that are no service)", ())
-    times = Figure(
-        "development",
-        lognormal(*DEVELOPMENT, name="development"),
-        "",
-        "lognormal(p10, p50, p90)",
-        (
-            Input("development_p10", DEVELOPMENT[0], "", "OLMo, arXiv 2503.05804", "disclosed"),
-            Input("development_p50", DEVELOPMENT[1], "", "sqrt(1.5 * 5.6)", "assumed"),
-            Input("development_p90", DEVELOPMENT[2], "", "Olmo 3: 1 / (1 - 0.822)", "disclosed"),
-        ),
-    )
+    final = Figure("final_runs_usd", value, "USD", "sum(cost_usd) - sum(cost_usd, kind = serve)", ())
+    times = development()
     return Figure("cost_with_development_usd", final.value * times.value, "USD", "final_runs_usd * development", (final, times))
+
+
+def development() -> Figure:
+    """What a programme takes with its failed and exploratory runs, as a multiple of its final runs: between the two that were published."""
+    told = sorted(programmes(Input("one", 1.0)).items(), key=lambda pair: pair[1].middle)
+    low, high = told[0][1].middle, told[-1][1].middle
+    shares = tuple(replace(one, name=f"{name}.{one.name}") for name, figure in told for one in figure.inputs if one.name == "final_share")
+    value = lognormal(low, math.sqrt(low * high), high, name="development")
+    return Figure("development", value, "", "lognormal(1 / highest, 1 / sqrt(highest * lowest), 1 / lowest)", shares)
 
 
 def _rent(line: Mapping[str, Any], price: float | None, location: str) -> Rent:

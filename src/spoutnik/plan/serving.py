@@ -88,8 +88,8 @@ def _model_figures(config: Model, service: Service) -> dict[str, Figure]:
     width = "(kv_lora_rank + qk_rope_head_dim)" if config.is_latent else "2 * num_key_value_heads * head_dim"
     context = Input("context", service.context, "tokens", "--context", "assumed")
     return {
-        "params_total": Figure("params_total", counted.parameters, "parameters", "sum(parameters of parts)", sizes),
-        "params_active": Figure("params_active", counted.active_parameters, "parameters", "sum(active parameters of parts)", sizes),
+        "params_total": Figure("params_total", counted.parameters, "parameters", "sum(parameters)", sizes),
+        "params_active": Figure("params_active", counted.active_parameters, "parameters", "sum(active_parameters)", sizes),
         "flops_per_token": Figure("flops_per_token", flops, "FLOP/token", "2 * matrices + attention(context)", (context,)),
         "cache_bytes_per_token": Figure(
             "cache_bytes_per_token", inference.cache_bytes_per_token(config), "bytes/token", f"num_hidden_layers * {width} * 2", sizes

@@ -35,9 +35,9 @@ class Speech(Words):
         """A formula or note that holds words, in this language; arithmetic stays as it is."""
         return self._table.get(f"phrase.{text}", text)
 
-    def quantity(self, value: float | Uncertain, unit: str) -> str:
-        """ "$5.58 M", "250.4 GFLOP", "56.7 days": readable, not exact. Of what is uncertain the median."""
-        exact = not isinstance(value, Uncertain)
+    def quantity(self, value: float | Uncertain, unit: str, exact: bool = True) -> str:
+        """ "$5.58 M", "250.4 GFLOP", "56.7 days": readable, not exact. Of what is uncertain, or no `exact` number, with fewer digits."""
+        exact = exact and not isinstance(value, Uncertain)
         middle = value.range().p50 if isinstance(value, Uncertain) else float(value)
         return self._with_unit(middle, unit, exact)
 
@@ -86,7 +86,7 @@ class Speech(Words):
             if abs(value) >= size * 0.99995:
                 return f"{self._digits(value / scale, SIGNIFICANT + exact)}{NARROW if self.language == 'fr' else ' '}{self._table[word]}"
         if abs(value) >= 1000:
-            return self._digits(value, 7 if exact else SIGNIFICANT)
+            return self._digits(round(value), 7) if exact else self._digits(value, SIGNIFICANT)
         return self._digits(value, SIGNIFICANT + exact)
 
     def _digits(self, value: float, significant: int) -> str:

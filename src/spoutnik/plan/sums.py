@@ -25,8 +25,8 @@ def model_figures(config: Model, length: float) -> dict[str, Figure]:
     sizes = (Input("config", float(config.num_hidden_layers), "layers", "config.json", "disclosed"),)
     flops = counted.training(mtp=True)
     return {
-        "params_total": Figure("params_total", float(counted.parameters), "parameters", "sum(parameters of parts)", sizes),
-        "params_active": Figure("params_active", float(counted.active_parameters), "parameters", "sum(active parameters of parts)", sizes),
+        "params_total": Figure("params_total", float(counted.parameters), "parameters", "sum(parameters)", sizes),
+        "params_active": Figure("params_active", float(counted.active_parameters), "parameters", "sum(active_parameters)", sizes),
         "flops_per_token": Figure(
             "flops_per_token",
             flops,
@@ -54,4 +54,4 @@ def _sum(plan: Plan, name: str) -> Figure:
             figure = line.figures[name]
             value = value + figure.value
             parts.append(replace(figure, name=f"{number}.{name}"))
-    return Figure(name, value, parts[0].unit, f"sum({name} of lines)", tuple(parts))
+    return Figure(name, value, parts[0].unit, f"sum({name})", tuple(parts))

@@ -27,6 +27,8 @@ class Run:
     name: str
     title: Text
     usd: Input
+    said: tuple[float, float, float]
+    """Lowest, most usual and highest figure that was named."""
     year: float
     ends: str
     counts: str
@@ -63,7 +65,7 @@ def comparisons() -> tuple[Comparison, ...]:
 
 
 def programmes(final_run: Input) -> dict[str, Figure]:
-    """What the whole programme may have cost, from the final run's rental value and the share that final runs had where all was published."""
+    """What the whole programme may have cost: the final run's value over the share that final runs had where all was published."""
     found = {}
     for name, row in _table()["programme"].items():
         share = Input("final_share", float(row["final_share"]), "", row["source"], row["status"])
@@ -126,9 +128,8 @@ def _run(name: str, row: Mapping[str, Any]) -> Run:
     low, mode, high = (float(value) for value in row["usd"])
     value: Number = mode if low == high else triangular(low, mode, high, name=f"claim {name}")
     status: Status = row["status"]
-    return Run(
-        name, row["title"], Input(f"{name}.usd", value, "USD", row["source"], status), year_of(row["ends"]), row["ends"], row["counts"]
-    )
+    usd = Input(f"{name}.usd", value, "USD", row["source"], status)
+    return Run(name, row["title"], usd, (low, mode, high), year_of(row["ends"]), row["ends"], row["counts"])
 
 
 def _compared(older: Run, newer: Run) -> Comparison:

@@ -23,7 +23,7 @@ def update_hours(name: str, config: Model, tokens: Figure, length: float, chip: 
         "train_flops_per_token * passes",
         (
             Input("train_flops_per_token", flops, "FLOP/token", f"plan/components.py({length:.0f})", "computed"),
-            Input("passes", passes, "", "1 + (forward passes beside the update) / 3", "computed"),
+            Input("passes", passes, "", "1 + (reference + old) / 3", "computed"),
         ),
     )
     mfu = Figure("update_mfu", triangular(*FINE_TUNING_MFU, name="mfu"), "share", "triangular", (_mfu_input(),))
