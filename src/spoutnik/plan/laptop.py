@@ -1,0 +1,222 @@
+"""How long each stage of a recipe takes on this machine: what it computes (`work.py`), at the speeds that were probed (`probe.py`), times a
+few factors that were fitted to stages that ran (`laptop.toml`).
+
+A term is the time that a piece of work would take at the probe's speed alone: bytes over bandwidth, operations over the speed of products.
+Its factor says how much longer such work takes in our code. What is mostly the calling of small operations is counted in probed steps of a
+small model. Factors were fitted on one machine; that they hold on another is an assumption that `--against` tests.
+"""
+
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from spoutnik.model.config import ModelConfig
+from spoutnik.model.flops import forward_flops, mtp_parameters, parameters, training_flops
+from spoutnik.plan.figure import Figure, Input
+from spoutnik.plan.probe import Probe
+from spoutnik.plan.taken import Taken
+from spoutnik.plan.uncertain import Number, Range, Uncertain, fixed, lognormal, triangular
+from spoutnik.plan.work import Answers, Part, Readings, StageWork, Updates, Writing
+
+OPTIMISER_BYTES = 28
+"""Moved for each parameter by AdamW: weight, gradient and two moments read, all but the gradient written, in float32."""
+NARROW = 512
+"""Models of a smaller width multiply at the speed of small products."""
+WIDTHS = {"float32": 4, "bfloat16": 2}
+NEWTON_SCHULZ = 5
+SAVE_EVERY_S = 60.0
+"""Seconds between saved states unless a run is told otherwise."""
+Terms = dict[str, Number]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What is not known beforehand: an answer's share of the longest one, and the groups' share that has a signal."""
+
+    answer: Number
+    signal: Number
+
+
+def terms(work: StageWork, probe: Probe, shares: Shares) -> Terms:
+    """Seconds of each kind of work in a stage at the probe's speeds, before their factors; those of saving states apart."""
+    found: Terms = {
+        "stage": (1 + work.models) * probe.small_step,
+        "open": work.opened / probe.disk_read,
+        "write": work.made / probe.disk_write,
+    }
+    for part in work.parts:
+        for name, seconds in _part_terms(part, probe, shares).items():
+            found[name] = found.get(name, 0.0) + seconds
+    return found
+
+
+def _part_terms(part: Part, probe: Probe, shares: Shares) -> Terms:
+    match part:
+        case Updates():
+            return _update_terms(part, probe, shares)
+        case Answers():
+            return _answer_terms(part, probe, shares)
+        case Readings():
+            return _reading_terms(part, probe, shares)
+        case Writing():
+            return {"corpus": part.corpus_tokens * 1e-3 * probe.small_step, "traces": part.traces * 1e-3 * probe.small_step}
+
+
+def _update_terms(part: Updates, probe: Probe, shares: Shares) -> Terms:
+    config = part.config.with_(sliding_window=None)
+    mean = part.length.mean(shares.answer)
+    rows = part.rows * (shares.signal if part.chosen else 1.0)
+    tokens = part.steps * rows * mean
+    chunks = part.steps * (1.0 + rows * mean / part.cells if part.cells else 1.0)
+    trained = config if part.pretrains else config.with_(num_nextn_predict_layers=0)
+    found = {
+        **_calls("update", config, part.pretrains, chunks, probe),
+        f"update products {part.dtype}": _operations(training_flops, trained, tokens, mean) / _products(config, part.dtype, probe),
+        "update activations": tokens * _activation_bytes(config, mean) / probe.bandwidth,
+        "update weights": part.steps * parameters(config).total * OPTIMISER_BYTES / probe.bandwidth,
+    }
+    if part.muon:
+        side = config.hidden_size / (2 if config.is_latent else 1)
+        held = parameters(config).total + mtp_parameters(config).total
+        found["muon"] = part.steps * NEWTON_SCHULZ * 6.0 * held * side / _products(config, "float32", probe)
+    for other in part.beside:
+        reading = Readings(other, part.steps * part.rows, part.length, part.dtype, by_modules=True)
+        for name, seconds in _reading_terms(reading, probe, shares).items():
+            found[name] = found.get(name, 0.0) + seconds
+    return found
+
+
+def _answer_terms(part: Answers, probe: Probe, shares: Shares) -> Terms:
+    config = part.config.with_(sliding_window=None)
+    drawn = sum(((1.0 - shares.signal) ** again for again in range(1, part.redrawn)), 1.0)
+    answer = part.length.longest * shares.answer
+    mean, count = part.length.fixed + answer, part.rounds * part.count * drawn
+    waves = max(part.count / part.batch, 1.0) - 1.0
+    decoded = part.rounds * drawn * (part.length.longest + waves * answer)  # in each round one answer is about the longest
+    return {
+        "decode calls": decoded * config.num_hidden_layers * 1e-3 * probe.small_step,
+        "decode weights": decoded * parameters(config).active * WIDTHS[part.dtype] / probe.bandwidth,
+        f"decode products {part.dtype}": _operations(forward_flops, config, count * mean, mean / 2) / _products(config, part.dtype, probe),
+        "answers": count * 1e-3 * probe.small_step,
+        "packing": part.rounds * parameters(config).total * 4 / probe.bandwidth,
+    }
+
+
+def _reading_terms(part: Readings, probe: Probe, shares: Shares) -> Terms:
+    config, mean = part.config.with_(sliding_window=None), part.length.mean(shares.answer)
+    tokens = part.rows * mean * (shares.signal if part.chosen else 1.0)
+    how = "update products" if part.by_modules else "decode products"
+    return {f"{how} {part.dtype}": _operations(forward_flops, config, tokens, mean / 2) / _products(config, part.dtype, probe)}
+
+
+def _calls(what: str, config: ModelConfig, pretrains: bool, chunks: Number, probe: Probe) -> Terms:
+    """Operations are called for each layer and each part of a batch; a layer with experts calls many more than a dense one."""
+    layers = config.num_hidden_layers + (config.num_nextn_predict_layers if pretrains else 0)
+    expert = sum(map(config.layer_has_experts, range(layers)))
+    return {
+        f"{what} calls": chunks * (layers - expert) * probe.small_step / 2,
+        f"{what} expert calls": chunks * expert * probe.small_step / 2,
+    }
+
+
+def _operations(count: Callable[[ModelConfig, float, float], float], config: ModelConfig, tokens: Number, keys: Number) -> Number:
+    """What a function of `model.flops` counts: so much a token, and so much more for each key that it looks at."""
+    alone = count(config, 1.0, 0.0)
+    return tokens * (alone + (count(config, 1.0, 1.0) - alone) * keys)
+
+
+def _products(config: ModelConfig, dtype: str, probe: Probe) -> float:
+    """Operations a second of such a model's products."""
+    if dtype == "bfloat16":
+        return probe.gemm_bfloat16
+    return probe.gemm_small if config.hidden_size < NARROW else probe.gemm_float32
+
+
+def _activation_bytes(config: ModelConfig, keys: Number) -> Number:
+    """About the bytes of what is written for one token on the way through a model: rows of each layer, scores of attention, logits."""
+    inner = config.moe_intermediate_size * (config.num_experts_per_tok + config.n_shared_experts) or config.intermediate_size
+    layer = 10 * config.hidden_size + 4 * inner
+    return 4.0 * (config.num_hidden_layers * (layer + config.num_attention_heads * keys) + 4 * config.vocab_size)
+
+
+def shares_taken(work: StageWork, took: Taken) -> Shares:
+    """The shares that a finished stage had; of examples what their number of tokens says."""
+    answer = took.answer
+    if answer is None and took.example is not None:
+        length = next((part.length for part in work.parts if isinstance(part, Updates) and part.length.longest), None)
+        answer = max(0.0, took.example - length.fixed) / length.longest if length else None
+    return Shares(answer if answer is not None else 0.0, took.signal if took.signal is not None else 1.0)
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What was fitted: `terms` by name, and `pace`, how a stage's time is spread around its prediction (10th, 50th, 90th percentile; 1 is
+    the prediction). `answer` and `signal` are the least, the likeliest and the most of the shares before anything is known of them;
+    `base_memory` is what a process holds before it opens a model, in bytes."""
+
+    date: str
+    made: str
+    terms: Mapping[str, float]
+    pace: tuple[float, float, float]
+    answer: tuple[float, float, float]
+    signal: tuple[float, float, float]
+    base_memory: float
+
+
+@cache
+def fitted() -> Factors:
+    """The factors that come with Spoutnik; `benchmarks/laptop.py` makes them anew."""
+    content: dict[str, Any] = tomllib.loads(files("spoutnik.plan").joinpath("laptop.toml").read_text(encoding="utf-8"))
+    spreads = {name: tuple(content.pop(name)) for name in ("pace", "answer", "signal")}
+    return Factors(**content, **spreads)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A stage's seconds, None where they cannot be predicted, and bytes at its fullest moment, None where no model is opened."""
+
+    work: StageWork
+    seconds: Figure | None
+    memory: float | None
+
+    @property
+    def range(self) -> Range | None:
+        """Seconds."""
+        return samples(self.seconds.value).range() if self.seconds is not None else None
+
+
+def predict(work: StageWork, probe: Probe, factors: Factors, shares: Shares | None = None) -> Predicted:
+    """What a stage takes here. With `shares` that are known only the machine's pace is uncertain; else they are drawn, for each stage."""
+    memory = work.memory + factors.base_memory if work.memory is not None else None
+    if work.unknown:
+        return Predicted(work, None, memory)
+    shares = shares or usual_shares(work.name, factors)
+    parts: dict[str, Number] = {name: factors.terms.get(name, 1.0) * value for name, value in terms(work, probe, shares).items()}
+    saving = work.saved / probe.disk_write
+    working = sum(parts.values(), 0.0) * lognormal(*factors.pace, name="laptop pace")
+    parts["saving states"] = working * (saving / SAVE_EVERY_S) + saving
+    inputs = tuple(
+        Input(name, value, "s", f"{factors.terms.get(name, 1.0):.3g} x its time at the probed speed, fitted {factors.date}", "computed")
+        for name, value in parts.items()
+        if isinstance(value, Uncertain) or value > 0
+    )
+    formula = "the parts' sum at the machine's pace, states saved once a minute and at the end"
+    return Predicted(work, Figure(work.name, working + parts["saving states"], "s", formula, inputs), memory)
+
+
+def usual_shares(name: str, factors: Factors) -> Shares:
+    """Shares of which nothing is known yet, drawn for each stage by itself."""
+    return Shares(triangular(*factors.answer, name=f"answers of {name}"), triangular(*factors.signal, name=f"signal of {name}"))
+
+
+def total(predicted: Iterable[Predicted]) -> Uncertain:
+    """Seconds of all stages whose time can be predicted."""
+    return sum((samples(stage.seconds.value) for stage in predicted if stage.seconds is not None), fixed(0.0))
+
+
+def samples(value: Number) -> Uncertain:
+    """A value as a distribution."""
+    return value if isinstance(value, Uncertain) else fixed(value)
