@@ -11,6 +11,7 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from spoutnik.plan import laptop, probe
 from spoutnik.plan.taken import Taken, taken
 from spoutnik.plan.work import StageWork
 from spoutnik.recipe import Recipe, load_recipe
+from spoutnik.rehearsal.stages import Rehearsal
 from spoutnik.rehearsal.work import Workload
 from spoutnik.run.record import read
 
@@ -26,7 +28,11 @@ HERE = Path(__file__).parent
 RECIPES = ("laptop_small", "laptop_real")
 TARGET = HERE.parent / "src" / "spoutnik" / "plan" / "laptop.toml"
 PRIOR, WEIGHT = 1.0, 0.02
-"""What a factor is drawn to, in logarithms of nothing: (factor - PRIOR) x WEIGHT is one more relative error."""
+"""What a factor is drawn to: WEIGHT x (factor - PRIOR) is one more relative error."""
+PACE = (0.85, 1.0, 1.2)
+"""Assumed: the same steps of the same model took 0.111 s in one quiet run and 0.130 s in another."""
+ANSWER, SIGNAL = (0.2, 0.45, 0.8), (0.4, 0.9, 1.0)
+"""Assumed: least, likeliest and most. Of the longest answer, untrained models wrote a fifth and trained ones half."""
 TERMS = (
     "stage", "open", "write", "corpus", "traces", "update calls", "update expert calls", "update products float32",
     "update products bfloat16", "update activations", "update weights", "muon", "decode calls", "decode weights",
@@ -70,10 +76,32 @@ def fit(rows: list[tuple[StageWork, Taken, laptop.Terms]]) -> dict[str, float]:
     return FIXED | dict(zip(free, factors.tolist(), strict=True))
 
 
-def spread(values: list[float]) -> tuple[float, float, float]:
-    """10th, 50th and 90th percentile."""
-    low, middle, high = np.percentile(values, (10, 50, 90))
-    return float(low), float(middle), float(high)
+def base_memory(rows: list[tuple[StageWork, Taken, laptop.Terms]], recipes: list[Recipe]) -> float:
+    """What stages held beyond the tensors of their fullest step: the median, in bytes."""
+    tensors = {stage.name: stage.memory for recipe in recipes for stage in Rehearsal(recipe, {}, accelerated=False).stages()}
+    beyond = [took.memory - (tensors[work.name] or 0) for work, took, _ in rows if took.memory and tensors.get(work.name)]
+    for work, took, _ in rows:
+        if took.memory and tensors.get(work.name):
+            print(f"{work.name:22} {work.kind:10} held {took.memory / 2**30:6.2f} GiB, tensors {(tensors[work.name] or 0) / 2**30:6.2f}")
+    return float(np.median(beyond)) if beyond else 0.0
+
+
+def write(factors: dict[str, float], memory: float, here: probe.Probe, stages: int) -> None:
+    """laptop.toml."""
+    terms = "\n".join(f'"{name}" = {factor:.4g}' for name, factor in factors.items())
+    spreads = "\n".join(f"{name} = {list(value)}" for name, value in (("pace", PACE), ("answer", ANSWER), ("signal", SIGNAL)))
+    TARGET.write_text(
+        f"""# Made by benchmarks/laptop.py, which says how; see plan/laptop.py for what the terms are.
+date = "{time.strftime("%Y-%m-%d", time.gmtime())}"
+made = "from {stages} stages on {here.identity}, probed {here.date}"
+{spreads}
+base_memory = {memory:.3g}
+
+[terms]
+{terms}
+""",
+        encoding="utf-8",
+    )
 
 
 def main() -> None:
@@ -92,15 +120,15 @@ def main() -> None:
         recipe, _, folder = pair.partition("=")
         rows += equations(load_recipe(recipe), Path(folder), here)
     factors = fit(rows)
-    ratios = []
     for work, took, terms in rows:
         predicted = sum(factors[name] * value for name, value in terms.items())
-        ratios.append(took.undisturbed / predicted)
         times = f"took {took.undisturbed:8.2f} s  fitted {predicted:8.2f} s  {predicted / took.undisturbed - 1:+.0%}  busy {took.busy:.2f}"
         print(f"{work.name:22} {work.kind:10} {times}")
+    memory = base_memory(rows, [load_recipe(HERE / f"{name}.toml") for name in RECIPES])
     for name, factor in factors.items():
         print(f"{name:26} {factor:.3f}")
-    print("pace", spread(ratios))
+    if not arguments.dry:
+        write(factors, memory, here, len(rows))
 
 
 if __name__ == "__main__":

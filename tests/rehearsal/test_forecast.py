@@ -39,7 +39,8 @@ OTHERS = [
     {"kind": "eval", "name": "eval", "models": ["base", "rl"], "tasks": [{**TASK, "problems": 4}], "max_new_tokens": 8},
     {"kind": "report", "name": "report"},
 ]  # fmt: skip
-SERVER = {"name": "server", "dialect": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1", "terms": "own"}
+SERVER = {"name": "server", "dialect": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1", "terms": "allowed"}
+SERVER |= {"price": {"prompt": 0.0, "completion": 0.0}, "max_cost": 1.0}
 
 
 def recipe(*stages, **more):
