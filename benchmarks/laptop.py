@@ -1,10 +1,10 @@
-"""Fits what `spoutnik plan recipe` predicts with: runs two recipes of short stages, compares, and writes src/spoutnik/plan/laptop.toml.
+"""Fits what `spoutnik plan recipe` predicts with: runs three recipes of short stages, compares, and writes src/spoutnik/plan/laptop.toml.
 
-    python benchmarks/laptop.py --out runs/laptop [--also RECIPE=RUN ...] [--dry]
+    python benchmarks/laptop.py --out runs/laptop [--dry]
 
-Each stage gives one equation: the sum of factor x term (see plan/laptop.py), with the lengths and signals that the stage had, is the time
-that it took without its pauses. The factors minimise the squared relative errors, none negative, each drawn a little towards PRIOR where
-the stages do not say. `--also` adds finished runs. Nothing may run beside; two minutes each.
+Each stage gives an equation: the sum of factor x term (see plan/laptop.py), with the lengths and signals that the stage had, is the time
+that it took without its pauses. The factors minimise the squared relative errors, none negative, each drawn a little to its prior where
+the stages do not say. Nothing may run beside; about two minutes each. What is there in --out is not run again.
 """
 
 import argparse
@@ -12,33 +12,40 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spoutnik.plan import laptop, probe
 from spoutnik.plan.taken import Taken, taken
+from spoutnik.plan.uncertain import middle
 from spoutnik.plan.work import StageWork
 from spoutnik.recipe import Recipe, load_recipe
 from spoutnik.rehearsal.stages import Rehearsal
 from spoutnik.rehearsal.work import Workload
+from spoutnik.run.machine import GIB
 from spoutnik.run.record import read
 
 HERE = Path(__file__).parent
-RECIPES = ("laptop_small", "laptop_real")
+RECIPES = ("laptop_small", "laptop_real", "laptop_answers")
 TARGET = HERE.parent / "src" / "spoutnik" / "plan" / "laptop.toml"
-PRIOR, WEIGHT = 1.0, 0.02
-"""What a factor is drawn to: WEIGHT x (factor - PRIOR) is one more relative error."""
+PRIORS, WEIGHT = {"update products bfloat16": 1.5, "decode weights": 1.5, "growth": 20.0, "stage": 10.0}, 0.02
+"""What a factor is drawn to where it is not 1: WEIGHT x (factor / prior - 1) is one more relative error."""
+Array = NDArray[np.float64]
 PACE = (0.85, 1.0, 1.2)
 """Assumed: the same steps of the same model took 0.111 s in one quiet run and 0.130 s in another."""
 ANSWER, SIGNAL = (0.2, 0.45, 0.8), (0.4, 0.9, 1.0)
 """Assumed: least, likeliest and most. Of the longest answer, untrained models wrote a fifth and trained ones half."""
-TERMS = (
-    "stage", "open", "write", "corpus", "traces", "update calls", "update expert calls", "update products float32",
-    "update products bfloat16", "update activations", "update weights", "muon", "decode calls", "decode weights",
-    "decode products float32", "decode products bfloat16", "answers", "packing",
-)  # fmt: skip
-FIXED = {"open": 1.0, "write": 1.0}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage had to do, and what it took."""
+
+    work: StageWork
+    took: Taken
 
 
 def run(name: str, out: Path) -> None:
@@ -47,43 +54,66 @@ def run(name: str, out: Path) -> None:
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
 
 
-def equations(recipe: Recipe, folder: Path, here: probe.Probe) -> list[tuple[StageWork, Taken, laptop.Terms]]:
-    """Each finished stage with its terms."""
+def stages_of(recipe: Recipe, folder: Path) -> list[Stage]:
+    """Each finished stage of a run."""
     workload, found = Workload(recipe), taken(read(folder / "record.jsonl"))
-    rows = []
-    for stage in recipe.stages:
-        if stage.name in found:
-            work = workload.of(stage)
-            rows.append((work, found[stage.name], laptop.terms(work, here, laptop.shares_taken(work, found[stage.name]))))
-    return rows
+    held = {stage.name: stage.memory for stage in Rehearsal(recipe, {}, accelerated=False).stages()}
+    return [
+        Stage(replace(workload.of(stage), memory=held[stage.name]), found[stage.name]) for stage in recipe.stages if stage.name in found
+    ]
 
 
-def fit(rows: list[tuple[StageWork, Taken, laptop.Terms]]) -> dict[str, float]:
+def equations(stages: list[Stage], here: probe.Probe) -> tuple[Array, Array, list[str]]:
+    """(a row for each equation, what it adds up to, the terms' names); errors are relative to the whole stage's time.
+
+    A stage of several steps gives two equations: one for its steps, and one for its beginning, with what the first step warms up, and end.
+    """
+    rows: list[dict[str, float]] = []
+    targets, weights = [], []
+    for stage in stages:
+        found = {name: middle(value) for name, value in laptop.terms(stage.work, here, laptop.shares_taken(stage.work, stage.took)).items()}
+        whole, stepping = stage.took.undisturbed, stage.took.stepping
+        setup = {name: value for name, value in found.items() if name in laptop.SETUP}
+        parts = {name: value for name, value in found.items() if name not in laptop.SETUP}
+        for terms, target in ((found, whole),) if stepping is None else ((parts, stepping), (setup, whole - stepping)):
+            rows.append(terms)
+            targets.append(target)
+            weights.append(1.0 / whole)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    matrix = np.array([[row.get(name, 0.0) for name in names] for row in rows])
+    return matrix * np.array(weights)[:, None], np.array(targets) * np.array(weights), names
+
+
+def fit(stages: list[Stage], here: probe.Probe) -> dict[str, float]:
     """Non-negative factors by coordinate descent."""
-    free = [name for name in TERMS if name not in FIXED]
-    target = np.array([took.undisturbed for _, took, _ in rows])
-    known = np.array([sum(FIXED[name] * terms.get(name, 0.0) for name in FIXED) for _, _, terms in rows])
-    matrix = np.array([[terms.get(name, 0.0) for name in free] for _, _, terms in rows]) / target[:, None]
-    wanted = 1.0 - known / target
-    matrix = np.concatenate((matrix, WEIGHT * np.eye(len(free))))
-    wanted = np.concatenate((wanted, np.full(len(free), WEIGHT * PRIOR)))
-    factors = np.ones(len(free))
+    matrix, wanted, names = equations(stages, here)
+    priors = np.array([PRIORS.get(name, 1.0) for name in names])
+    matrix = np.concatenate((matrix, WEIGHT * np.diag(1.0 / priors)))
+    wanted = np.concatenate((wanted, np.full(len(names), WEIGHT)))
+    factors = priors.copy()
     for _ in range(20_000):
-        for place in range(len(free)):
+        for place in range(len(names)):
             column = matrix[:, place]
             rest = wanted - matrix @ factors + column * factors[place]
             factors[place] = max(0.0, float(column @ rest) / float(column @ column))
-    return FIXED | dict(zip(free, factors.tolist(), strict=True))
+    return dict(zip(names, factors.tolist(), strict=True))
 
 
-def base_memory(rows: list[tuple[StageWork, Taken, laptop.Terms]], recipes: list[Recipe]) -> float:
+def base_memory(stages: list[Stage]) -> float:
     """What stages held beyond the tensors of their fullest step: the median, in bytes."""
-    tensors = {stage.name: stage.memory for recipe in recipes for stage in Rehearsal(recipe, {}, accelerated=False).stages()}
-    beyond = [took.memory - (tensors[work.name] or 0) for work, took, _ in rows if took.memory and tensors.get(work.name)]
-    for work, took, _ in rows:
-        if took.memory and tensors.get(work.name):
-            print(f"{work.name:22} {work.kind:10} held {took.memory / 2**30:6.2f} GiB, tensors {(tensors[work.name] or 0) / 2**30:6.2f}")
-    return float(np.median(beyond)) if beyond else 0.0
+    return float(np.median([stage.took.memory - stage.work.memory for stage in stages if stage.took.memory and stage.work.memory]))
+
+
+def show(stages: list[Stage], factors: dict[str, float], here: probe.Probe) -> None:
+    """How well the factors fit, on stdout."""
+    for stage in stages:
+        work, took = stage.work, stage.took
+        terms = laptop.terms(work, here, laptop.shares_taken(work, took))
+        fitted = sum(factors.get(name, 0.0) * middle(value) for name, value in terms.items())
+        times = f"took {took.undisturbed:7.2f} s, fitted {fitted:7.2f} s ({fitted / took.undisturbed - 1:+4.0%}), busy {took.busy:.2f}"
+        print(f"{work.name:14} {work.kind:9} {times}, held {took.memory / GIB:5.2f} GiB, tensors {(work.memory or 0) / GIB:5.2f} GiB")
+    for name, factor in factors.items():
+        print(f"{name:26} {factor:.3f}")
 
 
 def write(factors: dict[str, float], memory: float, here: probe.Probe, stages: int) -> None:
@@ -108,27 +138,17 @@ def main() -> None:
     """Runs, fits, writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/laptop"))
-    parser.add_argument("--also", action="append", default=[], metavar="RECIPE=RUN")
     parser.add_argument("--dry", action="store_true", help="print the fit, write nothing")
     arguments = parser.parse_args()
     here = probe.probed()
-    rows = []
+    stages = []
     for name in RECIPES:
         run(name, arguments.out / name)
-        rows += equations(load_recipe(HERE / f"{name}.toml"), arguments.out / name, here)
-    for pair in arguments.also:
-        recipe, _, folder = pair.partition("=")
-        rows += equations(load_recipe(recipe), Path(folder), here)
-    factors = fit(rows)
-    for work, took, terms in rows:
-        predicted = sum(factors[name] * value for name, value in terms.items())
-        times = f"took {took.undisturbed:8.2f} s  fitted {predicted:8.2f} s  {predicted / took.undisturbed - 1:+.0%}  busy {took.busy:.2f}"
-        print(f"{work.name:22} {work.kind:10} {times}")
-    memory = base_memory(rows, [load_recipe(HERE / f"{name}.toml") for name in RECIPES])
-    for name, factor in factors.items():
-        print(f"{name:26} {factor:.3f}")
+        stages += stages_of(load_recipe(HERE / f"{name}.toml"), arguments.out / name)
+    factors = fit(stages, here)
+    show(stages, factors, here)
     if not arguments.dry:
-        write(factors, memory, here, len(rows))
+        write(factors, base_memory(stages), here, len(stages))
 
 
 if __name__ == "__main__":

@@ -57,7 +57,8 @@ def test_every_kind_of_stage_has_its_work():
     found = {stage.name: Workload(chosen).of(stage) for stage in chosen.stages}
     kinds = {name: tuple(type(part) for part in work.parts) for name, work in found.items()}
     assert kinds["corpus"] == kinds["traces"] == (Writing,)
-    assert kinds["base"] == kinds["sft"] == kinds["dpo"] == kinds["logits"] == (Updates,)
+    assert kinds["base"] == kinds["sft"] == kinds["logits"] == (Updates,)
+    assert kinds["dpo"] == (Updates, Readings)
     assert kinds["rl"][:2] == kinds["on-policy"] == (Answers, Updates)
     assert kinds["samples"] == (Answers,)
     assert kinds["eval"] == (Answers, Answers)

@@ -27,6 +27,14 @@ NARROW = 512
 """Models of a smaller width multiply at the speed of small products."""
 WIDTHS = {"float32": 4, "bfloat16": 2}
 NEWTON_SCHULZ = 5
+PROBED_ELEMENTS = 10_002_288.0
+"""Of the probe's small step: `elements` times its tokens."""
+FORWARD = 3
+"""Of forward and backward, forward is about a third."""
+READ_TOKENS = 4096
+"""That are read at once without learning."""
+SETUP = ("stage", "open", "write", "growth")
+"""Terms of a stage's beginning and end."""
 SAVE_EVERY_S = 60.0
 """Seconds between saved states unless a run is told otherwise."""
 Terms = dict[str, Number]
@@ -41,11 +49,15 @@ class Shares:
 
 
 def terms(work: StageWork, probe: Probe, shares: Shares) -> Terms:
-    """Seconds of each kind of work in a stage at the probe's speeds, before their factors; those of saving states apart."""
+    """Seconds of each kind of work in a stage at the probe's speeds, before their factors: SETUP, and what its parts compute.
+
+    States that are saved on the way are not in it. `growth`: memory is given out by the system page by page when it is first touched.
+    """
     found: Terms = {
         "stage": (1 + work.models) * probe.small_step,
         "open": work.opened / probe.disk_read,
-        "write": work.made / probe.disk_write,
+        "write": (work.made + work.saved) / probe.disk_write,
+        "growth": (work.opened + work.made + work.saved if work.memory is None else work.memory) / probe.bandwidth,
     }
     for part in work.parts:
         for name, seconds in _part_terms(part, probe, shares).items():
@@ -66,27 +78,34 @@ def _part_terms(part: Part, probe: Probe, shares: Shares) -> Terms:
 
 
 def _update_terms(part: Updates, probe: Probe, shares: Shares) -> Terms:
-    config = part.config.with_(sliding_window=None)
     mean = part.length.mean(shares.answer)
     rows = part.rows * (shares.signal if part.chosen else 1.0)
     tokens = part.steps * rows * mean
     chunks = part.steps * (1.0 + rows * mean / part.cells if part.cells else 1.0)
-    trained = config if part.pretrains else config.with_(num_nextn_predict_layers=0)
-    found = {
-        **_calls("update", config, part.pretrains, chunks, probe),
-        f"update products {part.dtype}": _operations(training_flops, trained, tokens, mean) / _products(config, part.dtype, probe),
-        "update activations": tokens * _activation_bytes(config, mean) / probe.bandwidth,
-        "update weights": part.steps * parameters(config).total * OPTIMISER_BYTES / probe.bandwidth,
-    }
+    found = _pass_terms(part.config, tokens, mean, chunks, part.dtype, probe, part.pretrains)
+    found["update weights"] = part.steps * parameters(part.config).total * OPTIMISER_BYTES / probe.bandwidth
     if part.muon:
-        side = config.hidden_size / (2 if config.is_latent else 1)
-        held = parameters(config).total + mtp_parameters(config).total
-        found["muon"] = part.steps * NEWTON_SCHULZ * 6.0 * held * side / _products(config, "float32", probe)
+        side = part.config.hidden_size / (2 if part.config.is_latent else 1)
+        held = parameters(part.config).total + mtp_parameters(part.config).total
+        found["muon"] = part.steps * NEWTON_SCHULZ * 6.0 * held * side / _products(part.config, "float32", probe)
     for other in part.beside:
-        reading = Readings(other, part.steps * part.rows, part.length, part.dtype, by_modules=True)
-        for name, seconds in _reading_terms(reading, probe, shares).items():
-            found[name] = found.get(name, 0.0) + seconds
+        for name, seconds in _pass_terms(other, tokens, mean, chunks, part.dtype, probe).items():
+            found[name] = found.get(name, 0.0) + seconds / FORWARD
     return found
+
+
+def _pass_terms(
+    config: ModelConfig, tokens: Number, mean: Number, chunks: Number, dtype: str, probe: Probe, pretrains: bool = False
+) -> Terms:
+    """Forward and backward through the modules: products, what is written between them, and the calling of operations, which are as many
+    for each layer and each part of a batch however small that is."""
+    config = config.with_(sliding_window=None, num_nextn_predict_layers=config.num_nextn_predict_layers if pretrains else 0)
+    layers = config.num_hidden_layers + config.num_nextn_predict_layers
+    return {
+        "update calls": chunks * layers * 1e-1 * probe.small_step,
+        f"update products {dtype}": _operations(training_flops, config, tokens, mean) / _products(config, dtype, probe),
+        "update elements": tokens * elements(config, mean) * (probe.small_step / PROBED_ELEMENTS),
+    }
 
 
 def _answer_terms(part: Answers, probe: Probe, shares: Shares) -> Terms:
@@ -106,20 +125,13 @@ def _answer_terms(part: Answers, probe: Probe, shares: Shares) -> Terms:
 
 
 def _reading_terms(part: Readings, probe: Probe, shares: Shares) -> Terms:
-    config, mean = part.config.with_(sliding_window=None), part.length.mean(shares.answer)
+    mean = part.length.mean(shares.answer)
     tokens = part.rows * mean * (shares.signal if part.chosen else 1.0)
-    how = "update products" if part.by_modules else "decode products"
-    return {f"{how} {part.dtype}": _operations(forward_flops, config, tokens, mean / 2) / _products(config, part.dtype, probe)}
-
-
-def _calls(what: str, config: ModelConfig, pretrains: bool, chunks: Number, probe: Probe) -> Terms:
-    """Operations are called for each layer and each part of a batch; a layer with experts calls many more than a dense one."""
-    layers = config.num_hidden_layers + (config.num_nextn_predict_layers if pretrains else 0)
-    expert = sum(map(config.layer_has_experts, range(layers)))
-    return {
-        f"{what} calls": chunks * (layers - expert) * probe.small_step / 2,
-        f"{what} expert calls": chunks * expert * probe.small_step / 2,
-    }
+    if part.by_modules:
+        found = _pass_terms(part.config, tokens, mean, tokens / READ_TOKENS, part.dtype, probe)
+        return {name: seconds / FORWARD for name, seconds in found.items()}
+    config = part.config.with_(sliding_window=None)
+    return {f"decode products {part.dtype}": _operations(forward_flops, config, tokens, mean / 2) / _products(config, part.dtype, probe)}
 
 
 def _operations(count: Callable[[ModelConfig, float, float], float], config: ModelConfig, tokens: Number, keys: Number) -> Number:
@@ -135,11 +147,21 @@ def _products(config: ModelConfig, dtype: str, probe: Probe) -> float:
     return probe.gemm_small if config.hidden_size < NARROW else probe.gemm_float32
 
 
-def _activation_bytes(config: ModelConfig, keys: Number) -> Number:
-    """About the bytes of what is written for one token on the way through a model: rows of each layer, scores of attention, logits."""
-    inner = config.moe_intermediate_size * (config.num_experts_per_tok + config.n_shared_experts) or config.intermediate_size
-    layer = 10 * config.hidden_size + 4 * inner
-    return 4.0 * (config.num_hidden_layers * (layer + config.num_attention_heads * keys) + 4 * config.vocab_size)
+def elements(config: ModelConfig, keys: Number) -> Number:
+    """About how many numbers are written for one token on its way through a model whose attention looks at `keys` keys, padding and
+    future ones included: rows of each layer, heads' queries, keys, values and scores, what goes to experts and back, logits."""
+    layers = range(config.num_hidden_layers + config.num_nextn_predict_layers)
+    expert = sum(map(config.layer_has_experts, layers))
+    active = config.moe_intermediate_size * (config.num_experts_per_tok + config.n_shared_experts)
+    if config.is_latent:
+        heads = config.num_attention_heads * (2 * (config.qk_nope_head_dim + config.qk_rope_head_dim) + config.v_head_dim)
+    else:
+        heads = (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim
+    rows = len(layers) * (8 * config.hidden_size + 3 * heads)
+    inner = 5 * (expert * active + (len(layers) - expert) * config.intermediate_size)
+    moved = 6 * expert * config.num_experts_per_tok * config.hidden_size
+    logits = 4 * config.vocab_size * (1 + config.num_nextn_predict_layers)
+    return float(rows + inner + moved + logits) + 2.0 * len(layers) * config.num_attention_heads * keys
 
 
 def shares_taken(work: StageWork, took: Taken) -> Shares:
@@ -195,15 +217,15 @@ def predict(work: StageWork, probe: Probe, factors: Factors, shares: Shares | No
         return Predicted(work, None, memory)
     shares = shares or usual_shares(work.name, factors)
     parts: dict[str, Number] = {name: factors.terms.get(name, 1.0) * value for name, value in terms(work, probe, shares).items()}
-    saving = work.saved / probe.disk_write
+    saving = factors.terms.get("write", 1.0) * work.saved / probe.disk_write
     working = sum(parts.values(), 0.0) * lognormal(*factors.pace, name="laptop pace")
-    parts["saving states"] = working * (saving / SAVE_EVERY_S) + saving
+    parts["saving states"] = working * (saving / SAVE_EVERY_S)
     inputs = tuple(
         Input(name, value, "s", f"{factors.terms.get(name, 1.0):.3g} x its time at the probed speed, fitted {factors.date}", "computed")
         for name, value in parts.items()
         if isinstance(value, Uncertain) or value > 0
     )
-    formula = "the parts' sum at the machine's pace, states saved once a minute and at the end"
+    formula = "the parts' sum at the machine's pace, with a state saved once a minute"
     return Predicted(work, Figure(work.name, working + parts["saving states"], "s", formula, inputs), memory)
 
 

@@ -28,6 +28,8 @@ class Taken:
     definition: dict[str, Any] = field(default_factory=dict)
     example: float | None = None
     """Tokens of an example on average, where the stage learnt from given ones."""
+    stepping: float | None = None
+    """Seconds of all steps if each had taken what the later ones did on average, without those that were held up; None of a few steps."""
 
     @property
     def undisturbed(self) -> float:
@@ -59,11 +61,12 @@ def _taken(name: str, events: list[Event], costs: dict[str, Any]) -> Taken:
     longest, lengths = definition.get("max_new_tokens"), _lengths(events)
     answer = fmean(lengths) / longest if longest and lengths else None
     signals = [event["informative"] / definition["prompts"] for event in steps if "informative" in event]
-    rows = definition.get("batch_size")
+    rows = (definition.get("batch_size") or 0) * (2 if definition.get("kind") == "dpo" else 1)
     sizes = [event["tokens"] / rows for event in steps if rows and "tokens" in event]
     return Taken(
         name, definition.get("kind", ""), costs["wall_s"], _paused(times), costs["cpu_s"] / costs["wall_s"] / max(1, costs.get("cores", 1)),
         costs.get("peak_memory", 0), answer, fmean(signals) if signals else None, definition, fmean(sizes) if sizes else None,
+        _stepping(times),
     )  # fmt: skip
 
 
@@ -76,10 +79,18 @@ def _lengths(events: list[Event]) -> list[float]:
     return found
 
 
+def _stepping(times: list[float]) -> float | None:
+    """The first step also warms up: memory is touched for the first time, kernels are opened."""
+    steps = [later - earlier for earlier, later in pairwise(times)]
+    usual = median(steps) if steps else 0.0
+    later = [step for step in steps[1:] if step <= PAUSE * usual]
+    return len(steps) * fmean(later) if len(later) >= 3 else None
+
+
 def _paused(times: list[float]) -> float:
     """Seconds beyond the median step of the steps that took more than PAUSE times as long."""
     steps = [later - earlier for earlier, later in pairwise(times)]
     if len(steps) < FEW_STEPS:
         return 0.0
     usual = median(steps)
-    return sum(step - usual for step in steps if step > PAUSE * usual)
+    return sum(step - usual for step in steps[1:] if step > PAUSE * usual)  # the first one warms up

@@ -103,10 +103,11 @@ class Workload:
     def _imitating(
         self, stage: SFTStage | DPOStage | DistillStage, config: ModelConfig, teachers: tuple[ModelConfig, ...]
     ) -> tuple[Part, ...]:
-        pairs = isinstance(stage, DPOStage)
-        rows, length = (stage.batch_size or 1) * (2 if pairs else 1), self._examples(stage.data or "")[1]
-        beside = (*teachers, *([config] if pairs else []))
-        return (Updates(config, stage.steps, rows, length, stage.dtype, beside=beside),)
+        count, length = self._examples(stage.data or "")
+        if isinstance(stage, DPOStage):  # what the untrained model says of both answers is read once
+            reference = Readings(config, 2 * count, length, stage.dtype, by_modules=True, chosen=True)
+            return (Updates(config, stage.steps, 2 * stage.batch_size, length, stage.dtype), reference)
+        return (Updates(config, stage.steps, stage.batch_size or 1, length, stage.dtype, beside=teachers),)
 
     def _examples(self, data: str) -> tuple[float, Length]:
         """How many examples a stage's data are expected to hold at most, and their length."""
