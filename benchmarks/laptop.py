@@ -33,10 +33,12 @@ RECIPES = ("laptop_small", "laptop_real", "laptop_answers")
 TARGET = HERE.parent / "src" / "spoutnik" / "plan" / "laptop.toml"
 PRIORS, WEIGHT = {"update products bfloat16": 1.5, "decode weights": 1.5, "growth": 20.0, "stage": 10.0}, 0.02
 """What a factor is drawn to where it is not 1: WEIGHT x (factor / prior - 1) is one more relative error."""
+LEAST = {"update products float32": 1.0, "update products bfloat16": 1.0}
+"""The same library multiplies, so that nothing of it is faster than the probe."""
 Array = NDArray[np.float64]
 PACE = (0.85, 1.0, 1.2)
 """Assumed: the same steps of the same model took 0.111 s in one quiet run and 0.130 s in another."""
-ANSWER, SIGNAL = (0.2, 0.45, 0.8), (0.4, 0.9, 1.0)
+ANSWER, SIGNAL = (0.2, 0.45, 0.8), (0.2, 0.7, 1.0)
 """Assumed: least, likeliest and most. Of the longest answer, untrained models wrote a fifth and trained ones half."""
 
 
@@ -46,6 +48,11 @@ class Stage:
 
     work: StageWork
     took: Taken
+
+    def was(self, here: probe.Probe) -> tuple[StageWork, probe.Probe, laptop.Shares]:
+        """What `terms` takes, with the lengths and shares that the stage had."""
+        work, shares = laptop.as_it_was(self.work, self.took)
+        return work, here, shares
 
 
 def run(name: str, out: Path) -> None:
@@ -71,7 +78,7 @@ def equations(stages: list[Stage], here: probe.Probe) -> tuple[Array, Array, lis
     rows: list[dict[str, float]] = []
     targets, weights = [], []
     for stage in stages:
-        found = {name: middle(value) for name, value in laptop.terms(stage.work, here, laptop.shares_taken(stage.work, stage.took)).items()}
+        found = {name: middle(value) for name, value in laptop.terms(*stage.was(here)).items()}
         whole, stepping = stage.took.undisturbed, stage.took.stepping
         setup = {name: value for name, value in found.items() if name in laptop.SETUP}
         parts = {name: value for name, value in found.items() if name not in laptop.SETUP}
@@ -90,12 +97,13 @@ def fit(stages: list[Stage], here: probe.Probe) -> dict[str, float]:
     priors = np.array([PRIORS.get(name, 1.0) for name in names])
     matrix = np.concatenate((matrix, WEIGHT * np.diag(1.0 / priors)))
     wanted = np.concatenate((wanted, np.full(len(names), WEIGHT)))
-    factors = priors.copy()
+    least = np.array([LEAST.get(name, 0.0) for name in names])
+    factors = np.maximum(priors, least)
     for _ in range(20_000):
         for place in range(len(names)):
             column = matrix[:, place]
             rest = wanted - matrix @ factors + column * factors[place]
-            factors[place] = max(0.0, float(column @ rest) / float(column @ column))
+            factors[place] = max(least[place], float(column @ rest) / float(column @ column))
     return dict(zip(names, factors.tolist(), strict=True))
 
 
@@ -108,7 +116,7 @@ def show(stages: list[Stage], factors: dict[str, float], here: probe.Probe) -> N
     """How well the factors fit, on stdout."""
     for stage in stages:
         work, took = stage.work, stage.took
-        terms = laptop.terms(work, here, laptop.shares_taken(work, took))
+        terms = laptop.terms(*stage.was(here))
         fitted = sum(factors.get(name, 0.0) * middle(value) for name, value in terms.items())
         times = f"took {took.undisturbed:7.2f} s, fitted {fitted:7.2f} s ({fitted / took.undisturbed - 1:+4.0%}), busy {took.busy:.2f}"
         print(f"{work.name:14} {work.kind:9} {times}, held {took.memory / GIB:5.2f} GiB, tensors {(work.memory or 0) / GIB:5.2f} GiB")

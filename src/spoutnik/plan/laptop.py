@@ -8,7 +8,7 @@ small model. Factors were fitted on one machine; that they hold on another is an
 
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -19,7 +19,7 @@ from spoutnik.plan.figure import Figure, Input
 from spoutnik.plan.probe import Probe
 from spoutnik.plan.taken import Taken
 from spoutnik.plan.uncertain import Number, Range, Uncertain, fixed, lognormal, triangular
-from spoutnik.plan.work import Answers, Part, Readings, StageWork, Updates, Writing
+from spoutnik.plan.work import Answers, Length, Part, Readings, StageWork, Updates, Writing
 
 OPTIMISER_BYTES = 28
 """Moved for each parameter by AdamW: weight, gradient and two moments read, all but the gradient written, in float32."""
@@ -33,7 +33,7 @@ FORWARD = 3
 """Of forward and backward, forward is about a third."""
 READ_TOKENS = 4096
 """That are read at once without learning."""
-SETUP = ("stage", "open", "write", "growth")
+SETUP = ("stage", "models", "open", "write", "growth")
 """Terms of a stage's beginning and end."""
 SAVE_EVERY_S = 60.0
 """Seconds between saved states unless a run is told otherwise."""
@@ -54,7 +54,8 @@ def terms(work: StageWork, probe: Probe, shares: Shares) -> Terms:
     States that are saved on the way are not in it. `growth`: memory is given out by the system page by page when it is first touched.
     """
     found: Terms = {
-        "stage": (1 + work.models) * probe.small_step,
+        "stage": probe.small_step,
+        "models": work.models * probe.small_step,
         "open": work.opened / probe.disk_read,
         "write": (work.made + work.saved) / probe.disk_write,
         "growth": (work.opened + work.made + work.saved if work.memory is None else work.memory) / probe.bandwidth,
@@ -74,7 +75,11 @@ def _part_terms(part: Part, probe: Probe, shares: Shares) -> Terms:
         case Readings():
             return _reading_terms(part, probe, shares)
         case Writing():
-            return {"corpus": part.corpus_tokens * 1e-3 * probe.small_step, "traces": part.traces * 1e-3 * probe.small_step}
+            return {
+                "tokenizer": part.documents * 1e-2 * probe.small_step,
+                "corpus": part.corpus_tokens * 1e-4 * probe.small_step,
+                "traces": part.traces * 1e-2 * probe.small_step,
+            }
 
 
 def _update_terms(part: Updates, probe: Probe, shares: Shares) -> Terms:
@@ -105,6 +110,7 @@ def _pass_terms(
         "update calls": chunks * layers * 1e-1 * probe.small_step,
         f"update products {dtype}": _operations(training_flops, config, tokens, mean) / _products(config, dtype, probe),
         "update elements": tokens * elements(config, mean) * (probe.small_step / PROBED_ELEMENTS),
+        "update routed elements": tokens * routed_elements(config) * (probe.small_step / PROBED_ELEMENTS),
     }
 
 
@@ -149,28 +155,36 @@ def _products(config: ModelConfig, dtype: str, probe: Probe) -> float:
 
 def elements(config: ModelConfig, keys: Number) -> Number:
     """About how many numbers are written for one token on its way through a model whose attention looks at `keys` keys, padding and
-    future ones included: rows of each layer, heads' queries, keys, values and scores, what goes to experts and back, logits."""
-    layers = range(config.num_hidden_layers + config.num_nextn_predict_layers)
-    expert = sum(map(config.layer_has_experts, layers))
-    active = config.moe_intermediate_size * (config.num_experts_per_tok + config.n_shared_experts)
+    future ones included: rows of each layer, heads' queries, keys, values and scores, inner rows of what is dense, logits."""
+    layers = config.num_hidden_layers + config.num_nextn_predict_layers
+    dense = sum(not config.layer_has_experts(layer) for layer in range(layers))
     if config.is_latent:
         heads = config.num_attention_heads * (2 * (config.qk_nope_head_dim + config.qk_rope_head_dim) + config.v_head_dim)
     else:
         heads = (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim
-    rows = len(layers) * (8 * config.hidden_size + 3 * heads)
-    inner = 5 * (expert * active + (len(layers) - expert) * config.intermediate_size)
-    moved = 6 * expert * config.num_experts_per_tok * config.hidden_size
-    logits = 4 * config.vocab_size * (1 + config.num_nextn_predict_layers)
-    return float(rows + inner + moved + logits) + 2.0 * len(layers) * config.num_attention_heads * keys
+    inner = dense * config.intermediate_size + (layers - dense) * config.moe_intermediate_size * config.n_shared_experts
+    logits = config.vocab_size * (1 + config.num_nextn_predict_layers)
+    rows = layers * (8 * config.hidden_size + 3 * heads) + 5 * inner + 4 * logits
+    return float(rows) + 2.0 * layers * config.num_attention_heads * keys
 
 
-def shares_taken(work: StageWork, took: Taken) -> Shares:
-    """The shares that a finished stage had; of examples what their number of tokens says."""
+def routed_elements(config: ModelConfig) -> float:
+    """The like for what goes to routed experts and back, and their inner rows."""
+    layers = range(config.num_hidden_layers + config.num_nextn_predict_layers)
+    expert = sum(map(config.layer_has_experts, layers))
+    return float(expert * config.num_experts_per_tok * (6 * config.hidden_size + 5 * config.moe_intermediate_size))
+
+
+def as_it_was(work: StageWork, took: Taken) -> tuple[StageWork, Shares]:
+    """A finished stage's work with the length that its examples turned out to have, and the shares that it had."""
     answer = took.answer
-    if answer is None and took.example is not None:
-        length = next((part.length for part in work.parts if isinstance(part, Updates) and part.length.longest), None)
-        answer = max(0.0, took.example - length.fixed) / length.longest if length else None
-    return Shares(answer if answer is not None else 0.0, took.signal if took.signal is not None else 1.0)
+    parts: list[Part] = []
+    for part in work.parts:
+        if isinstance(part, Updates) and took.example is not None:
+            parts.append(replace(part, length=Length(took.example)))
+        else:
+            parts.append(part)
+    return replace(work, parts=tuple(parts)), Shares(answer if answer is not None else 0.0, took.signal if took.signal is not None else 1.0)
 
 
 @dataclass(frozen=True)

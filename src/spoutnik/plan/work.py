@@ -72,9 +72,10 @@ class Readings:
 
 @dataclass(frozen=True)
 class Writing:
-    """Tokens of a corpus, or traces of a task, that are written and encoded."""
+    """Tokens of a corpus, and documents that its tokenizer is trained on; or traces of a task."""
 
     corpus_tokens: int = 0
+    documents: int = 0
     traces: int = 0
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spoutnik.errors import UserError
-from spoutnik.plan.laptop import Factors, Predicted, predict, samples, shares_taken
+from spoutnik.plan.laptop import Factors, Predicted, as_it_was, predict, samples
 from spoutnik.plan.probe import Probe
 from spoutnik.plan.taken import Taken, taken
 from spoutnik.plan.uncertain import Range
@@ -127,7 +127,8 @@ def error(predicted: float, took: float) -> str:
 
 def _compared(stage: Predicted, took: Mapping[str, Taken], probe: Probe, factors: Factors) -> Compared:
     mine = took[stage.work.name]
-    known = predict(stage.work, probe, factors, shares_taken(stage.work, mine))
+    work, shares = as_it_was(stage.work, mine)
+    known = predict(work, probe, factors, shares)
     assert known.seconds is not None, "its time can be predicted"
     return Compared(stage, samples(known.seconds.value).range().p50, mine)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from spoutnik.data.corpus import SMALL_TOKENS, TOKENIZER_DOCUMENTS
 from spoutnik.data.english import read_text
 from spoutnik.evaluate.evaluate import MAX_BATCH as EVALUATED
 from spoutnik.model.config import ModelConfig
@@ -62,7 +63,7 @@ class Workload:
         opened = sum(_size(config) * WEIGHT for config in models)
         match stage:
             case CorpusStage():
-                return StageWork(stage.name, stage.kind, (Writing(corpus_tokens=stage.tokens),))
+                return StageWork(stage.name, stage.kind, (Writing(stage.tokens, TOKENIZER_DOCUMENTS[stage.tokens > SMALL_TOKENS]),))
             case TracesStage():
                 return StageWork(stage.name, stage.kind, (Writing(traces=stage.problems),))
             case PretrainStage():
