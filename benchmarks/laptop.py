@@ -1,10 +1,11 @@
 """Fits what `spoutnik plan recipe` predicts with: runs three recipes of short stages, compares, and writes src/spoutnik/plan/laptop.toml.
 
-    python benchmarks/laptop.py --out runs/laptop [--dry]
+    python benchmarks/laptop.py --out runs/laptop [--times 2] [--dry]
 
 Each stage gives an equation: the sum of factor x term (see plan/laptop.py), with the lengths and signals that the stage had, is the time
 that it took without its pauses. The factors minimise the squared relative errors, none negative, each drawn a little to its prior where
-the stages do not say. Nothing may run beside; about two minutes each. What is there in --out is not run again.
+the stages do not say. Of several runs the fastest of each stage counts, as of the probe's tries. Nothing may run beside; about two minutes
+each. What is there in --out is not run again.
 """
 
 import argparse
@@ -146,13 +147,17 @@ def main() -> None:
     """Runs, fits, writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/laptop"))
+    parser.add_argument("--times", type=int, default=2)
     parser.add_argument("--dry", action="store_true", help="print the fit, write nothing")
     arguments = parser.parse_args()
     here = probe.probed()
-    stages = []
+    stages: list[Stage] = []
     for name in RECIPES:
-        run(name, arguments.out / name)
-        stages += stages_of(load_recipe(HERE / f"{name}.toml"), arguments.out / name)
+        recipe, runs = load_recipe(HERE / f"{name}.toml"), []
+        for number in range(1, arguments.times + 1):
+            run(name, arguments.out / str(number) / name)
+            runs.append(stages_of(recipe, arguments.out / str(number) / name))
+        stages += [min(tries, key=lambda stage: stage.took.undisturbed) for tries in zip(*runs, strict=True)]
     factors = fit(stages, here)
     show(stages, factors, here)
     if not arguments.dry:

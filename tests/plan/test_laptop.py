@@ -6,8 +6,21 @@ import pytest
 
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.flops import training_flops
-from spoutnik.plan.laptop import Factors, Shares, fitted, predict, terms, total
+from spoutnik.model.init import depth_config
+from spoutnik.plan.laptop import (
+    PROBED_ELEMENTS,
+    Factors,
+    Shares,
+    as_it_was,
+    elements,
+    fitted,
+    predict,
+    routed_elements,
+    terms,
+    total,
+)
 from spoutnik.plan.probe import Probe
+from spoutnik.plan.taken import Taken
 from spoutnik.plan.work import Answers, Length, Readings, StageWork, Updates
 
 PROBE = Probe("here", "2026-01-01", 2e11, 1e12, 1e11, 1e10, 0.02, 1e9, 2e9)
@@ -37,6 +50,17 @@ def test_products_of_training_take_its_operations_at_the_probed_speed_of_their_w
     assert large == pytest.approx(training_flops(LARGE, 100 * 8 * 192, 192) / PROBE.gemm_float32)
     narrow = terms(work(replace(UPDATES, config=LARGE, dtype="bfloat16")), PROBE, KNOWN)
     assert narrow["update products bfloat16"] == pytest.approx(large * PROBE.gemm_float32 / PROBE.gemm_bfloat16)
+
+
+def test_the_probes_small_step_is_what_elements_are_counted_in():
+    probed = depth_config("deepseek_v3", 2, 512).with_(num_nextn_predict_layers=0)
+    assert (elements(probed, 191.0) + routed_elements(probed)) * 6 * 191 == PROBED_ELEMENTS
+
+
+def test_examples_of_a_finished_stage_have_the_length_that_they_had():
+    took = Taken("stage", "sft", 10.0, 0.0, 1.0, 0, example=77.0)
+    known, shares = as_it_was(work(replace(UPDATES, length=Length(30, 160))), took)
+    assert (known.parts[0].length, shares) == (Length(77.0), Shares(0.0, 1.0))
 
 
 @pytest.mark.parametrize("part", [UPDATES, ANSWERS, Readings(LLAMA, 10, Length(100), "float32", by_modules=False)])
@@ -80,7 +104,8 @@ def test_answers_of_unknown_length_widen_the_range_and_known_ones_do_not():
 def test_saving_states_costs_their_bytes_each_minute_and_at_the_end():
     stage = work(replace(UPDATES, steps=10_000))
     plain, saving = seconds(stage), seconds(replace(stage, saved=3 * 10**9))
-    assert saving == pytest.approx(plain * (1 + 3 / 60) + 3)
+    ends = 3 + 3e9 / PROBE.bandwidth  # the state at the end, and the memory that it takes
+    assert saving == pytest.approx((plain + ends) * (1 + 3 / 60))
 
 
 def test_what_cannot_be_predicted_is_in_no_total():
