@@ -6,16 +6,13 @@ import pytest
 
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.flops import training_flops
-from spoutnik.model.init import depth_config
 from spoutnik.plan.laptop import (
-    PROBED_ELEMENTS,
+    PROBED,
     Factors,
     Shares,
     as_it_was,
-    elements,
     fitted,
     predict,
-    routed_elements,
     terms,
     total,
 )
@@ -52,9 +49,9 @@ def test_products_of_training_take_its_operations_at_the_probed_speed_of_their_w
     assert narrow["update products bfloat16"] == pytest.approx(large * PROBE.gemm_float32 / PROBE.gemm_bfloat16)
 
 
-def test_the_probes_small_step_is_what_elements_are_counted_in():
-    probed = depth_config("deepseek_v3", 2, 512).with_(num_nextn_predict_layers=0)
-    assert (elements(probed, 191.0) + routed_elements(probed)) * 6 * 191 == PROBED_ELEMENTS
+def test_elements_are_counted_in_the_probes_small_step():
+    found = terms(work(replace(UPDATES, config=PROBED, steps=1, rows=6, length=Length(191))), PROBE, KNOWN)
+    assert found["update elements"] + found["update routed elements"] == pytest.approx(PROBE.small_step)
 
 
 def test_examples_of_a_finished_stage_have_the_length_that_they_had():

@@ -14,6 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 from spoutnik.model.config import ModelConfig
+from spoutnik.model.depth import depth_config
 from spoutnik.model.flops import forward_flops, mtp_parameters, parameters, training_flops
 from spoutnik.plan.figure import Figure, Input
 from spoutnik.plan.probe import Probe
@@ -27,8 +28,8 @@ NARROW = 512
 """Models of a smaller width multiply at the speed of small products."""
 WIDTHS = {"float32": 4, "bfloat16": 2}
 NEWTON_SCHULZ = 5
-PROBED_ELEMENTS = 10_002_288.0
-"""Of the probe's small step: `elements` times its tokens."""
+PROBED, PROBED_TOKENS = depth_config("deepseek_v3", 2, 512).with_(num_nextn_predict_layers=0), 6 * 191
+"""The probe's small step."""
 FORWARD = 3
 """Of forward and backward, forward is about a third."""
 READ_TOKENS = 4096
@@ -106,11 +107,12 @@ def _pass_terms(
     for each layer and each part of a batch however small that is."""
     config = config.with_(sliding_window=None, num_nextn_predict_layers=config.num_nextn_predict_layers if pretrains else 0)
     layers = config.num_hidden_layers + config.num_nextn_predict_layers
+    element = probe.small_step / (PROBED_TOKENS * (elements(PROBED, 191.0) + routed_elements(PROBED)))
     return {
         "update calls": chunks * layers * 1e-1 * probe.small_step,
         f"update products {dtype}": _operations(training_flops, config, tokens, mean) / _products(config, dtype, probe),
-        "update elements": tokens * elements(config, mean) * (probe.small_step / PROBED_ELEMENTS),
-        "update routed elements": tokens * routed_elements(config) * (probe.small_step / PROBED_ELEMENTS),
+        "update elements": tokens * elements(config, mean) * element,
+        "update routed elements": tokens * routed_elements(config) * element,
     }
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from spoutnik.model.init import depth_config, initialise
+from spoutnik.model.depth import depth_config
+from spoutnik.model.init import initialise
 from spoutnik.model.transformer import CausalLM
 from spoutnik.train.losses import token_logprobs
 
