@@ -108,9 +108,12 @@ def fit(stages: list[Stage], here: probe.Probe) -> dict[str, float]:
     return dict(zip(names, factors.tolist(), strict=True))
 
 
-def base_memory(stages: list[Stage]) -> float:
-    """What stages held beyond the tensors of their fullest step: the median, in bytes."""
-    return float(np.median([stage.took.memory - stage.work.memory for stage in stages if stage.took.memory and stage.work.memory]))
+def memory(stages: list[Stage]) -> tuple[float, float]:
+    """(bytes of a process, how often its tensors' bytes come to them): least squares of relative errors."""
+    pairs = [(stage.work.memory, stage.took.memory) for stage in stages if stage.took.memory and stage.work.memory]
+    matrix = np.array([[1.0 / held, tensors / held] for tensors, held in pairs])
+    base, factor = np.linalg.lstsq(matrix, np.ones(len(pairs)), rcond=None)[0]
+    return float(base), float(factor)
 
 
 def show(stages: list[Stage], factors: dict[str, float], here: probe.Probe) -> None:
@@ -125,7 +128,7 @@ def show(stages: list[Stage], factors: dict[str, float], here: probe.Probe) -> N
         print(f"{name:26} {factor:.3f}")
 
 
-def write(factors: dict[str, float], memory: float, here: probe.Probe, stages: int) -> None:
+def write(factors: dict[str, float], held: tuple[float, float], here: probe.Probe, stages: int) -> None:
     """laptop.toml."""
     terms = "\n".join(f'"{name}" = {factor:.4g}' for name, factor in factors.items())
     spreads = "\n".join(f"{name} = {list(value)}" for name, value in (("pace", PACE), ("answer", ANSWER), ("signal", SIGNAL)))
@@ -134,7 +137,8 @@ def write(factors: dict[str, float], memory: float, here: probe.Probe, stages: i
 date = "{time.strftime("%Y-%m-%d", time.gmtime())}"
 made = "from {stages} stages on {here.identity}, probed {here.date}"
 {spreads}
-base_memory = {memory:.3g}
+base_memory = {held[0]:.3g}
+tensors = {held[1]:.3g}
 
 [terms]
 {terms}
@@ -161,7 +165,7 @@ def main() -> None:
     factors = fit(stages, here)
     show(stages, factors, here)
     if not arguments.dry:
-        write(factors, base_memory(stages), here, len(stages))
+        write(factors, memory(stages), here, len(stages))
 
 
 if __name__ == "__main__":

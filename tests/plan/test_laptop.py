@@ -24,7 +24,7 @@ PROBE = Probe("here", "2026-01-01", 2e11, 1e12, 1e11, 1e10, 0.02, 1e9, 2e9)
 FAST = replace(
     PROBE, gemm_float32=4e11, gemm_bfloat16=2e12, gemm_small=2e11, bandwidth=2e10, small_step=0.01, disk_write=2e9, disk_read=4e9
 )
-FACTORS = Factors("2026-01-01", "by hand", {"decode calls": 3.0}, (1.0, 1.0, 1.0), (0.2, 0.4, 0.8), (0.5, 0.9, 1.0), 1e8)
+FACTORS = Factors("2026-01-01", "by hand", {"decode calls": 3.0}, (1.0, 1.0, 1.0), (0.2, 0.4, 0.8), (0.5, 0.9, 1.0), 1e8, 1.5)
 LLAMA = ModelConfig("llama", 512, 128, 384, 4, 4, 4)
 LARGE = ModelConfig("llama", 49152, 576, 1536, 30, 9, 3, tie_word_embeddings=True)
 UPDATES = Updates(LLAMA, 100, 8, Length(192), "float32")
@@ -103,6 +103,11 @@ def test_saving_states_costs_their_bytes_each_minute_and_at_the_end():
     plain, saving = seconds(stage), seconds(replace(stage, saved=3 * 10**9))
     ends = 3 + 3e9 / PROBE.bandwidth  # the state at the end, and the memory that it takes
     assert saving == pytest.approx((plain + ends) * (1 + 3 / 60))
+
+
+def test_memory_is_that_of_the_tensors_with_what_lies_between_them_and_the_process():
+    assert predict(work(UPDATES, memory=10**9), PROBE, FACTORS, KNOWN).memory == 1.6e9
+    assert predict(work(UPDATES), PROBE, FACTORS, KNOWN).memory is None
 
 
 def test_what_cannot_be_predicted_is_in_no_total():

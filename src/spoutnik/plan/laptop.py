@@ -193,7 +193,7 @@ def as_it_was(work: StageWork, took: Taken) -> tuple[StageWork, Shares]:
 class Factors:
     """What was fitted: `terms` by name, and `pace`, how a stage's time is spread around its prediction (10th, 50th, 90th percentile; 1 is
     the prediction). `answer` and `signal` are the least, the likeliest and the most of the shares before anything is known of them;
-    `base_memory` is what a process holds before it opens a model, in bytes."""
+    A process holds `base_memory` bytes before it opens a model, and then `tensors` times what its tensors take."""
 
     date: str
     made: str
@@ -202,6 +202,7 @@ class Factors:
     answer: tuple[float, float, float]
     signal: tuple[float, float, float]
     base_memory: float
+    tensors: float
 
 
 @cache
@@ -228,7 +229,7 @@ class Predicted:
 
 def predict(work: StageWork, probe: Probe, factors: Factors, shares: Shares | None = None) -> Predicted:
     """What a stage takes here. With `shares` that are known only the machine's pace is uncertain; else they are drawn, for each stage."""
-    memory = work.memory + factors.base_memory if work.memory is not None else None
+    memory = factors.base_memory + factors.tensors * work.memory if work.memory is not None else None
     if work.unknown:
         return Predicted(work, None, memory)
     shares = shares or usual_shares(work.name, factors)
