@@ -7,6 +7,7 @@ import pytest
 
 from spoutnik.errors import UserError
 from spoutnik.plan import probe as probing
+from spoutnik.plan.chips import chip
 from spoutnik.plan.probe import Probe, figures, identity, probed, read_probe
 from spoutnik.train import speeds
 
@@ -63,3 +64,13 @@ def test_what_is_measured_is_what_a_probe_holds_and_the_disk_is_left_as_it_was(t
     assert Probe("here", "now", **found)
     assert all(value > 0 for value in found.values())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_this_machine_is_a_chip_once_it_was_measured(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(UserError, match="run `spoutnik plan machine` once"):
+        chip("this-machine")
+    (tmp_path / "spoutnik").mkdir()
+    keep(tmp_path / "spoutnik", KEPT)
+    found = chip("this-machine")
+    assert (found.rate("bf16"), found.bandwidth_tbs * 1e12, found.status) == (KEPT.gemm_bfloat16, KEPT.bandwidth, "measured")

@@ -11,12 +11,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from spoutnik.errors import UserError
+from spoutnik.plan.chips import THIS_MACHINE, Chip
 from spoutnik.plan.figure import Figure, Input
 from spoutnik.run import machine
 from spoutnik.run.directory import write_whole
 
 MODULE = "spoutnik.train.speeds"
 """What measures, in a process of its own: it needs torch, and its threads must not meet others'."""
+
+WATTS_PER_CORE = 10.0
+"""Assumed, as ledgers do where the processor has no counter."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,14 @@ def probed(again: bool = False, folder: Path | None = None) -> Probe:
     return found
 
 
+def kept() -> Probe:
+    """This machine's probe. Raises UserError if it was not measured yet."""
+    found = read_probe(cache_folder() / "probe.json")
+    if found is None or found.identity != identity():
+        raise UserError("This machine was not measured yet; run `spoutnik plan machine` once.")
+    return found
+
+
 def read_probe(path: Path) -> Probe | None:
     """What a file holds; None where it is missing or not a probe of this version."""
     try:
@@ -82,6 +94,16 @@ def cache_folder() -> Path:
 def figures(probe: Probe) -> tuple[Figure, ...]:
     """The probe as figures, each with how it was measured."""
     return tuple(_figure(probe, name, unit, how) for name, (unit, how) in UNITS.items())
+
+
+def as_chip(probe: Probe) -> Chip:
+    """This machine as one device of a plan: what was probed, so plans for it are about what it does and not what a data sheet says."""
+    here = machine.inspect()
+    return Chip(
+        THIS_MACHINE, here.processor, probe.date[:10], f"spoutnik plan machine, {probe.date}", bf16_tflops=probe.gemm_bfloat16 / 1e12,
+        memory_gb=here.memory / 1e9, bandwidth_tbs=probe.bandwidth / 1e12, scale_up_gbs=0.0, scale_out_gbs=0.0, devices_per_node=1,
+        tdp_w=WATTS_PER_CORE * here.cores, status="measured", assumed=("tdp_w",),
+    )  # fmt: skip
 
 
 def _figure(probe: Probe, name: str, unit: str, how: str) -> Figure:
