@@ -10,12 +10,14 @@ from spoutnik.run.summary import latest, latest_evaluations
 
 @dataclass
 class StageLog:
-    """What one stage wrote. `costs` and `held_out` are empty until the stage is finished."""
+    """What one stage wrote. `predicted` holds p10, p50 and p90 in seconds, where they were. `costs` and `held_out` are empty until the
+    stage is finished."""
 
     name: str
     kind: str
     inputs: dict[str, str] = field(default_factory=dict)
     minutes: float = 0.0
+    predicted: dict[str, float] = field(default_factory=dict)
     steps: list[Event] = field(default_factory=list)
     samples: list[Event] = field(default_factory=list)
     warnings: list[Event] = field(default_factory=list)
@@ -62,6 +64,7 @@ def sort_events(events: list[Event]) -> RunLog:
         stage = stages.setdefault(name, StageLog(name, event.get("kind", "")))
         if what == "stage_start":
             stage.kind, stage.inputs, stage.minutes = event["kind"], event.get("inputs", {}), event.get("minutes", 0.0)
+            stage.predicted = event.get("predicted", {})
             stage.starts += 1
         elif what == "stage_end":
             stage.costs = event.get("costs", {})

@@ -164,24 +164,35 @@ def _pair_table(pairs: Sequence[Event]) -> str:
 
 
 def cost_section(log: RunLog) -> str:
-    """Costs by stage, with the plan beside the time."""
+    """Costs by stage, with the prediction and the plan beside the time."""
     stages = [stage for stage in log.stages if stage.costs]
     if not stages:
         return ""
     currency = next((stage.costs["currency"] for stage in stages if stage.costs.get("currency")), "")
-    heads = ["stage", "time", "planned", "core time", "tokens", "tokens/s", "operations", "energy", currency or "money", "resumed"]
+    heads = ["stage", "time", "predicted", "planned", "core time", "tokens", "tokens/s", "operations", "energy", currency or "money"]
     rows = []
     for stage in stages:
         costs = stage.costs
         speed = f"{costs['tokens'] / costs['wall_s']:,.0f}" if costs["tokens"] and costs["wall_s"] else NONE
-        planned = duration(stage.minutes * 60) if stage.minutes else NONE
-        rows.append([stage.name, duration(costs["wall_s"]), planned, *_amounts(costs, speed), str(costs.get("resumptions", 0))])
+        times = [duration(costs["wall_s"]), _foreseen(stage.predicted), _seconds(stage.minutes * 60)]
+        rows.append([stage.name, *times, *_amounts(costs, speed), str(costs.get("resumptions", 0))])
     total = {key: sum(stage.costs.get(key, 0) for stage in stages) for key in COST_SUMS}
-    plan = sum(stage.minutes for stage in stages)
-    foot = ["all", duration(total["wall_s"]), duration(plan * 60) if plan else NONE, *_amounts(total, ""), ""]
+    foreseen, plan = sum(stage.predicted.get("p50", 0.0) for stage in stages), sum(stage.minutes for stage in stages)
+    foot = ["all", duration(total["wall_s"]), _seconds(foreseen), _seconds(plan * 60), *_amounts(total, ""), ""]
     chart = bars([(stage.name, stage.costs["wall_s"], duration(stage.costs["wall_s"])) for stage in stages], "Time by stage")
     note = f'<p class="note">Energy is {html.escape(energy_source(log))}. What a crash threw away was paid for and is counted.</p>'
-    return f"<h2>Cost and energy</h2>{note}<figure>{chart}</figure>{table(heads, rows, foot)}"
+    return f"<h2>Cost and energy</h2>{note}<figure>{chart}</figure>{table([*heads, 'resumed'], rows, foot)}"
+
+
+def _foreseen(predicted: dict[str, float]) -> str:
+    """The middle of a prediction, and its tenth and ninetieth percentile."""
+    if not predicted:
+        return NONE
+    return f"{duration(predicted['p50'])} ({duration(predicted['p10'])} to {duration(predicted['p90'])})"
+
+
+def _seconds(planned: float) -> str:
+    return duration(planned) if planned else NONE
 
 
 def _amounts(costs: dict[str, Any], speed: str) -> list[str]:
