@@ -34,3 +34,4 @@ def test_a_precision_that_a_chip_lacks_is_refused_with_those_it_has():
 def test_an_input_tells_whether_a_source_was_found():
     assert chip("h100-sxm").input("bandwidth_tbs").status == "disclosed"
     assert chip("h20").input("die_mm2").status == "assumed"
+    assert chip("h20").input("bandwidth_tbs").status == "claimed"

@@ -30,6 +30,12 @@ def test_what_bloom_reported_lies_in_the_range():
         assert bounds.p10 < reported < bounds.p90, name
 
 
+def test_what_meta_reported_for_llama_3_1_405b_lies_in_the_range():
+    """30.84 M hours of H100: 8,930 t, which is its TDP at 413 g/kWh (model card)."""
+    bounds = energy(hours(30.84e6), chip("h100-sxm"), "us")["co2_t"].value.range()
+    assert bounds.p10 < 8930 < bounds.p90
+
+
 @pytest.mark.parametrize(("name", "kw"), [("b200", 2.17), ("mi300x", 1.79)])
 def test_what_operators_provision_is_at_most_our_upper_end(name, kw):
     """Power that a site must provide for a chip lies above what it draws: InferenceX's figures bound ours from above."""

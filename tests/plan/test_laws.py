@@ -5,7 +5,7 @@ import pytest
 from spoutnik.errors import UserError
 from spoutnik.plan.chips import chip
 from spoutnik.plan.figure import Figure
-from spoutnik.plan.laws import _best_mixture, at_size, best, chinchilla, compute_for, deepseek, experts, loss, small
+from spoutnik.plan.laws import SHARE_OF_PEAK, _best_mixture, at_size, best, chinchilla, compute_for, deepseek, experts, loss, small
 from spoutnik.plan.uncertain import lognormal
 
 
@@ -87,3 +87,14 @@ def test_budgets_and_sizes_must_be_positive():
     for wrong in (lambda: best(flop(-1.0)), lambda: at_size(flop(1e20), 0), lambda: compute_for(0, None, None)):
         with pytest.raises(UserError, match="positive"):
             wrong()
+
+
+@pytest.mark.parametrize(("size", "tokens", "hours", "name", "reached"), [
+    (69.0e9, 2e12, 1_720_320, "a100-sxm-80", 0.428), (37.0e9, 14.8e12, 2.664e6, "h800-sxm", 0.346),
+    (405.9e9, 15.6e12, 30.84e6, "h100-sxm", 0.346), (176.2e9, 366e9, 1_082_990, "a100-sxm-80", 0.318),
+    (17e9, 40e12, 5.0e6, "h100-sxm", 0.229),
+])  # fmt: skip
+def test_the_share_of_the_peak_is_that_of_published_runs(size, tokens, hours, name, reached):
+    share = 6 * size * tokens / (hours * 3600 * chip(name).rate("bf16"))
+    assert share == pytest.approx(reached, abs=2e-3)
+    assert SHARE_OF_PEAK.value.quantile(0.001) < share < SHARE_OF_PEAK.value.quantile(0.999)

@@ -47,6 +47,30 @@ def test_operations_a_token_are_deepseeks_own():
     assert counts(open_model("deepseek-v2"), 4096).training() / 1e9 == pytest.approx(155.3, abs=0.1)
 
 
+def test_components_are_those_that_a_hand_counts():
+    v3 = counts(open_model("deepseek-v3"), 4096)
+    attention = 7168 * 1536 + 1536 * 128 * 192 + 7168 * 576 + 512 * 128 * 256 + 128 * 128 * 7168
+    assert v3.part("attention projections").parameters == 61 * attention == 61 * (187_107_328 - 1536 - 512)
+    assert v3.part("routed experts").parameters == 58 * 256 * 44_040_192
+    assert v3.part("routed experts").active_parameters == 58 * 8 * 44_040_192
+    assert v3.part("router").parameters == 58 * 256 * 7168
+    assert v3.part("attention core").forward_full == 61 * 2 * 4096 * 128 * (192 + 128)
+    assert v3.part("head").forward == 2 * 129_280 * 7168
+    assert v3.mtp_parameters / 1e9 == pytest.approx(11.6, abs=0.02)
+    lite = counts(open_model("deepseek-v2-lite"))
+    assert (lite.parameters / 1e9, lite.active_parameters / 1e9) == pytest.approx((15.71, 2.66), abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "llama-3.1-405b", "mistral-large-2", "qwen2.5-72b"])
+def test_a_dense_model_costs_what_the_usual_formula_says(name):
+    """6 N + 12 L h s without the embedding, every key counted, as PaLM's appendix B and torchtitan have it."""
+    model, length = open_model(name), 8192
+    found = counts(model, length)
+    assert found.training(causal=False) == 6 * found.multiplied_parameters + 12 * model.num_hidden_layers * model.hidden_size * length
+    small = model.num_hidden_layers * 5 * model.hidden_size * 3
+    assert found.parameters - model.vocab_size * model.hidden_size - found.multiplied_parameters < small
+
+
 def test_the_installed_model_is_counted_as_its_file_holds_it():
     from spoutnik.checkpoint.find import find
     from spoutnik.checkpoint.gguf import GGUF

@@ -33,6 +33,9 @@ class Price:
         return triangular(self.low, self.mode, self.high, name="price")
 
 
+THIS_MACHINE = "this-machine"
+
+
 @dataclass(frozen=True)
 class Chip:
     """One accelerator (or processor socket). Rates are dense; 0 where it has no such format. Bytes in powers of ten."""
@@ -58,6 +61,8 @@ class Chip:
     die_mm2: float = 0.0
     """Of compute dies made in a non-planar process, together; 0 where it is not known."""
     price: Price | None = None
+    status: Status = "disclosed"
+    """Who vouches for the numbers: the maker's data sheet, or others (claimed)."""
     assumed: tuple[str, ...] = ()
     """Fields that no source was found for."""
     note: str = ""
@@ -81,7 +86,7 @@ class Chip:
 
     def input(self, field: str) -> Input:
         """A field as an input of a figure, with its source."""
-        status: Status = "assumed" if field in self.assumed else "disclosed"
+        status: Status = "assumed" if field in self.assumed else self.status
         return Input(f"{self.name}.{field}", getattr(self, field), UNITS.get(field, ""), self.sources, status)
 
     def price_input(self) -> Input:
@@ -93,7 +98,11 @@ class Chip:
 
 
 def chip(name: str) -> Chip:
-    """The chip of that name. Raises UserError naming those that are near."""
+    """The chip of that name, THIS_MACHINE among them once it was measured. Raises UserError naming those that are near."""
+    if name == THIS_MACHINE:
+        from spoutnik.plan.probe import as_chip, kept
+
+        return as_chip(kept())
     found = chips().get(name.lower().replace("_", "-").replace(" ", "-"))
     if found is None:
         near = [key for key in chips() if name.lower() in key] or difflib.get_close_matches(name.lower(), chips(), n=3, cutoff=0.3)

@@ -62,13 +62,18 @@ class Laboratory:
         return {figure.name: figure for figure in (*pairs, self.needed, self.best_size, self.best_tokens)}
 
 
-def laboratory(model: Model, dense: Model, tokens: float, first: Chip, second: Chip, count: int, days: float = 90.0) -> Laboratory:
+def laboratory(
+    model: Model, dense: Model, tokens: float, first: Chip, second: Chip, count: int, days: float = 90.0, batch_tokens: int | None = None
+) -> Laboratory:
     """Both chips on one model, trained on `tokens` with `count` chips and answering, and on a `dense` one answering.
 
-    Raises UserError where a model does not fit.
+    Training is in FP8, as DeepSeek-V3's was, where both chips have it, each with the layout that suits it
+    best. Raises UserError where a model does not fit.
     """
     pair = (first, second)
-    hours = [_of(chip, "training_hours", plan_training(model, tokens, chip, count).figures["gpu_hours"]) for chip in pair]
+    precision = "fp8-kept" if first.fp8_tflops and second.fp8_tflops else "bf16"
+    plans = [plan_training(model, tokens, chip, count, precision=precision, batch_tokens=batch_tokens) for chip in pair]
+    hours = [_of(chip, "training_hours", plan.figures["gpu_hours"]) for chip, plan in zip(pair, plans, strict=True)]
     rows = (
         Beside("tpp", *(_of(chip, "tpp", tpp(chip)) for chip in pair)),
         Beside("performance_density", *(_of(chip, "performance_density", _density(chip)) for chip in pair)),
@@ -83,7 +88,7 @@ def laboratory(model: Model, dense: Model, tokens: float, first: Chip, second: C
     needed = Figure("needed", count * (hours[0].value / hours[1].value), "", f"count * {hours[0].name} / {hours[1].name}", (given, *hours))
     reach = SHARE_OF_PEAK.value
     assert not isinstance(reach, str)
-    flop = Figure("flop", count * days * 24 * 3600 * first.rate("bf16") * reach, "FLOP", "count * days * 86400 * peak * share_of_peak",
+    flop = Figure("flop", count * days * 86400 * first.rate("bf16") * reach, "FLOP", "count * days * 86400 * peak * share_of_peak",
                   (given, Input("days", days, "days", "--days", "assumed"), first.input("bf16_tflops"), SHARE_OF_PEAK))  # fmt: skip
     advised = chinchilla(flop).figures
     return Laboratory(first, second, count, days, rows, needed, advised["size"], advised["tokens"])
