@@ -23,7 +23,7 @@ def check(name: str, devices: int, microbatches: int, chunks: int = 2) -> None:
     if name == "interleaved" and chunks < 2:
         raise UserError(f"The interleaved schedule has {chunks} chunks on a device; it needs 2 or more, or take 1f1b.")
     if name == "interleaved" and microbatches % devices:
-        raise UserError(f"The interleaved schedule cannot deal {microbatches} microbatches to {devices} devices; take a multiple.")
+        raise UserError(f"Interleaved stages cannot deal {microbatches} microbatches to {devices} devices; take a multiple of {devices}.")
     if name == "dualpipe" and devices % 2:
         raise UserError(f"DualPipe cannot run on {devices} devices; their number must be even.")
     if name == "dualpipe" and (microbatches % 2 or microbatches < 2 * devices):
