@@ -56,7 +56,7 @@ def test_two_plans_draw_the_same_world():
     ("change", "words"),
     [
         ({"tokens": -1}, "give a positive number"),
-        ({"chip": "h1000"}, "near it are h100"),
+        ({"chip": "h1000"}, "near it are .*h100-sxm"),
         ({"count": 0}, "give 1 or more"),
         ({"layout": Layout(data=8)}, "takes 8 chips, but 256 are planned; ask for --count 8"),
         ({"layout": Layout(data=256, sequence_length=8192, zero=0)}, "holds .* GiB on a chip"),
