@@ -13,7 +13,6 @@ from spoutnik.cli import (
     doctor,
     eval_,
     export,
-    harness,
     launch,
     models,
     plan,
@@ -41,7 +40,6 @@ for kind in stage.KINDS:
 app.command("eval")(eval_.evaluate)
 app.command("compare")(compare.compare)
 app.command("contamination")(contamination.contamination)
-app.command("harness")(harness.harness)
 app.command("run")(run.run)
 app.command("chat")(chat.chat)
 app.command("serve")(serve.serve)

@@ -9,8 +9,10 @@ from spoutnik.cli import (
     plan_grade,
     plan_h20,
     plan_laws,
+    plan_machine,
     plan_model,
     plan_programme,
+    plan_recipe,
     plan_rl,
     plan_rules,
     plan_schedule,
@@ -48,3 +50,5 @@ app.command("serve")(plan_serve.serve)
 app.command("rl")(plan_rl.rl)
 app.command("distill")(plan_distill.distill)
 app.command("programme")(plan_programme.programme)
+app.command("machine")(plan_machine.machine)
+app.command("recipe")(plan_recipe.recipe)

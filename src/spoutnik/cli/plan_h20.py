@@ -19,6 +19,9 @@ def h20(
     dense: Annotated[str, typer.Option(help="A model with plain attention, served beside it.")] = "llama-3.1-70b",
     tokens: Annotated[str, typer.Option(help="Tokens to train on.")] = "14.8T",
     devices: Annotated[str, typer.Option(help="Chips of either kind.")] = "2048",
+    batch_tokens: Annotated[
+        str, typer.Option(help="Tokens of a training step; DeepSeek-V3's were 15,360 sequences of 4,096.")
+    ] = "62914560",
     days: Annotated[str, typer.Option(help="How long the laboratory may train a model of its own.")] = "90",
     chip: Annotated[str, typer.Option(help="The laboratory's chip.")] = "h20",
     beside: Annotated[str, typer.Option(help="The chip that it cannot have.")] = "h800-sxm",
@@ -38,8 +41,9 @@ def h20(
 
     words, many = speech(language_of(lang)), count(devices, "--devices")
     found = laboratory(
-        open_model(model), open_model(dense), amount(tokens, "--tokens"), chip_named(chip), chip_named(beside), many, amount(days, "--days")
-    )
+        open_model(model), open_model(dense), amount(tokens, "--tokens"), chip_named(chip), chip_named(beside), many,
+        amount(days, "--days"), count(batch_tokens, "--batch-tokens"),
+    )  # fmt: skip
     if why:
         print(reasons_of(find_figure(why, list(found.figures().values())), words))
     elif as_json:

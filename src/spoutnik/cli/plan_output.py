@@ -72,7 +72,7 @@ def _show_plan(made: Drawn, output: Output, words: "Speech") -> None:
     from spoutnik.plan.page import page
 
     if output.html:
-        _write(output.html, page(made.plan, words, made.capacity, made.timeline))
+        write(output.html, page(made.plan, words, made.capacity, made.timeline))
     if output.as_json:
         print_json(made.plan.to_json())
     else:
@@ -100,7 +100,7 @@ def _show_comparison(first: Drawn, second: Drawn, output: Output, words: "Speech
 
     comparison = compare(first.plan, second.plan, str(output.compare))
     if output.html:
-        _write(output.html, comparison_page(comparison, words))
+        write(output.html, comparison_page(comparison, words))
     if output.as_json:
         print_json(comparison.to_json())
     else:
@@ -125,7 +125,8 @@ def _shown(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
+    """Writes a page, whole or not at all. Raises UserError where it cannot be written."""
     from spoutnik.run.directory import write_whole
 
     try:

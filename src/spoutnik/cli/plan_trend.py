@@ -1,12 +1,10 @@
 """spoutnik plan trend: what training costs as years pass, and the press's numbers on that curve."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spoutnik.cli.plan_output import Html, Json, Lang, Why
-from spoutnik.cli.plan_output import _write as write
+from spoutnik.cli.plan_output import Html, Json, Lang, Why, write
 
 if TYPE_CHECKING:
     from spoutnik.plan.figure import Figure
@@ -30,7 +28,7 @@ def trend(
 
     words, asked = speech(language_of(lang)), _asked(cost, on, to)
     if html:
-        write(Path(html), page(words, asked))
+        write(html, page(words, asked))
     if why:
         print(reasons_of(find_figure(why, _all(asked)), words))
     elif as_json:

@@ -33,6 +33,9 @@ class Price:
         return triangular(self.low, self.mode, self.high, name="price")
 
 
+THIS_MACHINE = "this-machine"
+
+
 @dataclass(frozen=True)
 class Chip:
     """One accelerator (or processor socket). Rates are dense; 0 where it has no such format. Bytes in powers of ten."""
@@ -95,7 +98,11 @@ class Chip:
 
 
 def chip(name: str) -> Chip:
-    """The chip of that name. Raises UserError naming those that are near."""
+    """The chip of that name, THIS_MACHINE among them once it was measured. Raises UserError naming those that are near."""
+    if name == THIS_MACHINE:
+        from spoutnik.plan.probe import as_chip, kept
+
+        return as_chip(kept())
     found = chips().get(name.lower().replace("_", "-").replace(" ", "-"))
     if found is None:
         near = [key for key in chips() if name.lower() in key] or difflib.get_close_matches(name.lower(), chips(), n=3, cutoff=0.3)

@@ -5,9 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from spoutnik.plan.answer import columns
 from spoutnik.plan.figure import Figure
-from spoutnik.plan.page import _document as document
-from spoutnik.plan.page import _table as table
-from spoutnik.plan.page import _text as text_of
+from spoutnik.plan.page import document, table, text_of
 from spoutnik.plan.speech import Speech
 from spoutnik.plan.trend import Comparison, Run, comparisons, declines, months_behind, programme_titles, programmes, run, runs
 from spoutnik.plan.uncertain import Uncertain

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spoutnik.serve.dialect import Dialect
@@ -52,8 +51,7 @@ class Gate:
                     receive = self._bounded(receive, headers)
                     state["principal"] = await service.authenticator.authenticate(headers)
             except ApiError as error:
-                body = dialect_of(self._dialects, path, headers).error(error, request_id)
-                await JSONResponse(body, error.status, error.headers)(scope, receive, counted_send)
+                await dialect_of(self._dialects, path, headers).refusal(error, request_id)(scope, receive, counted_send)
                 return
             await self._app(scope, receive, counted_send)
         finally:
