@@ -62,15 +62,21 @@ class Comparison:
         return sum(stage.taken.undisturbed for stage in self.stages)
 
     @property
+    def knowing(self) -> float:
+        """Predicted seconds with the lengths and signals that the run turned out to have."""
+        return sum(stage.knowing for stage in self.stages)
+
+    @property
     def sentence(self) -> str:
         """The answer."""
         held_up = self.taken - self.undisturbed
         pauses = f" ({error(self.total.p50, self.undisturbed)} without {duration(held_up)} in which it was held up)" if held_up >= 1 else ""
         crowded = [stage.taken.name for stage in self.stages if stage.crowded]
         beside = f"; others used the machine beside {len(crowded)} of {len(self.stages)} stages" if crowded else ""
+        known = f"; with lengths known {error(self.knowing, self.undisturbed)}"
         return (
             f"{self.recipe}: predicted {duration(self.total.p50)}, took {duration(self.taken)}: {error(self.total.p50, self.taken)}"
-            f"{pauses}{beside}."
+            f"{pauses}{known}{beside}."
         )
 
     def rows(self) -> list[list[str]]:
@@ -85,6 +91,7 @@ class Comparison:
             "predicted": asdict(self.total),
             "taken": self.taken,
             "undisturbed": self.undisturbed,
+            "with_lengths_known": self.knowing,
             "error": self.total.p50 / self.taken - 1,
             "left_out": self.left_out,
             "stages": [
