@@ -16,8 +16,10 @@ from spoutnik.run.machine import GIB
 from spoutnik.run.progress import duration
 from spoutnik.run.record import read
 
-CROWDED = 0.8
-"""A stage that got less than this share of the cores' time shared the machine with others."""
+CROWDED = 0.7
+"""A stage that used less than this share of the cores' time shared the machine with others."""
+ALONE = ("corpus", "traces")
+"""Kinds of which most work keeps one core busy."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Compared:
     @property
     def crowded(self) -> bool:
         """Whether something else ran beside the stage."""
-        return self.taken.busy < CROWDED
+        return self.taken.busy < CROWDED and self.taken.kind not in ALONE
 
 
 @dataclass(frozen=True)
