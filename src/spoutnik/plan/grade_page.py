@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from spoutnik.plan.calibration import calibration
 from spoutnik.plan.grade import TARGETS, Graded, Grades, Score, carbon, v3_utilisation
@@ -95,7 +95,7 @@ def markdown(grades: Grades, split: str, image: str) -> str:
     parts += [
         "", "## Checks that need no run", "",
         f"- DeepSeek-V3's 180 K H800-hours a trillion tokens are {found['causal']:.2%} MFU with a causal mask and {found['full']:.2%} "
-        "counting all keys; at ISCA 2025 DeepSeek gave 38.94 % and 43.73 %.",
+        "counting all keys. DeepSeek's paper at ISCA 2025 (arXiv 2505.09343) is quoted with 38.94 % and 43.73 %; not read there.",
         "- CO2 on Meta's cards is hours x W x one constant for each generation, but for one card:", "",
     ]  # fmt: skip
     lines = [["card", "GPU-hours", "W", "t", "g/kWh", ""]]
@@ -107,8 +107,7 @@ def markdown(grades: Grades, split: str, image: str) -> str:
     return "\n".join(parts)
 
 
-def _rows(rows: Sequence[Graded], unit: str, show: "object", ranges: bool) -> str:
-    assert callable(show)
+def _rows(rows: Sequence[Graded], unit: str, show: Callable[[float], str], ranges: bool) -> str:
     head = (
         ["", "what", f"published ({unit})", "predicted"] + (["P10 to P90"] if ranges else []) + ["error"] + (["inside"] if ranges else [])
     )
