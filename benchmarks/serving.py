@@ -118,8 +118,19 @@ def main() -> None:
     print(f"{options.model}, {dtype}, answers of up to {options.new} tokens; microseconds a token\n")
     print("| batch | engine, before | after steered draws | ratio | engine | over HTTP | beside the engine |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for batch in batches:  # the server's thread rests while the engine is asked directly
-        both = measured({"engine": direct(batch), "served": over_http(batch)}, tokens[batch])
+    loop = worker._loop
+    assert loop is not None
+
+    def in_its_thread(work: Callable[[], None]) -> Callable[[], None]:
+        """The engine belongs to the server's thread now."""
+
+        def done() -> None:
+            asyncio.run_coroutine_threadsafe(worker._chores_of([work]), loop).result()
+
+        return done
+
+    for batch in batches:
+        both = measured({"engine": in_its_thread(direct(batch)), "served": over_http(batch)}, tokens[batch])
         print(
             f"| {batch} | {before[batch]:.0f} | {after[batch]:.0f} | {after[batch] / before[batch]:.3f} "
             f"| {both['engine']:.0f} | {both['served']:.0f} | {both['served'] - both['engine']:+.0f} |"
