@@ -35,15 +35,25 @@ from spoutnik.serve.settings import Settings
 RUNS = 5
 
 
-def measured(works: dict[str, Callable[[], None]], tokens: int) -> dict[str, float]:
+def timed(work: Callable[[], object]) -> Callable[[], float]:
+    """The work, as a function that says how many seconds it took."""
+
+    def done() -> float:
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+
+    return done
+
+
+def measured(works: dict[str, Callable[[], float]], tokens: int) -> dict[str, float]:
     """Microseconds a token of each kind of work, in turns; the first turn is not counted."""
     seconds: dict[str, list[float]] = {kind: [] for kind in works}
     for turn in range(1 + RUNS):
         for kind, work in works.items():
-            began = time.perf_counter()
-            work()
+            taken = work()
             if turn:
-                seconds[kind].append(time.perf_counter() - began)
+                seconds[kind].append(taken)
     return {kind: 1e6 * median(taken) / tokens for kind, taken in seconds.items()}
 
 
@@ -93,11 +103,8 @@ def main() -> None:
         raise UserError(f"Only {len(whole)} of {len(prompts)} answers go on for {options.new} tokens; ask for fewer with --new.")
     batches = {batch: [Request(ids, options.new, seed=derive_seed(0, 0)) for ids in whole[:batch]] for batch in options.batch}
 
-    def direct(batch: int) -> Callable[[], None]:
-        def work() -> None:
-            engine.generate(batches[batch])
-
-        return work
+    def direct(batch: int) -> Callable[[], float]:
+        return timed(lambda: engine.generate(batches[batch]))
 
     tokens = {batch: sum(len(one.token_ids) for one in engine.generate(requests)) for batch, requests in batches.items()}
     before = {batch: measured({"engine": direct(batch)}, tokens[batch])["engine"] for batch in batches}
@@ -111,9 +118,9 @@ def main() -> None:
     while not server.started:
         time.sleep(0.01)
 
-    def over_http(batch: int) -> Callable[[], None]:
+    def over_http(batch: int) -> Callable[[], float]:
         bodies = [body(replace(request, seed=0)) for request in batches[batch]]
-        return lambda: asyncio.run(streamed(listener.getsockname()[1], bodies))
+        return timed(lambda: asyncio.run(streamed(listener.getsockname()[1], bodies)))
 
     print(f"{options.model}, {dtype}, answers of up to {options.new} tokens; microseconds a token\n")
     print("| batch | engine, before | after steered draws | ratio | engine | over HTTP | beside the engine |")
@@ -121,13 +128,9 @@ def main() -> None:
     loop = worker._loop
     assert loop is not None
 
-    def in_its_thread(work: Callable[[], None]) -> Callable[[], None]:
+    def in_its_thread(work: Callable[[], float]) -> Callable[[], float]:
         """The engine belongs to the server's thread now."""
-
-        def done() -> None:
-            asyncio.run_coroutine_threadsafe(worker._chores_of([work]), loop).result()
-
-        return done
+        return lambda: asyncio.run_coroutine_threadsafe(worker._chores_of([work]), loop).result()[0][0]
 
     for batch in batches:
         both = measured({"engine": in_its_thread(direct(batch)), "served": over_http(batch)}, tokens[batch])
