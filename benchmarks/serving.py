@@ -2,8 +2,8 @@
 
     python benchmarks/serving.py smollm2 --batch 1 32
 
-Both are one engine in one process, in turns; the client has the same cores. Then the same plain requests before and after requests that
-steer their draws (penalties, a schema's grammar, the likeliest tokens) ran on the engine. Rates are of the median of five runs.
+Both are one engine, in turns; the client is a process of its own on the same cores. Before that the same plain requests run on two engines
+in turns, one of which had requests that steer their draws (penalties, a grammar, the likeliest tokens). Times are medians of five runs.
 """
 
 import argparse
@@ -12,7 +12,10 @@ import json
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
 from statistics import median
 from typing import Any
 
@@ -21,6 +24,7 @@ import uvicorn
 from spoutnik.cli.answer import fastest_dtype
 from spoutnik.engine.generator import Engine
 from spoutnik.engine.request import Request
+from spoutnik.engine.runner import choose_runner
 from spoutnik.engine.sampler import derive_seed
 from spoutnik.errors import UserError
 from spoutnik.library import DTYPES
@@ -35,15 +39,25 @@ from spoutnik.serve.settings import Settings
 RUNS = 5
 
 
-def measured(works: dict[str, Callable[[], None]], tokens: int) -> dict[str, float]:
+def timed(work: Callable[[], object]) -> Callable[[], float]:
+    """The work, as a function that says how many seconds it took."""
+
+    def done() -> float:
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+
+    return done
+
+
+def measured(works: dict[str, Callable[[], float]], tokens: int) -> dict[str, float]:
     """Microseconds a token of each kind of work, in turns; the first turn is not counted."""
     seconds: dict[str, list[float]] = {kind: [] for kind in works}
     for turn in range(1 + RUNS):
         for kind, work in works.items():
-            began = time.perf_counter()
-            work()
+            taken = work()
             if turn:
-                seconds[kind].append(time.perf_counter() - began)
+                seconds[kind].append(taken)
     return {kind: 1e6 * median(taken) / tokens for kind, taken in seconds.items()}
 
 
@@ -59,6 +73,11 @@ async def streamed(port: int, bodies: Sequence[bytes]) -> None:
         writer.close()
 
     await asyncio.gather(*map(one, bodies))
+
+
+def stream(port: int, bodies: Sequence[bytes]) -> float:
+    """Seconds until all of them were answered; runs in a process of the client's."""
+    return timed(lambda: asyncio.run(streamed(port, bodies)))()
 
 
 def body(request: Request) -> bytes:
@@ -93,16 +112,17 @@ def main() -> None:
         raise UserError(f"Only {len(whole)} of {len(prompts)} answers go on for {options.new} tokens; ask for fewer with --new.")
     batches = {batch: [Request(ids, options.new, seed=derive_seed(0, 0)) for ids in whole[:batch]] for batch in options.batch}
 
-    def direct(batch: int) -> Callable[[], None]:
-        def work() -> None:
-            engine.generate(batches[batch])
-
-        return work
+    def direct(batch: int) -> Callable[[], float]:
+        return timed(lambda: engine.generate(batches[batch]))
 
     tokens = {batch: sum(len(one.token_ids) for one in engine.generate(requests)) for batch, requests in batches.items()}
-    before = {batch: measured({"engine": direct(batch)}, tokens[batch])["engine"] for batch in batches}
     steer(engine, batches[options.batch[0]][0])
-    after = {batch: measured({"engine": direct(batch)}, tokens[batch])["engine"] for batch in batches}
+    context = worker.info.context
+    never = Engine(engine.model, worker.tokenizer, 64, context, choose_runner(engine.model, 64, context))
+    pairs = {
+        batch: measured({"never": timed(partial(never.generate, batches[batch])), "steered": direct(batch)}, tokens[batch])
+        for batch in batches
+    }
 
     listener = listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(create_app(worker, Settings()), log_config=None, access_log=False))
@@ -111,19 +131,29 @@ def main() -> None:
     while not server.started:
         time.sleep(0.01)
 
-    def over_http(batch: int) -> Callable[[], None]:
+    def over_http(batch: int) -> Callable[[], float]:
         bodies = [body(replace(request, seed=0)) for request in batches[batch]]
-        return lambda: asyncio.run(streamed(listener.getsockname()[1], bodies))
+        return lambda: clients.submit(stream, listener.getsockname()[1], bodies).result()
 
     print(f"{options.model}, {dtype}, answers of up to {options.new} tokens; microseconds a token\n")
-    print("| batch | engine, before | after steered draws | ratio | engine | over HTTP | beside the engine |")
+    print("| batch | engine that never steered | one that did | ratio | engine | over HTTP | beside the engine |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for batch in batches:  # the server's thread rests while the engine is asked directly
-        both = measured({"engine": direct(batch), "served": over_http(batch)}, tokens[batch])
+    clients = ProcessPoolExecutor(1, get_context("spawn"))  # a process of its own, as clients are
+    loop = worker._loop
+    assert loop is not None
+
+    def in_its_thread(work: Callable[[], float]) -> Callable[[], float]:
+        """The engine belongs to the server's thread now."""
+        return lambda: asyncio.run_coroutine_threadsafe(worker._chores_of([work]), loop).result()[0][0]
+
+    for batch in batches:
+        never_us, steered_us = pairs[batch]["never"], pairs[batch]["steered"]
+        both = measured({"engine": in_its_thread(direct(batch)), "served": over_http(batch)}, tokens[batch])
         print(
-            f"| {batch} | {before[batch]:.0f} | {after[batch]:.0f} | {after[batch] / before[batch]:.3f} "
+            f"| {batch} | {never_us:.0f} | {steered_us:.0f} | {steered_us / never_us:.3f} "
             f"| {both['engine']:.0f} | {both['served']:.0f} | {both['served'] - both['engine']:+.0f} |"
         )
+    clients.shutdown()
     server.should_exit = True
     thread.join()
 

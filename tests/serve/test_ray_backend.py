@@ -4,7 +4,6 @@ import importlib.util
 import json
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +27,7 @@ ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_enable_metrics_collection": "0",
 }  # fmt: skip
 SERVE = [sys.executable, "-m", "spoutnik", "serve"]
+OPTIONS = ["--replicas", "2", "--dtype", "float32", "--port", "0"]
 LONG = {"model": "tiny", "max_tokens": 900, "stream": True, "logprobs": 1, "logit_bias": {}}
 ASKED = [
     {"prompt": "the cat sat", "seed": 1, "temperature": 0.9},
@@ -38,9 +38,10 @@ ASKED = [
 
 
 @contextmanager
-def process(command, **others):
+def process(command, folder):
     """A process that is ended at the end, with the first line that it prints."""
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT, **others) as running:
+    environment = {**ENVIRONMENT, "RAY_TMPDIR": folder}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as running:
         try:
             yield running, running.stdout.readline().strip()
         finally:
@@ -110,12 +111,14 @@ def told(url, body, begun):
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc")
 def test_an_actor_that_is_killed_in_the_middle_of_its_answers_changes_none_of_them(tiny):
     ENVIRONMENT["RAY_AUTH_MODE"], ENVIRONMENT["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
-    folder = tempfile.mkdtemp(prefix="ray-")  # short, for the sockets in it
-    ENVIRONMENT["RAY_TMPDIR"] = folder
     cluster = [sys.executable, str(Path(__file__).with_name("ray_cluster.py"))]
     with (
-        process(cluster) as (_, address),
-        process([*SERVE, str(tiny), "--replicas", "2", "--cluster", address, "--dtype", "float32", "--port", "0"]) as (server, line),
+        tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder,  # a short path, for the sockets in it
+        process(cluster, folder) as (_, address),
+        process([*SERVE, str(tiny), *OPTIONS, "--cluster", address], folder) as (
+            server,
+            line,
+        ),
     ):
         url = line.split()[0]
         expected = [told(url, body, threading.Event()) for body in ASKED]
@@ -135,4 +138,3 @@ def test_an_actor_that_is_killed_in_the_middle_of_its_answers_changes_none_of_th
         server.send_signal(signal.SIGTERM)
         assert server.wait(20) == 0
         until(lambda: not actors())
-    shutil.rmtree(folder)
