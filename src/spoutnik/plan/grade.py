@@ -98,7 +98,8 @@ def _hours(run: Run, constants: Calibration) -> Graded:
     plan = plan_run(run, constants)
     assert isinstance(plan.figures["gpu_hours"].value, Uncertain)
     assert plan.layout is not None
-    detail = f"{run.published}, {run.tokens / 1e12:g} T tokens, {run.count:,} x {run.chip.name}"
+    number = f"{run.count:,}" if run.count_known else f"perhaps {run.count:,}"
+    detail = f"{run.published}, {run.tokens / 1e12:g} T tokens, {number} x {run.chip.name}"
     return Graded(run.name, detail, run.side, plan.figures["gpu_hours"].value.range(), run.gpu_hours, run.source)
 
 

@@ -30,6 +30,7 @@ class Run:
     tokens: float
     count: int
     """Chips; where nobody says, a power of two that makes the run last about a month."""
+    count_known: bool
     sequence_length: int
     batch_tokens: int
     source: str
@@ -93,7 +94,21 @@ def _run(
     chips = count or max(8, 2 ** round(math.log2(hours / 24 / 30)))
     layout, precision = dict(content()["layouts"].get(name, {})), content()["precision"].get(name, "bf16")
     return Run(
-        name, published, status, chip(chip_name), hours, tokens, chips, length, batch, source, model_of(name), side, layout, precision
+        name,
+        published,
+        status,
+        chip(chip_name),
+        hours,
+        tokens,
+        chips,
+        bool(count),
+        length,
+        batch,
+        source,
+        model_of(name),
+        side,
+        layout,
+        precision,
     )
 
 
