@@ -33,8 +33,6 @@ class Plan:
     lines: tuple[Line, ...] = ()
     memory: Mapping[str, float] = field(default_factory=dict)
     """Bytes on one device, by what they hold."""
-    drawings: Mapping[str, str] = field(default_factory=dict)
-    """SVG by the key of its heading."""
 
     def figure(self, name: str) -> Figure:
         """The figure of that name: one of the plan's, one that those are made of, or one of a line, by its number (2.cost_usd) or the first
