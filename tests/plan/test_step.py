@@ -27,7 +27,7 @@ def test_parts_add_up_and_throughput_is_tokens_over_time():
 
 
 def test_deepseek_v3s_step_and_bubble():
-    """19.9 s and 10.3 % (180 K GPU-hours a trillion tokens; DeepSeek at ISCA 2025, table 4). The row is not in the fit."""
+    """19.9 s from 180 K GPU-hours a trillion tokens; the bubble, 10.3 %, as arXiv 2505.09343 is quoted. The row is not in the fit."""
     found = step(V3, V3_LAYOUT, H800, calibration().efficiency(H800))
     assert found.seconds == pytest.approx(19.9, rel=0.1)
     assert found.bubble == pytest.approx(0.103, abs=0.02)
