@@ -48,3 +48,8 @@ def test_without_room_it_says_how_many_chips_would_do():
 def test_a_prime_number_of_chips_that_no_layout_takes():
     with pytest.raises(UserError, match="does not fit on 13 x h100-sxm"):
         best_layout(open_model("llama-3.1-405b"), H100, 13)
+
+
+def test_a_fixed_number_that_divides_nothing_is_answered_with_those_that_do():
+    with pytest.raises(UserError, match=r"with pipeline=7; .* pipeline 1, 2, 4, 8, 16, 32\."):
+        best_layout(open_model("deepseek-v3"), chip("h800-sxm"), 2048, precision="fp8", pipeline=7)
