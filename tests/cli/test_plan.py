@@ -65,8 +65,17 @@ def test_a_comparison_changes_options_by_their_names(tmp_path):
     assert told["difference"]["cost_usd"]["p50"] == pytest.approx(told["first"]["cost_usd"]["p50"] / 2)
 
 
-def test_why_goes_down_to_the_sources():
-    result = plan("programme", "deepseek-v3-r1", "--why", "1.cost_usd")
+def test_the_guides_programme_runs(tmp_path):
+    guide = (SOURCE.parent / "docs" / "guide.md").read_text(encoding="utf-8")
+    example = next(part for part in guide.split("```toml\n")[1:] if part.startswith('title = "Mine"')).split("```")[0]
+    (tmp_path / "mine.toml").write_text(example, encoding="utf-8")
+    told = json.loads(plan("programme", tmp_path / "mine.toml", "--json").stdout)
+    assert [line["status"] for line in told["lines"]] == ["computed", "measured"]
+
+
+def test_why_goes_down_to_the_sources(tmp_path):
+    result = plan("programme", "deepseek-v3-r1", "--why", "1.cost_usd", "--html", tmp_path / "plan.html")
+    assert (tmp_path / "plan.html").is_file()
     assert result.stdout.startswith("cost_usd (cost) = $5.328 M\n")
     assert "[disclosed: DeepSeek-V3 technical report (arXiv 2412.19437), table 1]" in result.stdout
 

@@ -83,6 +83,13 @@ def test_guesses_that_count_raise_what_a_user_gets(v3):
     assert one.seconds < two.seconds < 1.85 * one.seconds, "few requests wait for weights, so a second token is cheap"
 
 
+def test_what_takes_longest_is_named(v3):
+    h800 = chip("h800-sxm")
+    assert inference.decode(v3, Unit(144), h800, 130, 4989).bound_by == "traffic"
+    assert inference.decode(v3, Unit(8), chip("h200-sxm"), 1, 4989).bound_by == "matrices"
+    assert inference.decode(open_model("llama-3.1-8b"), Unit(1), chip("h100-sxm"), 64, 8192).bound_by == "attention"
+
+
 def test_a_faster_user_costs_more_and_a_cached_prompt_less(v3):
     h200 = chip("h200-sxm")
     slow, fast = (plan_serving(v3, "x", h200, Service(1e9, 1e9, speed=speed), Rent(2.0)) for speed in (20, 80))

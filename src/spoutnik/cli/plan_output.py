@@ -52,6 +52,9 @@ class Output:
 
 def show(make: Callable[..., Drawn], output: Output) -> None:
     """Makes the plan (and the one that it is compared with) from the options and prints it."""
+    from spoutnik.cli.output import print_json
+    from spoutnik.plan.answer import render
+    from spoutnik.plan.page import page
     from spoutnik.plan.speech import language_of, speech
 
     words = speech(language_of(output.lang))
@@ -60,20 +63,12 @@ def show(make: Callable[..., Drawn], output: Output) -> None:
         if output.why:
             raise UserError("--why explains one plan; leave --compare out, or put its options into the plan itself.")
         _show_comparison(made, make(**_changed(output.options, output.compare)), output, words)
-    elif output.why:
-        _show_why(made.plan, output, words)
-    else:
-        _show_plan(made, output, words)
-
-
-def _show_plan(made: Drawn, output: Output, words: "Speech") -> None:
-    from spoutnik.cli.output import print_json
-    from spoutnik.plan.answer import render
-    from spoutnik.plan.page import page
-
+        return
     if output.html:
         write(output.html, page(made.plan, words, made.capacity, made.timeline))
-    if output.as_json:
+    if output.why:
+        _show_why(made.plan, output, words)
+    elif output.as_json:
         print_json(made.plan.to_json())
     else:
         print(render(made.plan, words))

@@ -33,8 +33,6 @@ class Plan:
     lines: tuple[Line, ...] = ()
     memory: Mapping[str, float] = field(default_factory=dict)
     """Bytes on one device, by what they hold."""
-    drawings: Mapping[str, str] = field(default_factory=dict)
-    """SVG by the key of its heading."""
 
     @property
     def setting(self) -> str:

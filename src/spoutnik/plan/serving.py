@@ -74,7 +74,7 @@ def plan_serving(
         held = sum(memory.values())
         parts = tuple(Input(f"{name}_gib", value / 2**30, "GiB", "plan/inference.py", "computed") for name, value in memory.items())
         figures["memory_gib_per_device"] = Figure("memory_gib_per_device", held / 2**30, "GiB", "weights_gib + cache_gib", parts)
-    figures |= _fleet(chip, service, figures, predicted=given is None)
+    figures |= _fleet(chip, service, figures)
     figures |= bill(figures["gpu_hours"], chip, rent)
     figures |= _token_prices(chip, figures, rent)
     return Plan("serve", title, figures, memory=memory)
@@ -119,7 +119,7 @@ def _predicted_rates(config: Model, chip: Chip, service: Service, unit: Unit, pr
         reach["decode"].value * ((1 + service.accepted) / step.seconds),
         "tokens/s",
         "(1 + accepted_guesses) * decode_reach / least_seconds_per_step",
-        (accepted, reach["decode"], least),
+        (accepted, reach["decode"], least, Input("longest_part", step.bound_by, "", "plan/inference.py", "computed")),
     )
     decode_rate = Figure(
         "decode_per_node",
@@ -144,7 +144,7 @@ def _predicted_rates(config: Model, chip: Chip, service: Service, unit: Unit, pr
     return {one.name: one for one in (prefill_rate, decode_rate, user)}
 
 
-def _fleet(chip: Chip, service: Service, figures: dict[str, Figure], predicted: bool) -> dict[str, Figure]:
+def _fleet(chip: Chip, service: Service, figures: dict[str, Figure]) -> dict[str, Figure]:
     """Nodes of both kinds and their hours."""
     source = "--input-tokens, --output-tokens"
     asked = {"prefill": ("input_tokens_per_day", service.input_tokens), "decode": ("output_tokens_per_day", service.output_tokens)}
@@ -218,7 +218,7 @@ def _prefill_unit(config: Model, chip: Chip, service: Service, asked: Unit | Non
 
 
 def _memory(config: Model, chip: Chip, service: Service, unit: Unit, sequences: float) -> dict[str, float]:
+    """Bytes of one device: `most_sequences` is what fills the room beside the weights."""
     weights = inference.weight_bytes(config, unit, chip)
-    a_request = weights and inference.ROOM * chip.memory_gb * 1e9 - weights
     share = sequences / inference.most_sequences(config, unit, chip, service.context)
-    return {"weights": weights, "cache": a_request * share}
+    return {"weights": weights, "cache": (inference.ROOM * chip.memory_gb * 1e9 - weights) * share}
