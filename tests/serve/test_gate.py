@@ -7,6 +7,7 @@ import pytest
 from fastapi.routing import APIRoute
 from served import random_model, serving
 
+from spoutnik.serve.allowance import Allowance
 from spoutnik.serve.auth import Balance, Principal
 from spoutnik.serve.errors import RateLimitError, UnauthorisedError
 from spoutnik.serve.settings import Settings
@@ -20,12 +21,18 @@ class OneKey:
     required = True
 
     def __init__(self):
-        self.admitted, self.charged = [], []
+        self.admitted, self.charged, self.inside = [], [], 0
 
     async def authenticate(self, headers):
         if headers.get("authorization") != "Bearer right" and headers.get("x-api-key") != "right":
             raise UnauthorisedError("The key is missing or unknown.")
         return Principal("someone")
+
+    def enter(self, principal):
+        self.inside += 1
+
+    def leave(self, principal):
+        self.inside -= 1
 
     async def admit(self, principal, prompt_tokens, most_tokens):
         if most_tokens > 100:
@@ -37,6 +44,12 @@ class OneKey:
 
     async def balance(self, principal):
         return Balance("EUR", 12.345)
+
+    def allowances(self, principal):
+        return {"requests": Allowance(60, 59, 90.0)}
+
+    async def close(self):
+        self.closed = True
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +112,9 @@ def test_who_leaves_pays_for_what_was_made(keyed):
     end = time.monotonic() + 20
     while not keys.charged:
         assert time.monotonic() < end
-    assert 1 <= keys.charged[0][1].completion_tokens <= 100
+    usage = keys.charged[0][1]
+    assert 1 <= usage.completion_tokens <= 100
+    assert usage.cost.cpu_seconds > 0
 
 
 def test_a_large_body_is_refused_before_it_is_read(keyed):

@@ -14,6 +14,7 @@ from spoutnik.cli import (
     eval_,
     export,
     harness,
+    keys,
     launch,
     models,
     quantize,
@@ -48,6 +49,7 @@ app.command("export")(export.export)
 app.command("quantize")(quantize.quantize)
 app.command("report")(report.report)
 app.command("teachers")(teachers.teachers)
+app.add_typer(keys.app, name="key")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(models.app, name="models")
 app.command("doctor")(doctor.doctor)

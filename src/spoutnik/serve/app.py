@@ -34,6 +34,7 @@ def create_app(backend: Backend, settings: Settings, authenticator: Authenticato
         await backend.start()
         yield
         await backend.close()
+        await service.authenticator.close()
 
     app = FastAPI(
         title="Spoutnik", lifespan=lifespan, docs_url=None, redoc_url=None,
@@ -64,7 +65,7 @@ def _problem(error: Exception, service: Service) -> ApiError:
         if error.status_code == 413:
             return TooLargeError(service.settings.most_body_bytes)
         kind = NotFoundError if error.status_code == 404 else InvalidRequestError
-        problem = kind(f"{error.detail}.")
+        problem = kind(f"{error.detail}.", headers=error.headers)
         problem.status = error.status_code
         return problem
     return told(error)

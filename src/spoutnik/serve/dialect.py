@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from spoutnik.serve.allowance import Allowances, openai_headers
 from spoutnik.serve.auth import Caller
 from spoutnik.serve.errors import ApiError
 from spoutnik.serve.service import Service
@@ -22,6 +23,8 @@ class Dialect:
     """The JSON body of an error; the second argument is the request's id."""
     speaks: Callable[[str, Mapping[str, str]], bool]
     """Whether a request to this path with these headers (lower-case names) is told of errors in this dialect."""
+    allowances: Callable[[Allowances], dict[str, str]] = openai_headers
+    """The headers that tell a caller how its rates stand."""
 
 
 def service_of(request: Request) -> Service:

@@ -167,7 +167,7 @@ class Answers:
         parts: list[tuple[int, Part]] = []
         for news in await anext(self._generation):
             if news.event.tokens:
-                self._account.drawn(news.index, len(news.event.tokens))
+                self._account.drawn(news.index, len(news.event.tokens), news.cost)
             for part in self._readers[news.index].read(news.event, news.cost):
                 parts.append((news.index, part))
                 if isinstance(part, End):
