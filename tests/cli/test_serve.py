@@ -94,7 +94,7 @@ def test_other_machines_are_served_with_a_key_and_money_spent_is_written_down_at
         assert httpx2.post(f"{address}/completions", json=body, headers={"x-api-key": secret}).status_code == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 0
-    (kept,) = store.keys()
+    (kept,) = store.all()
     store.close()
     assert (kept.requests, kept.completion_tokens) == (1, 5)
     assert kept.spent > 0

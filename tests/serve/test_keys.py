@@ -104,7 +104,7 @@ def test_no_two_keys_that_hold_have_one_name(store):
         store.create("alice")
     store.revoke("alice")
     again, _ = store.create("alice")
-    assert {key.id, again.id} == {key.id for key in store.keys()}
+    assert {key.id, again.id} == {key.id for key in store.all()}
     with pytest.raises(UserError, match="no key"):
         store.revoke(key.id)
 
@@ -124,7 +124,7 @@ def test_several_processes_make_and_charge_keys_at_once(store):
         process.start()
     for process in others:
         process.join()
-    kept = {key.id: key for key in store.keys()}
+    kept = {key.id: key for key in store.all()}
     assert len(kept) == 31
     assert (kept[key.id].spent, kept[key.id].requests, kept[key.id].prompt_tokens) == (90, 30, 60)
 
@@ -143,7 +143,7 @@ def test_comparing_takes_the_same_way_for_keys_that_do_not_exist(monkeypatch, st
 
 @given(st.text(max_size=80))
 def test_nothing_but_the_secret_is_the_key(presented):
-    key_id, secret = new_secret()
+    _, secret = new_secret()
     assert (digest_of(presented) == digest_of(secret)) == (presented == secret)
 
 
@@ -260,7 +260,7 @@ def test_a_budget_in_money_that_the_server_does_not_count_is_refused(store):
 
 
 def test_charges_that_cannot_be_written_are_kept_and_still_count(store, ring, tmp_path):
-    key, secret = store.create(limits=Limits(budget=BILLIONTHS, currency="EUR"))
+    _, secret = store.create(limits=Limits(budget=BILLIONTHS, currency="EUR"))
     other = KeyStore(store.path)
     hasty = KeyStore(store.path, wait_s=0.0)
 
@@ -277,7 +277,7 @@ def test_charges_that_cannot_be_written_are_kept_and_still_count(store, ring, tm
         await keys.close()
 
     asyncio.run(run())
-    (kept,) = store.keys()
+    (kept,) = store.all()
     assert (kept.spent, kept.requests) == (BILLIONTHS, 2)
     other.close()
 
@@ -379,7 +379,7 @@ def test_a_spent_budget_is_402_as_deepseeks_and_survives_the_server(keyed):
     assert httpx2.get(f"{running.url}/user/balance", headers=bearer(secret)).json()["is_available"] is False
     store = KeyStore(path)
     for _ in range(500):
-        (kept,) = [key for key in store.keys() if key.id in secret]
+        (kept,) = [key for key in store.all() if key.id in secret]
         if kept.spent:
             break
         threading.Event().wait(0.02)

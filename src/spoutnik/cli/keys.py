@@ -49,7 +49,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json")] = False, keys: KeysFi
 
     from spoutnik.cli.output import print_json, table
 
-    found = [_shown(key, time.time()) for key in _store(keys).keys()]
+    found = [_shown(key, time.time()) for key in _store(keys).all()]
     if as_json:
         print_json(found)
     elif not found:

@@ -96,7 +96,7 @@ def _keyring(path: Path | None, price: "Price", host: str) -> "Keyring":
     from spoutnik.serve.keys.store import KeyStore, default_path
 
     store = KeyStore(path or default_path(), wait_s=0.2)
-    if not any(key.usable(time.time()) for key in store.keys()):
+    if not any(key.usable(time.time()) for key in store.all()):
         where = "" if path is None else f" --keys {path}"
         raise UserError(f"There is no key to {host}'s server in {store.path}; make one with `spoutnik key create{where}`.")
     return Keyring(store, price.currency if price.cpu_core_hour or price.kwh else None)

@@ -121,7 +121,7 @@ class Keyring:
         """Takes up what changed in the file."""
         try:
             if (version := self._store.version()) != self._version:
-                self._keys = {key.id: key for key in self._store.keys()}
+                self._keys = {key.id: key for key in self._store.all()}
                 self._version = version
         except UserError as error:
             log.error("the keys cannot be read, so nobody is let in", extra={"fields": {"reason": str(error)}})
@@ -149,7 +149,7 @@ class Keyring:
             return
         for key_id in pending:
             self._uses[key_id].pending = Spending()
-        self._keys = {key.id: key for key in self._store.keys()}  # one's own writing does not change the version
+        self._keys = {key.id: key for key in self._store.all()}  # one's own writing does not change the version
 
 
 def _presented(headers: Mapping[str, str]) -> str:

@@ -79,7 +79,7 @@ class KeyStore:
     def close(self) -> None:
         self._db.close()
 
-    def create(self, name: str = "", limits: Limits = Limits(), now: float | None = None) -> tuple[Key, str]:  # noqa: B008 (frozen)
+    def create(self, name: str = "", limits: Limits = Limits(), now: float | None = None) -> tuple[Key, str]:
         """A new key and its secret, which is nowhere else. Raises UserError if a key that is not revoked has this name."""
         key_id, secret = new_secret()
         key = Key(key_id, digest_of(secret), name, time.time() if now is None else now, **vars(limits))
@@ -94,13 +94,13 @@ class KeyStore:
     def revoke(self, which: str, now: float | None = None) -> Key:
         """Ends a key, by its id or name. Raises UserError where there is none that is not ended."""
         with self._transaction():
-            found = [key for key in self.keys() if which in (key.id, key.name) and key.revoked is None]
+            found = [key for key in self.all() if which in (key.id, key.name) and key.revoked is None]
             if not found:
                 raise UserError(f"There is no key {which!r} that is not revoked; `spoutnik key ls` lists them.")
             self._db.execute("UPDATE keys SET revoked = ? WHERE id = ?", (time.time() if now is None else now, found[0].id))
         return found[0]
 
-    def keys(self) -> list[Key]:
+    def all(self) -> list[Key]:
         """All of them, in the order of their making."""
         try:
             rows = self._db.execute(f"SELECT {', '.join(COLUMNS)} FROM keys ORDER BY created, id").fetchall()
