@@ -65,5 +65,6 @@ def _schema(example: Any) -> dict[str, Any]:
 
 def streamed(model: str) -> dict[int | str, dict[str, Any]]:
     """What a route that may stream says of its answer."""
-    events = {"schema": {"type": "string", "description": f"Server-sent events; the data are {model} chunks."}}
+    data = {"type": "string", "description": f"A {model} chunk as JSON, at the end [DONE]."}
+    events = {"schema": {"type": "object", "description": "Each event.", "properties": {"data": data}, "required": ["data"]}}
     return {200: {"content": {"application/json": {"schema": {"type": "object"}}, "text/event-stream": events}}}
