@@ -9,6 +9,7 @@ import pytest
 from spoutnik.errors import UserError
 from spoutnik.serve.backend import Shape
 from spoutnik.serve.conversation import Conversation, Message, Tool
+from spoutnik.serve.errors import InvalidRequestError
 from spoutnik.serve.grammar import Grammars
 from spoutnik.serve.rendering import Prompt
 from spoutnik.serve.shapes import shape_of
@@ -111,3 +112,55 @@ def test_a_free_answer_has_no_shape(tokenizer):
 def test_a_schema_that_cannot_be_kept_to_is_refused_at_once(tokenizer, schema):
     with pytest.raises(UserError, match="simplify the schema"):
         Grammars(tokenizer).constraint(shape_of(Conversation(ASK, schema=schema), Prompt("", (), False, None), tokenizer))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#"},
+        {"allOf": [{"$ref": "#"}]},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}},
+        {"type": "object", "properties": {"left": {"$ref": "#"}}, "required": ["left"]},
+        {"type": "array", "items": {"$ref": "#"}, "minItems": 1},
+        {
+            "type": "object",
+            "properties": {"a": {"$ref": "#/$defs/x"}},
+            "required": ["a"],
+            "$defs": {"x": {"anyOf": [{"$ref": "#/$defs/x"}]}},
+        },
+        {"type": "integer", "multipleOf": 999_999_937},
+        {"allOf": [{"type": "string", "pattern": f".*{letter}.*"} for letter in "abcdefghijkl"]},
+        {"const": "\ud800"},
+    ],
+)
+def test_a_schema_without_end_or_bound_is_refused_before_the_engine_sees_it(tokenizer, schema):
+    with pytest.raises((UserError, InvalidRequestError), match=r"simplify the schema|a way out"):
+        Grammars(tokenizer).constraint(shape_of(Conversation(ASK, schema=schema), Prompt("", (), False, None), tokenizer))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}}, "additionalProperties": False},
+        {"type": "string", "maxLength": 10**9},
+        {"type": "array", "items": {"type": "integer"}, "minItems": 10**9},
+        {"type": "string", "pattern": "^(a{1,500}){1,500}$"},
+        {"type": "string", "pattern": "^(a|b)*a(a|b){400}$"},
+        {"$ref": "#/$defs/d0", "$defs": {f"d{i}": {"allOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(22)} | {"d22": {"type": "string"}}},
+    ],
+)  # fmt: skip
+def test_a_schema_that_only_looks_endless_is_followed(tokenizer, schema):
+    assert walk(tokenizer, shape_of(Conversation(ASK, schema=schema), Prompt("", (), False, None), tokenizer), 0)
+
+
+def test_answers_of_one_grammar_go_their_own_ways(tokenizer):
+    grammars = Grammars(tokenizer)
+    shape = shape_of(Conversation(ASK, schema=POINT), Prompt("", (), False, None), tokenizer)
+    one, other = grammars.constraint(shape), grammars.constraint(shape)
+    for token in tokenizer.encode('{"x": 2}'):
+        one.advance(token)
+    assert one.finished
+    assert not other.finished
+    for number in range(40):
+        grammars.constraint(Shape(f'start: "{number}"', False))
+    assert len(grammars._matchers) == 16

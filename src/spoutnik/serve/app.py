@@ -37,6 +37,7 @@ def create_app(backend: Backend, settings: Settings, authenticator: Authenticato
         yield
         await backend.close()
         await service.authenticator.close()
+        service.templates.close()
 
     app = FastAPI(
         title="Spoutnik", version=version("spoutnik"), lifespan=lifespan, docs_url=None, redoc_url=None,

@@ -51,7 +51,7 @@ def config(app: FastAPI, tls: Tls | None = None) -> uvicorn.Config:
     """uvicorn's settings. Raises UserError where certificate and key cannot be used."""
     found = uvicorn.Config(
         app, http=Connection, ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=1, server_header=False,
-        date_header=False, ssl_certfile=tls and tls.certificate, ssl_keyfile=tls and tls.key,
+        date_header=False, ssl_certfile=tls.certificate if tls else None, ssl_keyfile=tls.key if tls else None,
     )  # fmt: skip
     try:
         found.load()

@@ -19,6 +19,7 @@ from spoutnik.serve.rendering import Prompt, render
 from spoutnik.serve.settings import Settings
 from spoutnik.serve.shapes import shape_of
 from spoutnik.text.reasoning import CLOSE
+from spoutnik.text.template_process import TemplateProcess
 from spoutnik.text.token_bytes import TokenBytes
 
 T = TypeVar("T")
@@ -45,6 +46,7 @@ class Service:
         self.backend, self.settings, self.authenticator = backend, settings, authenticator
         self.metrics = Metrics(backend)
         self.token_bytes = TokenBytes(backend.tokenizer)
+        self.templates = TemplateProcess(settings.template_s)
         self.draining = False
         """Set when the server is to stop: nothing new is taken."""
         self.active = 0
@@ -65,7 +67,8 @@ class Service:
 
     async def prompt(self, conversation: Conversation) -> Prompt:
         """The conversation as the model reads it. Templates and tokenizers run beside the event loop."""
-        return await asyncio.to_thread(render, conversation, self.backend.tokenizer, self.settings, self.backend.info.context)
+        tokenizer, context = self.backend.tokenizer, self.backend.info.context
+        return await asyncio.to_thread(render, conversation, tokenizer, self.settings, context, self.templates.render)
 
     async def converse(self, conversation: Conversation, sampling: Sampling, served: Served, caller: Caller) -> "Answers":
         """Answers to a conversation, `sampling.n` of them, accepted by the backend. Close what is returned."""

@@ -44,6 +44,8 @@ class Settings:
     most_body_bytes: int = 16 << 20
     most_head_bytes: int = 64 << 10
     """Of a request's line and headers."""
+    template_s: float = 10.0
+    """A chat template that takes longer is ended."""
     most_connections: int = 512
     head_s: float = 20.0
     """A connection is closed after so long without a whole head of a request on it."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from spoutnik.serve.backend import Shape
 from spoutnik.serve.conversation import Conversation, Tool
+from spoutnik.serve.endless import check_finite
 from spoutnik.serve.rendering import Prompt
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.text.tool_calls import ToolFormat
@@ -68,6 +69,8 @@ def _calls(tools: Sequence[Tool], form: ToolFormat, several: bool, tokenizer: To
 
 
 def _json(schema: Mapping[str, Any]) -> str:
+    """Raises InvalidRequestError where nothing satisfies the schema."""
+    check_finite(schema)
     return f"%json {json.dumps({**schema, 'x-guidance': COMPACT})}"
 
 

@@ -70,14 +70,17 @@ class Tokenizer:
         """Text of `ids`; bytes that form no whole character become U+FFFD, ids beyond the vocabulary vanish."""
         return str(self.backend.decode(list(ids), skip_special_tokens=skip_special_tokens))
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool = True, **variables: Any) -> str:
+    def render(self, messages: Sequence[Message], /, add_generation_prompt: bool = True, **variables: Any) -> str:
         """The prompt that the model's chat template makes of `messages` ({"role", "content"}); `variables` are the template's."""
         from spoutnik.text.template import render
 
         if self.chat_template is None:
             raise UserError("this tokenizer has no chat template, so it cannot hold a conversation: use a chat model or give plain prompts")
-        known: dict[str, Any] = {"tools": None, "documents": None, **self.special_tokens, "add_generation_prompt": add_generation_prompt}
-        return render(self.chat_template, messages, **{**known, **variables})
+        return render(self.chat_template, messages, **{**self.template_variables(add_generation_prompt), **variables})
+
+    def template_variables(self, add_generation_prompt: bool = True) -> dict[str, Any]:
+        """What a chat template finds beside the messages."""
+        return {"tools": None, "documents": None, **self.special_tokens, "add_generation_prompt": add_generation_prompt}
 
     def fingerprint(self) -> str:
         """Hex SHA-256 of all that decides which ids a text gets: equal fingerprints mean interchangeable token ids."""

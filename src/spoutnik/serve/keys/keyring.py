@@ -130,8 +130,8 @@ class Keyring:
     def _use(self, key_id: str) -> _Use:
         if key_id not in self._uses:
             key, now = self._keys[key_id], self._clock()
-            buckets = [None if limit is None else Bucket(limit, now) for limit in (key.requests_per_minute, key.tokens_per_minute)]
-            self._uses[key_id] = _Use(*buckets)
+            requests, tokens = (None if limit is None else Bucket(limit, now) for limit in (key.requests_per_minute, key.tokens_per_minute))
+            self._uses[key_id] = _Use(requests, tokens)
         return self._uses[key_id]
 
     def _spent(self, key: Key) -> int:
