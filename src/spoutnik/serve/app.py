@@ -47,7 +47,7 @@ def create_app(backend: Backend, settings: Settings, authenticator: Authenticato
     for dialect in DIALECTS:
         app.include_router(dialect.router())
     app.include_router(_operations())
-    for kind in (ApiError, UserError, RequestValidationError, HTTPException, Exception):
+    for kind in (ApiError, UserError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _refuse)
     describe(app, lambda path: dialect_of(DIALECTS, path, {}), OPEN_PATHS, service.authenticator.required)
     return app

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spoutnik.serve.dialect import Dialect
-from spoutnik.serve.errors import ApiError, ForbiddenError, OverloadedError, TooLargeError
+from spoutnik.serve.errors import ApiError, ForbiddenError, OverloadedError, TooLargeError, told
 from spoutnik.serve.service import Service
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
@@ -34,13 +34,14 @@ class Gate:
             return
         service, request_id, began = self._service, f"req_{secrets.token_hex(12)}", time.monotonic()
         headers, path, status = Headers(scope=scope), scope["path"], 500
+        begun = entered = False
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
 
         async def counted_send(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, begun = message["status"], True
                 own = MutableHeaders(scope=message)
                 own["x-request-id"] = own["request-id"] = request_id
                 if "principal" in state:
@@ -49,7 +50,6 @@ class Gate:
             await send(message)
 
         service.active += 1
-        entered = False
         try:
             try:
                 if path not in OPEN_PATHS:
@@ -62,7 +62,14 @@ class Gate:
                 body = dialect_of(self._dialects, path, headers).error(error, request_id)
                 await JSONResponse(body, error.status, error.headers)(scope, receive, counted_send)
                 return
-            await self._app(scope, receive, counted_send)
+            try:
+                await self._app(scope, receive, counted_send)
+            except Exception as error:
+                if begun:
+                    raise
+                log.exception("a request failed", extra={"fields": {"request_id": request_id}})
+                body = dialect_of(self._dialects, path, headers).error(told(error), request_id)
+                await JSONResponse(body, told(error).status)(scope, receive, counted_send)
         finally:
             service.active -= 1
             if entered:

@@ -13,7 +13,7 @@ from spoutnik.serve.answer import AnswerReader, End, Part, Reader, TextReader
 from spoutnik.serve.auth import Authenticator, Caller
 from spoutnik.serve.backend import Backend, Cost, Generation, Shape, Usage
 from spoutnik.serve.conversation import Conversation, Sampling
-from spoutnik.serve.errors import ContextTooLongError, NotFoundError
+from spoutnik.serve.errors import ContextTooLongError, InvalidRequestError, NotFoundError
 from spoutnik.serve.metrics import Metrics
 from spoutnik.serve.rendering import Prompt, render
 from spoutnik.serve.settings import Settings
@@ -72,6 +72,11 @@ class Service:
 
     async def converse(self, conversation: Conversation, sampling: Sampling, served: Served, caller: Caller) -> "Answers":
         """Answers to a conversation, `sampling.n` of them, accepted by the backend. Close what is returned."""
+        if len(conversation.messages) > (most := self.settings.most_messages):
+            raise InvalidRequestError(
+                f"There are {len(conversation.messages)} messages; this server takes at most {most}.", param="messages"
+            )
+        self._check(sampling)
         prompt = await self.prompt(conversation)
         sampling = replace(
             sampling,
@@ -91,6 +96,7 @@ class Service:
 
     async def continue_(self, prompts: Sequence[Sequence[int]], sampling: Sampling, served: Served, caller: Caller) -> "Answers":
         """`sampling.n` continuations of each of several texts; in these think tags are text. Close what is returned."""
+        self._check(sampling)
         sampling = replace(sampling, max_tokens=self.settings.max_tokens if sampling.max_tokens is None else sampling.max_tokens)
         for prompt in prompts:
             if len(prompt) >= self.backend.info.context:
@@ -130,6 +136,14 @@ class Service:
         finally:
             self.authenticator.charge(caller.principal, usage)
         return found, usage
+
+    def _check(self, sampling: Sampling) -> None:
+        """Raises InvalidRequestError for what would cost every step too much, whatever dialect asked for it."""
+        settings = self.settings
+        if any(len(string) > settings.most_stop_chars for string in sampling.stop):
+            raise InvalidRequestError(f"stop holds a string of more than {settings.most_stop_chars} characters.", param="stop")
+        if len(sampling.logit_bias) > settings.most_biases:
+            raise InvalidRequestError(f"logit_bias names more than {settings.most_biases} tokens.", param="logit_bias")
 
     def _budget(self, conversation: Conversation) -> int | None:
         """Most tokens of thinking; None where no bound is wanted, or the model does not think."""

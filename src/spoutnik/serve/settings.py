@@ -35,6 +35,10 @@ class Settings:
     most_choices: int = 16
     most_logprobs: int = 20
     most_stops: int = 16
+    most_stop_chars: int = 1024
+    """Of a string that ends an answer."""
+    most_biases: int = 1024
+    """Tokens that a request's logit_bias may name."""
     most_prompts: int = 256
     """Of one request for completions or embeddings."""
     most_tools: int = 128
