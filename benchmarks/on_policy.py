@@ -16,7 +16,8 @@ from algorithms import interval
 
 from spoutnik.checkpoint.load import open_model
 from spoutnik.engine.generator import Engine
-from spoutnik.evaluate.evaluate import MAX_BATCH, problems_of
+from spoutnik.evaluate.evaluate import MAX_BATCH
+from spoutnik.evaluate.posed import pose
 from spoutnik.pipeline import run_recipe
 from spoutnik.recipe import AnyStage, DistillStage, RLStage, TaskSpec, load_recipe
 from spoutnik.tasks import make
@@ -39,7 +40,7 @@ def outcomes(folder: Path, model: str, spec: TaskSpec, longest: int) -> list[boo
     if not file.exists():
         engine = Engine(*open_model(folder / "checkpoints" / model), max_batch=MAX_BATCH)
         task = make(spec.name, **spec.options)
-        rollouts = sample_rollouts(engine, task, problems_of(spec), 1, TEMPERATURE, longest, stream_seed(0, "on-policy"))
+        rollouts = sample_rollouts(engine, task, pose(spec).problems, 1, TEMPERATURE, longest, stream_seed(0, "on-policy"))
         file.write_text(json.dumps([rollout.reward.accuracy > 0 for rollout in rollouts]), encoding="utf-8")
     found: list[bool] = json.loads(file.read_text(encoding="utf-8"))
     return found

@@ -6,7 +6,7 @@ from typing import Any
 
 from spoutnik.engine.generator import Engine
 from spoutnik.engine.request import Request
-from spoutnik.evaluate.evaluate import label
+from spoutnik.evaluate.posed import label
 from spoutnik.recipe.schema import TaskSpec
 from spoutnik.tasks import make
 from spoutnik.tasks.base import Problem, Task

@@ -9,7 +9,8 @@ from http_server import Server
 from hypothesis import HealthCheck, settings
 
 from spoutnik.model.config import ModelConfig
-from spoutnik.model.init import depth_config, initialise
+from spoutnik.model.depth import depth_config
+from spoutnik.model.init import initialise
 from spoutnik.model.transformer import CausalLM
 from spoutnik.recipe import Price
 from spoutnik.run.context import StageContext

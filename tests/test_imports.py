@@ -75,6 +75,14 @@ def test_light_modules_stay_light(module):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_the_planner_imports_no_torch():
+    found = sorted((PACKAGE / "plan").rglob("*.py"))
+    modules = [".".join(("spoutnik", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in found if path.stem != "__init__"]
+    code = f"import sys; sys.path[:0] = {sys.path!r}; import {', '.join(modules)}; sys.exit('torch' in sys.modules)"
+    assert modules
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_one_idea_one_file_under_300_lines(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) < 300

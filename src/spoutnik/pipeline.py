@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +16,8 @@ from spoutnik.recipe import SAMPLE_KINDS, AnyStage, Recipe, is_data
 from spoutnik.run import interrupt, machine
 from spoutnik.run.context import StageContext
 from spoutnik.run.directory import RunDirectory
-from spoutnik.run.ledger import Ledger
+from spoutnik.run.eta import Eta
+from spoutnik.run.ledger import Costs, Ledger
 from spoutnik.run.record import Record
 from spoutnik.teacher import card
 from spoutnik.teacher.base import Provenance
@@ -45,14 +47,16 @@ def run_recipe(
     save_every_s: float = 60.0,
     save_every_steps: int = 0,
     functions: dict[str, StageFunction] | None = None,
+    expected: Mapping[str, Mapping[str, float]] | None = None,
 ) -> RunDirectory:
     """Runs the stages of a recipe in `out`; with `only`, that stage and the unfinished ones that it builds on.
 
     Raises UserError before anything runs if the recipe cannot be carried out here, and KeyboardInterrupt after the state was saved when
     a stop was asked for. Calling it again with the same arguments goes on where it stopped. `functions` replaces stage functions by kind.
+    `expected` are predictions by stage ({p10, p50, p90} in seconds, memory in bytes), for the record and for saying what is left.
     """
     directory = RunDirectory(out)
-    stages = _wanted(recipe, only)
+    stages, eta = wanted(recipe, only), Eta(expected or {})
     with directory.locked():
         pending = [stage for stage in stages if stage.kind == "report" or not directory.is_done(stage.name)]
         for stage in stages:
@@ -76,7 +80,9 @@ def run_recipe(
                     _write_report(directory)
                     continue
                 function = (functions or {}).get(stage.kind) or _load(STAGE_FUNCTIONS[stage.kind])
-                _run_one(recipe, stage, directory, record, function, save_every_s, save_every_steps)
+                costs = _run_one(recipe, stage, directory, record, function, save_every_s, save_every_steps, eta.expected.get(stage.name))
+                if said := eta.finish(stage.name, costs.wall_s):
+                    print(said, file=sys.stderr, flush=True)
                 machine.give_back_memory()
                 interrupt.check()
     return directory
@@ -103,7 +109,8 @@ def _run_one(
     function: StageFunction,
     save_every_s: float,
     save_every_steps: int,
-) -> None:
+    predicted: Mapping[str, float] | None,
+) -> Costs:
     """One stage, from its start or its newest state to its `done`."""
     folder = directory.stage(stage.name)
     defined = definition(recipe, stage)
@@ -133,7 +140,8 @@ def _run_one(
         lineage={**lineage, "seed": recipe.stage_seed(stage.name), "parents": stage.inputs(), "spoutnik": _version()},
         teachers={spec.name: spec for spec in recipe.teachers},
     )
-    context.log("stage_start", kind=stage.kind, inputs=stage.inputs(), definition=defined, minutes=stage.minutes)
+    foreseen = {"predicted": dict(predicted)} if predicted else {}
+    context.log("stage_start", kind=stage.kind, inputs=stage.inputs(), definition=defined, minutes=stage.minutes, **foreseen)
     try:
         function(stage, context)
     finally:
@@ -143,6 +151,7 @@ def _run_one(
             card.write_card(made.parent, f"{recipe.name}: {stage.name}", context.lineage, teachers)
     context.log("stage_end", kind=stage.kind, costs=vars(costs))
     directory.mark_done(stage.name)
+    return costs
 
 
 def _teachers(recipe: Recipe, stage: AnyStage, directory: RunDirectory) -> list[Provenance]:
@@ -162,7 +171,7 @@ def resolve(recipe: Recipe, directory: RunDirectory, name: str) -> Path:
     return Path(name) if is_data(name) else preflight.find_model(name)
 
 
-def _wanted(recipe: Recipe, only: str | None) -> list[AnyStage]:
+def wanted(recipe: Recipe, only: str | None) -> list[AnyStage]:
     """The stages to run: all, or `only` and what it builds on."""
     if only is None:
         return list(recipe.stages)

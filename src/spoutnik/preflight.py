@@ -26,6 +26,7 @@ from spoutnik.recipe import (
 )
 from spoutnik.recipe.tables import Optimised
 from spoutnik.run import machine
+from spoutnik.tasks.harness import HarnessTask
 from spoutnik.teacher.opening import read_key
 from spoutnik.teacher.questions import read_prompts
 from spoutnik.teacher.terms import check_terms
@@ -56,13 +57,19 @@ def check(recipe: Recipe, pending: Iterable[AnyStage], out: Path, origin: str) -
 
 def check_parts(recipe: Recipe, stage: AnyStage) -> None:
     """Raises UserError if a task of the stage cannot be made or lacks traces, a file not be read, or its teacher not be asked."""
+    remote = [teacher.name for teacher in recipe.teachers if teacher.name in stage.inputs().values()]
     for spec in tasks_of(stage):
         task = make_task(spec)
+        if isinstance(task, HarnessTask) and isinstance(stage, EvalStage):
+            task.check(stage.samples_per_problem, remote)
         if isinstance(stage, CorpusStage | TracesStage):
             _check_traces(task)
     if isinstance(stage, EvalStage):
         for text in stage.texts:
             read_text(text)
+        for path in stage.against or []:
+            if not Path(path).exists():
+                raise UserError(f"there are no training data at {path}; name a file, a folder or a run in `against`.")
     if isinstance(stage, JudgeStage):
         read_prompts(Path(stage.questions))
     for teacher in recipe.teachers:
@@ -116,7 +123,7 @@ def count_parameters(recipe: Recipe, stage: PretrainStage) -> int:
 def planned_config(recipe: Recipe, stage: PretrainStage) -> "ModelConfig":
     """The model that a stage would train. Raises UserError for an impossible one."""
     from spoutnik.model.config import ModelConfig
-    from spoutnik.model.init import depth_config
+    from spoutnik.model.depth import depth_config
 
     corpus = next(other for other in recipe.stages if isinstance(other, CorpusStage) and other.name == stage.data)
     known = [field.name for field in dataclasses.fields(ModelConfig)]

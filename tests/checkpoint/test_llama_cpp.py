@@ -21,7 +21,8 @@ from tiny_models import RAW, tiny_config, tiny_model
 
 from spoutnik.checkpoint.gguf_export import save_gguf
 from spoutnik.checkpoint.load import open_model
-from spoutnik.model.init import depth_config, initialise
+from spoutnik.model.depth import depth_config
+from spoutnik.model.init import initialise
 from spoutnik.model.transformer import CausalLM
 from spoutnik.text.tokenizer import Tokenizer, train_bpe
 

@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "src"
 COMMANDS = (
-    "launch", "pretrain", "sft", "rl", "dpo", "logits", "distill", "eval", "compare", "contamination", "harness", "run", "chat", "export",
+    "launch", "pretrain", "sft", "rl", "dpo", "logits", "distill", "eval", "compare", "contamination", "run", "chat", "export",
     "quantize", "report", "teachers", "tasks", "models", "doctor",
 )  # fmt: skip
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCE)}
@@ -171,7 +171,8 @@ def test_a_training_command_restarts_itself_once_with_kept_memory_and_no_other_d
     probe.write_text("import os; open(os.environ['SEEN'], 'a').write(os.environ.get('GLIBC_TUNABLES', '-') + '\\n')\n")
     path = os.pathsep.join([str(tmp_path), str(SOURCE)])
     clean = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
-    for arguments, starts in ((["launch", "nowhere.toml"], 2), (["tasks", "list"], 1), (["launch", "--help"], 1)):
+    restarted, others = (["launch", "nowhere.toml"], ["plan", "recipe", "nothing"]), (["tasks", "list"], ["launch", "--help"])
+    for arguments, starts in [*((arguments, 2) for arguments in restarted), *((arguments, 1) for arguments in others)]:
         seen = tmp_path / arguments[-1]
         subprocess.run(
             [sys.executable, "-m", "spoutnik", *arguments],

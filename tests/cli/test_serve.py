@@ -1,5 +1,6 @@
 """`spoutnik serve` as a process: one line when it is up, one sentence when it cannot be, a polite end."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -31,6 +32,19 @@ def endless(tmp_path_factory):
     tokenizer = train_bpe(["five six"] * 20, vocab_size=320)
     save_checkpoint(scripted_model(tokenizer, "five six\n", max_position_embeddings=200_000), tokenizer, path)
     return path
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'spoutnik[cluster]'")
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
+def test_a_cluster_that_is_not_there_is_told_in_a_sentence(endless, address):
+    with pytest.raises(UserError, match=rf"No Ray cluster can be joined at '{address}'"):
+        serve(str(endless), port=0, dtype="float32", cluster=address)
+
+
+def test_replicas_without_ray_are_refused_in_a_sentence(endless, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match="not installed; run: pip install"):
+        serve(str(endless), port=0, dtype="float32", replicas=2)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spoutnik.engine.blocks import Blocks, Table
+from spoutnik.engine.blocks import Blocks, Pages, Table
 
 SIZE = 4
 
@@ -184,3 +184,26 @@ def test_a_serial_number_names_what_a_page_holds_and_never_comes_again():
     assert len(seen) == 3
     blocks.forget()
     assert blocks.serial(0) is None
+
+
+def test_owners_who_never_come_back_leave_nothing_behind_and_those_who_are_remembered_stay_known():
+    blocks = Blocks(4, SIZE)
+    kept = blocks.acquire([1] * 4, 4, "kept")
+    blocks.write(kept, 4)
+    blocks.remember(kept, [1] * 4)
+    for owner in range(1000):
+        blocks.release(blocks.acquire([2] * 3, 4, owner))
+        assert len(blocks._roots) <= 2 * blocks.pages
+    assert blocks.acquire([1] * 4, 4, "kept").cached == 4
+
+
+def test_pages_are_counted_by_kind():
+    blocks = Blocks(4, SIZE)
+    assert blocks.count == Pages(used=0, free=4, cached=0)
+    table = blocks.acquire([1] * 4, 8)
+    blocks.write(table, 4)
+    blocks.remember(table, [1] * 4)
+    assert blocks.count == Pages(used=2, free=2, cached=0)
+    blocks.release(table)
+    assert blocks.count == Pages(used=0, free=3, cached=1)
+    assert blocks.count + blocks.count == Pages(used=0, free=6, cached=2)

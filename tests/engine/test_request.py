@@ -31,6 +31,7 @@ from spoutnik.errors import UserError
         ("logit_bias", {3: math.nan}),
         ("top_logprobs", 21),
         ("thinking_budget", -1),
+        ("max_answer_tokens", 0),
     ],
 )
 def test_a_faulty_value_is_named_when_the_request_is_made(name, value):

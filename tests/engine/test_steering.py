@@ -1,83 +1,22 @@
 """What a request changes about its draws, on each runner: by the formulas, alike in any company, and reported as the model sees it."""
 
-from functools import cache
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import scripted_model
-from tiny_models import foresee, randomise, tiny_model
+from steered import OPTIONS, TOKENIZER, VOCAB, WORDS, Cycle, engine, every_runner, model, needs_kernels
 
-from spoutnik.engine.generator import Engine
-from spoutnik.engine.kernels.build import compiler
-from spoutnik.engine.kernels.runner import KernelRunner
 from spoutnik.engine.request import Request
 from spoutnik.engine.scoring import Given
 from spoutnik.engine.steering import Steering, likeliest
-from spoutnik.engine.torch_runner import TorchRunner
 from spoutnik.errors import UserError
-from spoutnik.text.tokenizer import train_bpe
-
-TOKENIZER = train_bpe(["the cat sat on the mat and the dog ran, 1 2 3 four five. " * 20], vocab_size=320)
-WORDS = TOKENIZER.encode("the cat sat on the mat")
-VOCAB, CONTEXT = TOKENIZER.vocab_size, 96
-needs_kernels = pytest.mark.skipif(compiler() is None, reason="no C++ compiler here")
-every_runner = pytest.mark.parametrize("kind", ["torch", pytest.param("kernels", marks=needs_kernels)])
-
-
-@cache
-def model(family="llama-3"):
-    made = tiny_model(family, vocab_size=VOCAB, max_position_embeddings=CONTEXT)
-    randomise(made, std=0.12)
-    if made.config.num_nextn_predict_layers:
-        foresee(made, 0.02)
-    return made.eval()
-
-
-def engine(kind, of=None, max_batch=8):
-    made = of or model()
-    length = made.config.max_position_embeddings
-    runner = TorchRunner(made, max_batch, length) if kind == "torch" else KernelRunner(made, "float32", max_batch, length)
-    return Engine(made, TOKENIZER, max_batch, length, runner)
-
-
-class Cycle:
-    """Allows the tokens of one set after the other; None is everything."""
-
-    def __init__(self, *sets, after=None):
-        self.sets, self.after, self.seen = sets, after, []
-
-    @property
-    def finished(self):
-        return len(self.seen) == self.after
-
-    def allowed(self):
-        tokens = self.sets[len(self.seen) % len(self.sets)]
-        if tokens is None:
-            return None
-        bits = np.zeros(-(-VOCAB // 32) * 32, np.uint8)
-        bits[list(tokens)] = 1
-        return np.packbits(bits, bitorder="little").view(np.uint32)
-
-    def advance(self, token):
-        self.seen.append(token)
 
 
 class Failing(Cycle):
     def advance(self, token):
         raise UserError("The grammar became too large.")
-
-
-OPTIONS = {
-    "penalties": {"presence_penalty": 1.5, "frequency_penalty": -0.7, "repetition_penalty": 1.3},
-    "bias": {"logit_bias": {5: 4.0, 60: -100.0}},
-    "min_p": {"min_p": 0.3, "temperature": 1.5},
-    "truncated": {"min_p": 0.05, "top_k": 20, "top_p": 0.9, "frequency_penalty": 0.5},
-    "greedy": {"temperature": 0.0, "presence_penalty": 2.0, "repetition_penalty": 1.8},
-    "tops": {"top_logprobs": 7, "temperature": 0.7},
-}
 
 
 def reference(request, temperature):
@@ -230,6 +169,18 @@ def test_a_budget_is_for_open_thinking_only(kind, prompt, budget, forced):
     (found,) = engine(kind, talker).generate([Request(TOKENIZER.encode(prompt), 6, 0.0, thinking_budget=budget, thinking_end=end)])
     assert ("</think>" in found.text) == forced
     assert found.text.startswith("</think>") == forced
+
+
+@every_runner
+@pytest.mark.parametrize(("prompt", "thinking"), [("Assistant:<think>\n", 3), ("Assistant:\n", 0)])
+def test_an_answer_has_so_many_tokens_however_long_the_thinking_was(kind, prompt, thinking):
+    talker = scripted_model(TOKENIZER, "the cat sat on\n", 256)
+    end = tuple(TOKENIZER.encode("</think>"))
+    budget = {"thinking_budget": 3, "thinking_end": end, "max_answer_tokens": 4}
+    (found,) = engine(kind, talker).generate([Request(TOKENIZER.encode(prompt), 60, 0.0, **budget)])
+    assert (len(found.token_ids), found.finish_reason) == (thinking + bool(thinking) * len(end) + 4, "length")
+    (found,) = engine(kind, talker).generate([Request(TOKENIZER.encode("Assistant:<think>\n"), 9, 0.0, max_answer_tokens=4)])
+    assert len(found.token_ids) == 9, "thinking that does not end is bounded by max_new_tokens alone"
 
 
 @every_runner

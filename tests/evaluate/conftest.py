@@ -1,8 +1,9 @@
-"""Graded answers by the handful."""
+"""Graded answers by the handful, and models over the network."""
 
 import pytest
 
 from spoutnik.evaluate.answers import Answered
+from spoutnik.recipe import TeacherSpec
 
 
 @pytest.fixture
@@ -21,3 +22,15 @@ def answered():
         ]
 
     return make
+
+
+@pytest.fixture
+def remote(server, tmp_path, context):
+    """Makes a model over the network known to the context."""
+
+    def make_known(name, **changes):
+        settings = {"dialect": "openai", "base_url": server.url, "model": "m", "price": {"prompt": 1.0, "completion": 1.0}, "max_cost": 1.0,
+                    "ledger": str(tmp_path / "ledger.sqlite"), "requests_per_minute": 10_000, "timeout_s": 5.0}  # fmt: skip
+        context.teachers[name] = TeacherSpec.model_validate({"name": name, **settings, **changes})
+
+    return make_known

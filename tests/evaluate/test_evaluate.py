@@ -8,10 +8,11 @@ from scripted import scripted_model
 from spoutnik.checkpoint.hf import save_checkpoint
 from spoutnik.engine.generator import Engine
 from spoutnik.errors import UserError
-from spoutnik.evaluate.evaluate import event_of, label, problems_of, run_eval
+from spoutnik.evaluate.evaluate import event_of, run_eval
 from spoutnik.evaluate.figures import Evaluation
 from spoutnik.evaluate.local import answer_here
-from spoutnik.recipe import EvalStage, TaskSpec, TeacherSpec
+from spoutnik.evaluate.posed import label, pose
+from spoutnik.recipe import EvalStage, TaskSpec
 from spoutnik.recipe.tables import Price
 from spoutnik.run import interrupt
 from spoutnik.run.record import read
@@ -26,18 +27,6 @@ TASK = {"name": "countdown", "numbers": [2], "high": 9}
 def stage(models, **changes):
     settings = {"tasks": [{**TASK, "problems": 3}], "max_new_tokens": 4}
     return EvalStage.model_validate({"name": "stage", "models": models, **settings, **changes})
-
-
-@pytest.fixture
-def remote(server, tmp_path, context):
-    """Makes a model over the network known to the context."""
-
-    def make_known(name, **changes):
-        settings = {"dialect": "openai", "base_url": server.url, "model": "m", "price": {"prompt": 1.0, "completion": 1.0}, "max_cost": 1.0,
-                    "ledger": str(tmp_path / "ledger.sqlite"), "requests_per_minute": 10_000, "timeout_s": 5.0}  # fmt: skip
-        context.teachers[name] = TeacherSpec.model_validate({"name": name, **settings, **changes})
-
-    return make_known
 
 
 @pytest.fixture
@@ -56,15 +45,15 @@ def evaluation(context):
 
 def test_problems_are_held_out_and_the_same_for_every_run():
     spec = stage(["x"]).tasks[0]
-    problems = problems_of(spec)
-    assert problems == problems_of(spec)
+    problems = pose(spec).problems
+    assert problems == pose(spec).problems
     assert [problem.split for problem in problems] == ["held-out"] * 3
     with pytest.raises(UserError, match="set `problems`"):
-        problems_of(TaskSpec.model_validate(TASK))
+        pose(TaskSpec.model_validate(TASK))
 
 
 def test_an_answer_is_what_training_samples_whatever_is_asked_beside_it(model, tokenizer):
-    task, problems = make("countdown", numbers=[2], high=9), problems_of(stage(["x"]).tasks[0])
+    task, problems = make("countdown", numbers=[2], high=9), pose(stage(["x"]).tasks[0]).problems
     rollouts = sample_rollouts(Engine(model, tokenizer), task, problems, 2, 1.0, 8, seed=3)
     places = [(2, 1), (0, 0), (1, 1)]
     found = {one.place: one for one in answer_here(Engine(model, tokenizer), task, problems, places, Sampling(8, 1.0), 3, Price())}

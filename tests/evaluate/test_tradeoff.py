@@ -15,7 +15,7 @@ from spoutnik.evaluate.labels import Box, place
 from spoutnik.evaluate.published import benchmarks, read_published
 from spoutnik.evaluate.statistics import wilson
 from spoutnik.evaluate.tradeoff import Point, frontier, measured_points, published_points, tasks_of
-from spoutnik.evaluate.tradeoff_plot import draw, page
+from spoutnik.evaluate.tradeoff_plot import Plot, draw, page
 
 MODELS = read_published()
 
@@ -167,7 +167,7 @@ def test_labels_cover_neither_each_other_nor_points_nor_the_edge(spots):
 
 def test_the_page_fetches_nothing_and_names_sources_and_what_has_no_point():
     points, left_out = published_points(MODELS, "MATH-500", "USD", {})
-    text = page(points, left_out, "MATH-500 <b>", "price", "USD")
+    text = page([Plot(points, left_out, "MATH-500 <b>", "price", "USD")])
     assert "https://api-docs.deepseek.com/quick_start/pricing-details-usd" in text
     assert "Mistral Large 2: no score was published" in text
     assert "default-src &#x27;none&#x27;" in text or "default-src 'none'" in text

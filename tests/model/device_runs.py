@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from spoutnik.device import computing_device
-from spoutnik.model.init import depth_config, initialise
+from spoutnik.model.depth import depth_config
+from spoutnik.model.init import initialise
 from spoutnik.model.transformer import CausalLM
 from spoutnik.pipeline import run_recipe
 from spoutnik.recipe import Price, SFTStage, parse_recipe

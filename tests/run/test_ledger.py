@@ -7,6 +7,7 @@ import pytest
 from spoutnik.recipe import Price
 from spoutnik.run.energy import EnergyMeter
 from spoutnik.run.ledger import Ledger, read_costs
+from spoutnik.run.machine import peak_memory
 
 
 def counter(root, microjoules):
@@ -30,6 +31,18 @@ def test_costs_add_up_over_resumptions(tmp_path):
     assert (costs.tokens, costs.flops, costs.resumptions, costs.currency) == (30, 3e9, 2, "CHF")
     assert costs.cpu_s >= 0.14
     assert costs.money == pytest.approx(costs.wall_s * costs.cores)
+
+
+@pytest.mark.skipif(peak_memory() == 0, reason="the system does not say how much a process held")
+def test_the_most_memory_that_was_held_is_a_stages_own_and_is_kept_when_it_is_freed(tmp_path):
+    held = bytearray(b"x") * (200 << 20)
+    before = Ledger(tmp_path / "one.json", Price()).save().peak_memory
+    del held
+    ledger = Ledger(tmp_path / "two.json", Price())
+    assert ledger.save().peak_memory < before - (150 << 20)
+    held = bytearray(b"x") * (300 << 20)
+    del held
+    assert ledger.save().peak_memory > before + (50 << 20)
 
 
 def test_estimated_energy_is_labelled_with_its_rate_and_follows_processor_time(tmp_path):

@@ -76,6 +76,14 @@ def test_every_part_that_was_asked_for_is_there(events):
     assert "72.5% to 79.9%" in text
 
 
+def test_a_prediction_stands_beside_what_was_taken():
+    foreseen = {"p10": 400.0, "p50": 500.0, "p90": 700.0}
+    told = [{**event, "predicted": foreseen} if event["event"] == "stage_start" else event for event in synthetic.events()]
+    words = parsed(render(told)).words
+    assert "8 min 20 s (6 min 40 s to 12 min)" in words
+    assert "1 h 32 min" in words, "the sum of eleven"
+
+
 def test_votes_and_comparisons_of_models_are_shown():
     share = {"task": "t", "n": 100, "correct": 50, "accuracy": 0.5, "low": 0.4, "high": 0.6, "pass@4": 0.771, "cons@4": 0.629}
     models = [{"event": "eval", "stage": "eval", "time": 1.0, "model": name, **share} for name in ("first", "second")]

@@ -225,6 +225,34 @@ def test_a_budget_ends_the_thinking(tiny, client):
     assert response.choices[0].message.content
 
 
+def test_where_max_tokens_counts_the_answer_alone_the_thinking_has_its_own_budget(client):
+    ask = {"model": "tiny", "messages": ASK, "temperature": 0, "max_tokens": 2}
+    with serving(*scripted("one two three</think> four five six")) as running:
+        all_counted = client(running).chat.completions.create(**ask).choices[0]
+    with serving(*scripted("one two three</think> four five six"), settings=Settings(max_tokens_count="answer")) as running:
+        answer_counted = client(running).chat.completions.create(**ask).choices[0]
+        budget = {"extra_body": {"thinking": {"type": "enabled", "budget_tokens": 1}}}
+        bounded = client(running).chat.completions.create(**ask, **budget).choices[0].message
+        whole = client(running).chat.completions.create(**ask | {"max_tokens": 60}).choices[0]
+        off = client(running).chat.completions.create(**ask, reasoning_effort="none").choices[0]
+    assert (all_counted.message.content, all_counted.finish_reason) == ("", "length")
+    assert (answer_counted.message.reasoning_content, answer_counted.finish_reason) == ("one two three", "length")
+    assert (answer_counted.message.content, off.message.content) == ("four five", "one two")
+    assert bounded.reasoning_content == "one"
+    assert (whole.message.content, whole.finish_reason) == ("four five six", "stop")
+
+
+def test_a_strict_call_fits_though_the_model_would_write_another(caller, client):
+    schema = {"type": "object", "properties": {"at": {"enum": ["mat"]}}, "required": ["at"], "additionalProperties": False}
+    tool = {"type": "function", "function": {"name": "look", "parameters": schema}}
+    chat = client(caller).chat.completions.create
+    for strict, given in ((False, {"at": [1, "é"]}), (True, {"at": "mat"})):
+        tools = [{**tool, "function": tool["function"] | {"strict": strict}}]
+        choice = chat(model="tiny", messages=ASK, tools=tools, temperature=0, max_tokens=80).choices[0]
+        assert (choice.finish_reason, choice.message.content, choice.message.reasoning_content) == ("tool_calls", "two", "one")
+        assert [json.loads(call.function.arguments) for call in choice.message.tool_calls] == [given]
+
+
 def test_the_clients_own_parser_reads_a_pydantic_answer(tiny, client):
     class Mood(pydantic.BaseModel):
         mood: Literal["good", "bad"]

@@ -15,6 +15,7 @@ from spoutnik.sandbox.pool import SandboxPool
 from spoutnik.tasks import make
 from spoutnik.tasks.code import CodeTask, extract_code
 from spoutnik.tasks.code_wire import decode, encode
+from spoutnik.tasks.mixture import Mixture
 from spoutnik.tasks.reward import grade
 
 PROMPT = 'from typing import List\n\n\ndef total(numbers: List[int], start: int = 0) -> int:\n    """The sum of all numbers."""\n'
@@ -114,6 +115,34 @@ def test_a_completion_is_graded_by_its_answer_block(task: CodeTask) -> None:
     assert problem.answer == PROMPT.replace("all numbers", "all 0 numbers") + SOLUTION
     reward = grade(task, problem, f"I add them.</think>\n<answer>```python\n{problem.answer}```</answer>", thinking=True)
     assert (reward.accuracy, reward.format, reward.fault) == (1.0, 1.0, None)
+
+
+CODE = PROMPT + SOLUTION
+FOUND = {
+    "the only block": (f"It adds.\n```python\n{CODE}```\nDone.", True),
+    "beside blocks of another kind": (f"```text\nabc\n```\n```Python\n{CODE}\n  ```\n```\n6\n```", True),
+    "the answer block alone, where there is a tag": (f"```python\n{CODE}```\n<answer>pass</answer>", False),
+    "none, where the answer block is left open": (f"<answer>```python\n{CODE}```", None),
+    "none of two": (f"```python\n{CODE}```\n```python\ntotal([1])\n```", None),
+    "none that is not closed": (f"```python\n{CODE}", None),
+    "none that is not said to be Python": (f"```\n{CODE}```", None),
+    "none without a block": (CODE, None),
+    "none in an empty block": ("```python\n\n```", None),
+}
+
+
+@pytest.mark.parametrize(("content", "right"), FOUND.values(), ids=FOUND)
+def test_without_an_answer_block_the_only_python_block_is_the_answer(task: CodeTask, content: str, right: bool | None) -> None:
+    problem = task.problem("train", 0, 0)
+    assert (task.extract(problem, content) is None) == (right is None)
+    reward = grade(task, problem, f"I add them.</think>\n{content}", thinking=True)
+    assert (reward.accuracy, reward.fault) == (float(right or 0), None)
+    mixed = Mixture(lambda name: task, [{"name": "code"}])
+    assert mixed.extract(mixed.problem("train", 0, 0), content) == task.extract(problem, content)
+
+
+def test_an_answer_in_the_thinking_is_none(task: CodeTask) -> None:
+    assert grade(task, task.problem("train", 0, 0), f"```python\n{CODE}```\n</think>\nSee above.", thinking=True).accuracy == 0.0
 
 
 def test_tests_without_check_count_as_they_stand(task: CodeTask) -> None:

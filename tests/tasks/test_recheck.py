@@ -44,12 +44,13 @@ def test_an_answer_that_is_missing_doubled_or_hidden_among_others_is_wrong(text)
 
 @pytest.mark.parametrize(
     ("reference", "answer", "expected"),
-    [("1,000", "1000", True), ("7", "7.0", True), ("7", "x = 7", True), ("[1, 2]", "1,2", True), ("ab", "AB", False), ("1/2", "0.5", None)],
+    [("1,000", "1000", True), ("7", "7.0", True), ("7", "x = 7", True), ("[1, 2]", "1,2", True), ("ab", "AB", False), ("1/2", "0.5", True)],
 )
 def test_numbers_lists_words_and_mathematics(reference, answer, expected):
     assert second_verdict(Problem("jsonl:x", "train", 0, 0, "?", reference), answered(answer)) is expected
 
 
-@pytest.mark.parametrize("task", ["gym:leg_counting", "code:exercises.jsonl", "a task of tomorrow"])
-def test_it_has_no_opinion_where_many_answers_may_be_right(task):
-    assert second_verdict(Problem(task, "train", 0, 0, "?", "7"), answered("7")) is None
+@pytest.mark.parametrize("task", ["gym:sudoku", "code:exercises.jsonl", "a task of tomorrow", "mixture"])
+def test_it_has_no_opinion_of_what_it_does_not_know(task):
+    problem = Problem(task, "train", 0, 0, "?", "", {"prompt": "", "entry_point": "f", "test": "", "protection": "full"})
+    assert second_verdict(problem, "</think>```python\nx = 1\n```" if task.startswith("code:") else answered("7")) is None

@@ -33,7 +33,7 @@ spec = TeacherSpec.model_validate({
 questions = [Question(({"role": "user", "content": f"question {n}"},)) for n in range(count)]
 print("ready", flush=True)
 with RemoteTeacher(spec, None, ledger, "purse", {}, first_backoff_s=0.01) as teacher:
-    results = teacher.answers(questions, Sampling(50), lambda done: None)
+    results = teacher.answers(questions, Sampling(50), lambda place, result: None)
     totals = teacher.totals()
 print(json.dumps({"results": [getattr(result, "text", None) for result in results], "errors": [getattr(r, "error", None) for r in results],
     "paid": totals.paid, "doubtful": totals.doubtful, "in_flight": totals.in_flight, "answers": totals.answers}))

@@ -15,8 +15,14 @@ def test_it_thinks_and_answers(tmp_path):
     save_checkpoint(scripted_model(tokenizer, "one two</think> three four"), tokenizer, tmp_path / "model")
     heard = []
     with LocalTeacher("me", tmp_path / "model") as teacher:
-        [answer] = teacher.answers([Question(({"role": "user", "content": "say"},))], Sampling(20, 0.0), heard.append)
-    assert (answer.reasoning, answer.text, answer.finish_reason, answer.model, heard) == ("one two", "three four", "stop", "me", [1])
+        [answer] = teacher.answers([Question(({"role": "user", "content": "say"},))], Sampling(20, 0.0), lambda *told: heard.append(told))
+    assert (answer.reasoning, answer.text, answer.finish_reason, answer.model, heard) == (
+        "one two",
+        "three four",
+        "stop",
+        "me",
+        [(0, answer)],
+    )
     assert teacher.provenance is None
     assert teacher.fingerprint == tokenizer.fingerprint()
 
@@ -25,8 +31,8 @@ def test_an_answer_depends_on_question_and_sample_not_on_company(model, tokenize
     save_checkpoint(model, tokenizer, tmp_path / "model")
     teacher = LocalTeacher("me", tmp_path / "model", seed=1)
     asked = [Question(({"role": "user", "content": text},), sample) for text in ("Make 4", "Make 5") for sample in (0, 1)]
-    together = teacher.answers(asked, Sampling(6), lambda done: None)
-    assert [teacher.answers([question], Sampling(6), lambda done: None)[0] for question in asked] == together
+    together = teacher.answers(asked, Sampling(6), lambda place, result: None)
+    assert [teacher.answers([question], Sampling(6), lambda place, result: None)[0] for question in asked] == together
     assert len({(answer.text, answer.reasoning) for answer in together}) > 1
 
 

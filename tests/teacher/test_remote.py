@@ -32,7 +32,7 @@ def ask(server, spec_of, tmp_path):
         spec = spec_of(server, **changes)
         with RemoteTeacher(spec, key, tmp_path / "ledger.sqlite", "purse", {"terms": "allowed"}, first_backoff_s=0.01) as teacher:
             try:
-                return teacher.answers(asked, sampling, lambda done: None), teacher.totals()
+                return teacher.answers(asked, sampling, lambda place, result: None), teacher.totals()
             except UserError as error:
                 return str(error), teacher.totals()
 
@@ -252,7 +252,7 @@ def test_the_estimate_bounds_the_bill_and_knows_what_is_already_answered(server,
     with RemoteTeacher(spec_of(server), None, tmp_path / "ledger.sqlite", "purse", {}) as teacher:
         before = teacher.estimate(questions(25), SAMPLING)
         assert (before.requests, before.answered, before.measured) == (25, 0, False)
-        teacher.answers(questions(22), SAMPLING, lambda done: None)
+        teacher.answers(questions(22), SAMPLING, lambda place, result: None)
         assert teacher.totals().booked <= before.worst
         after = teacher.estimate(questions(25), SAMPLING)
         assert (after.answered, after.measured) == (22, True)
@@ -295,7 +295,7 @@ def test_a_stop_lets_what_is_in_flight_come_home_and_sends_nothing_more(server, 
             RemoteTeacher(spec_of(server, concurrency=2), None, tmp_path / "ledger.sqlite", "purse", {}) as teacher,
             pytest.raises(KeyboardInterrupt),
         ):
-            teacher.answers(questions(10), SAMPLING, lambda done: None)
+            teacher.answers(questions(10), SAMPLING, lambda place, result: None)
     assert len(server.seen) == 2
     server.delay = 0.0
     _, totals = ask(questions(10), key=None)
@@ -313,7 +313,7 @@ def test_a_second_stop_leaves_at_once_and_what_was_in_flight_is_doubtful(server,
             RemoteTeacher(spec_of(server, concurrency=1), None, tmp_path / "ledger.sqlite", "purse", {}) as teacher,
             pytest.raises(KeyboardInterrupt),
         ):
-            teacher.answers(questions(2), SAMPLING, lambda done: None)
+            teacher.answers(questions(2), SAMPLING, lambda place, result: None)
     assert time.monotonic() - began < 4
     results, totals = ask(questions(2), key=None)
     assert all(isinstance(result, Answer) for result in results)

@@ -19,7 +19,7 @@ CALL, SEPARATOR, CALL_END = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>",
 
 def read(form: str, pieces) -> tuple[str, list[tuple[str, str]]]:
     """The content and the calls (name, arguments) that a parser finds in a text in pieces."""
-    parser, content, calls = ToolFormat(form, "").parser(), "", []
+    parser, content, calls = ToolFormat(form).parser(), "", []
     for part in [part for piece in pieces for part in parser.feed(piece)] + parser.close():
         if isinstance(part, Content):
             content += part.text
@@ -129,6 +129,9 @@ def test_text_around_and_between_calls_is_kept():
         ("{{ tools }} <｜tool▁calls▁begin｜>'function' ```json", "deepseek-r1"),
         ("{{ tools }} <｜tool▁calls▁begin｜>", "deepseek"),
         ("{{ tools }} [TOOL_CALLS]", "mistral"),
+        ("{{ tools }} <｜DSML｜tool_calls>", "dsml"),
+        ("{{ tools }} <｜DSML｜function_calls>", "dsml-v3.2"),
+        ("{{ tools }} <tool_call>\n<function=' + name", "qwen-coder"),
         ("{{ tools }} <tool_call>", "hermes"),
         ('<|start_header_id|>{{ tools }} "parameters"', "llama"),
         ("<|im_start|>{{ messages }}", "hermes"),

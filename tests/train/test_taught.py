@@ -36,6 +36,11 @@ def test_thinking_shown_apart_inline_or_not_at_all_gives_one_form(answer):
     assert (graded.reward.accuracy, graded.reward.format) == (1.0, 1.0)
 
 
+@pytest.mark.parametrize("answer", [said("hm\n```python\nx = 1\n```"), said("```python\nx = 1\n```", "hm")])
+def test_a_program_in_its_fences_stands_behind_the_thinking(answer):
+    assert in_r1_form(answer) == "<think>\nhm\n</think>\n```python\nx = 1\n```"
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -5,26 +5,18 @@ tensor; padding to the alignment; the tensors. Strings and arrays carry 64-bit l
 """
 
 import math
-import mmap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from spoutnik.checkpoint.gguf_dequant import TYPES, QuantType
+from spoutnik.checkpoint.gguf_head import Fields, Head
 from spoutnik.errors import UserError
 
-SCALARS: dict[int, np.dtype[Any]] = {
-    0: np.dtype("<u1"), 1: np.dtype("<i1"), 2: np.dtype("<u2"), 3: np.dtype("<i2"), 4: np.dtype("<u4"), 5: np.dtype("<i4"),
-    6: np.dtype("<f4"), 7: np.dtype("?"), 10: np.dtype("<u8"), 11: np.dtype("<i8"), 12: np.dtype("<f8"),
-}  # fmt: skip
-STRING, ARRAY = 8, 9
-LARGEST = float(np.finfo(np.float32).max)
-LEAST_PAIR, LEAST_TENSOR = 8 + 4 + 1, 8 + 4 + 8 + 4 + 8
-"""Bytes of the shortest possible metadata pair and tensor description: what a declared count needs at least."""
+__all__ = ["GGUF", "Description", "Fields"]
 
 
 @dataclass(frozen=True)
@@ -37,162 +29,42 @@ class Description:
     nbytes: int
 
 
-class GGUF:
+class GGUF(Head):
     """An open GGUF file: `metadata` by key, `tensors` by name; `read` dequantises one tensor."""
 
     def __init__(self, path: str | Path):
         """Reads the head of the file. Raises UserError for anything that the file's size or the format contradicts."""
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise UserError(f"{self.path} is not a file; give the path of a GGUF file")
-        if self.path.stat().st_size < 24:
-            raise UserError(f"{self.path} is too short to be a GGUF file; copy it again")
-        with self.path.open("rb") as stream:
-            # Nobody writes to it; but torch takes only memory that may be written to.
-            self._bytes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
-        cursor = _Cursor(self.path, self._bytes)
-        tensor_count, pair_count = _counts(cursor)
-        self.metadata: dict[str, Any] = {}
-        for _ in range(pair_count):
-            key = cursor.string("a metadata key")
-            if key in self.metadata:
-                cursor.fail(f"gives the key {key} twice")
-            self.metadata[key] = cursor.value(key)
-        self.tensors = _descriptions(cursor, tensor_count, _alignment(cursor, self.metadata))
+        super().__init__(path)
+        self.tensors = _located(self)
 
     def read(self, name: str, dtype: torch.dtype = torch.float32) -> Tensor:
         """The tensor `name` in `dtype` (its numbers are computed in float32), in its shape."""
         tensor = self.tensors[name]
-        raw = np.frombuffer(self._bytes, np.uint8, tensor.nbytes, tensor.start)
+        raw = np.frombuffer(self.content, np.uint8, tensor.nbytes, tensor.start)
         return tensor.type.dequantise(raw, dtype).view(tensor.shape)
 
 
-class Fields:
-    """The metadata of one architecture in a file, with their types checked: `x` is the key `architecture.x`."""
-
-    def __init__(self, file: GGUF, architecture: str):
-        self.file, self.architecture = file, architecture
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The value as it is, or the default where the file has none."""
-        return self.file.metadata.get(f"{self.architecture}.{name}", default)
-
-    def integer(self, name: str, default: int | None = None) -> int:
-        """A whole number. Raises UserError for anything else, and where there is neither value nor default."""
-        value = self.get(name, default)
-        if type(value) is not int:
-            raise UserError(f"{self.file.path} gives {self.architecture}.{name} as {value!r}, expected a whole number; convert it again")
-        return value
-
-    def number(self, name: str, default: float | None = None) -> float:
-        """A number. Files keep single precision: it becomes the shortest decimal number that this precision stands for."""
-        value = self.get(name, default)
-        if type(value) not in (int, float) or not abs(value) <= LARGEST:
-            raise UserError(f"{self.file.path} gives {self.architecture}.{name} as {value!r}, expected a number; convert it again")
-        return float(str(np.float32(value)))
+def _located(head: Head) -> dict[str, Description]:
+    """Where each tensor lies, known to be aligned, within the file and over no other."""
+    size, found = len(head.content), {name: _description(head, name) for name in head.announced}
+    end = head.base
+    for name, tensor in sorted(found.items(), key=lambda item: (item[1].start, item[1].nbytes)):
+        if head.announced[name].offset % head.alignment or tensor.start < end or tensor.nbytes > size - tensor.start:
+            where = f"bytes {tensor.start} to {tensor.start + tensor.nbytes}"
+            raise UserError(
+                f"{head.path} places {name} at {where}: misaligned, over another tensor, or beyond the end ({size}); copy the file again"
+            )
+        end = tensor.start + tensor.nbytes
+    return found
 
 
-class _Cursor:
-    """A position in the file that never moves beyond its end."""
-
-    def __init__(self, path: Path, content: mmap.mmap):
-        self.path, self.content, self.position, self.size = path, content, 0, len(content)
-
-    def fail(self, found: str) -> None:
-        raise UserError(f"{self.path} {found} (near byte {self.position} of {self.size}); copy the file again")
-
-    def take(self, count: int, what: str) -> int:
-        """Advances by `count` bytes, which must be there; returns where they start."""
-        if count > self.size - self.position:
-            self.fail(f"announces {count} bytes for {what}, more than are left")
-        self.position += count
-        return self.position - count
-
-    def scalar(self, dtype: np.dtype[Any], what: str) -> Any:
-        start = self.take(dtype.itemsize, what)
-        return np.frombuffer(self.content, dtype, 1, start)[0].item()
-
-    def number(self, what: str) -> int:
-        return int.from_bytes(self.content[self.take(8, what) : self.position], "little")
-
-    def string(self, what: str) -> str:
-        start = self.take(self.number(what), what)
-        try:
-            return self.content[start : self.position].decode("utf-8")
-        except UnicodeDecodeError:
-            self.fail(f"holds {what} that is not UTF-8")
-            raise
-
-    def value(self, key: str) -> Any:
-        """A metadata value: scalar, string, or flat array of these."""
-        kind = self.scalar(SCALARS[4], key)
-        if kind == STRING:
-            return self.string(key)
-        return self._array(key) if kind == ARRAY else self.scalar(self._dtype(kind, key), key)
-
-    def _array(self, key: str) -> list[Any]:
-        kind, length = self.scalar(SCALARS[4], key), self.number(key)
-        if kind == STRING:
-            if length > (self.size - self.position) // 8:
-                self.fail(f"announces {length} strings in {key}, more than fit")
-            return [self.string(key) for _ in range(length)]
-        dtype = self._dtype(kind, key)
-        start = self.take(length * dtype.itemsize, key)
-        return np.frombuffer(self.content, dtype, length, start).tolist()
-
-    def _dtype(self, kind: int, key: str) -> np.dtype[Any]:
-        if kind not in SCALARS:
-            self.fail(f"gives {key} the unknown type {kind}")
-        return SCALARS[kind]
-
-
-def _counts(cursor: _Cursor) -> tuple[int, int]:
-    """(tensors, metadata pairs), known to be possible in a file of this size."""
-    magic = cursor.content[cursor.take(4, "the magic number") : 4]
-    version = cursor.scalar(SCALARS[4], "the version")
-    if magic != b"GGUF" or version not in (2, 3):
-        raise UserError(f"{cursor.path} starts with {magic!r}, version {version}, expected b'GGUF', version 2 or 3 in little-endian order")
-    tensors, pairs = cursor.number("the number of tensors"), cursor.number("the number of metadata pairs")
-    if tensors * LEAST_TENSOR + pairs * LEAST_PAIR > cursor.size - cursor.position:
-        cursor.fail(f"announces {tensors} tensors and {pairs} metadata pairs, more than fit")
-    return tensors, pairs
-
-
-def _alignment(cursor: _Cursor, metadata: dict[str, Any]) -> int:
-    alignment = metadata.get("general.alignment", 32)
-    if type(alignment) is not int or not 8 <= alignment <= 2**20 or alignment & (alignment - 1):
-        cursor.fail(f"gives an alignment of {alignment!r}, expected a power of two from 8")
-    return int(alignment)
-
-
-def _descriptions(cursor: _Cursor, count: int, alignment: int) -> dict[str, Description]:
-    """Reads the tensors' descriptions, whose offsets count from the first aligned byte behind them."""
-    relative: dict[str, Description] = {}
-    for _ in range(count):
-        name = cursor.string("a tensor's name")
-        if name in relative:
-            cursor.fail(f"describes the tensor {name} twice")
-        relative[name] = _description(cursor, name)
-    base = -(-cursor.position // alignment) * alignment
-    end = base
-    for name, tensor in sorted(relative.items(), key=lambda item: (item[1].start, item[1].nbytes)):
-        start = base + tensor.start
-        if tensor.start % alignment or start < end or tensor.nbytes > cursor.size - start:
-            cursor.fail(f"places {name} at bytes {start} to {start + tensor.nbytes}: misaligned, over another tensor, or beyond the end")
-        end = start + tensor.nbytes
-    return {name: Description(tensor.shape, tensor.type, base + tensor.start, tensor.nbytes) for name, tensor in relative.items()}
-
-
-def _description(cursor: _Cursor, name: str) -> Description:
-    dimensions = cursor.scalar(SCALARS[4], name)
-    if not 1 <= dimensions <= 4:
-        cursor.fail(f"gives {name} {dimensions} dimensions, expected 1 to 4")
-    fastest_first = [cursor.number(name) for _ in range(dimensions)]
-    kind, offset = cursor.scalar(SCALARS[4], name), cursor.number(name)
-    if kind not in TYPES:
-        raise UserError(f"{cursor.path} stores {name} in ggml type {kind}; Spoutnik reads {', '.join(t.name for t in TYPES.values())}")
-    quant = TYPES[kind]
-    values = math.prod(fastest_first)
-    if values == 0 or fastest_first[0] % quant.values or values // quant.values * quant.nbytes > cursor.size:
-        cursor.fail(f"gives {name} the shape {fastest_first}, impossible for {quant.name} in a file of this size")
-    return Description(tuple(reversed(fastest_first)), quant, offset, values // quant.values * quant.nbytes)
+def _description(head: Head, name: str) -> Description:
+    announced, size = head.announced[name], len(head.content)
+    if announced.kind not in TYPES:
+        known = ", ".join(quant.name for quant in TYPES.values())
+        raise UserError(f"{head.path} stores {name} in ggml type {announced.kind}; Spoutnik reads {known}")
+    quant, shape = TYPES[announced.kind], announced.shape
+    values = math.prod(shape)
+    if values == 0 or shape[-1] % quant.values or values // quant.values * quant.nbytes > size:
+        raise UserError(f"{head.path} gives {name} the shape {shape}, impossible for {quant.name} in a file of {size} bytes; copy it again")
+    return Description(shape, quant, head.base + announced.offset, values // quant.values * quant.nbytes)

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spoutnik.checkpoint.assemble import parameters_of
+from spoutnik.checkpoint.gguf_config import SIGMOID, SOFTMAX
 from spoutnik.checkpoint.gguf_dequant import QuantType
 from spoutnik.checkpoint.gguf_layout import KEYS, VALUES, divide, permute, turned_heads
-from spoutnik.checkpoint.gguf_model import SIGMOID, SOFTMAX
 from spoutnik.checkpoint.gguf_quant import F16, F32, FORMATS, Q8_0, FileType
 from spoutnik.checkpoint.gguf_rope import ROPE_FACTORS, factors, scaling_fields
 from spoutnik.checkpoint.gguf_write import Outgoing, write_gguf

@@ -23,6 +23,12 @@ def open_model(name: str | Path, dtype: torch.dtype = torch.float32, device: tor
     return open_gguf(path, dtype, device)
 
 
+def open_tokenizer(name: str | Path) -> Tokenizer:
+    """The tokenizer of the model that `name` leads to, without reading any weights."""
+    path = find(name)
+    return load_tokenizer(path) if path.is_dir() else from_gguf_fields(GGUF(path).metadata)
+
+
 def open_gguf(path: Path, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> tuple[CausalLM, Tokenizer]:
     """The model and the tokenizer in a GGUF file. Raises UserError if its tensors are not those that its metadata describe."""
     file = GGUF(path)

@@ -35,10 +35,10 @@ def compare(
     from spoutnik.errors import UserError
     from spoutnik.evaluate.published import read_published
     from spoutnik.evaluate.tradeoff import AXES, frontier, measured_points, published_points
-    from spoutnik.run.directory import write_whole
+    from spoutnik.evaluate.tradeoff_plot import Plot, check_name, save
 
-    if plot and plot.suffix not in (".svg", ".html"):
-        raise UserError(f"--plot is {plot}; give a file that ends in .svg or .html.")
+    if plot:
+        check_name(plot)
     evaluations = [_read(path) for path in results or []]
     if not evaluations and not published:
         raise UserError("There is nothing to compare; give results of `spoutnik eval --json`, --published BENCHMARK, or both.")
@@ -57,10 +57,7 @@ def compare(
         raise UserError(f"No model has both a score and a cost ({reasons}).")
     title = "; ".join(part for part in (evaluations and f"{task}, measured", published and f"{published}, published") if part)
     if plot:
-        from spoutnik.evaluate.tradeoff_plot import draw, page
-
-        drawing = draw(points, title, chosen, currency) if plot.suffix == ".svg" else page(points, left_out, title, chosen, currency)
-        write_whole(plot, drawing)
+        save(plot, [Plot(points, left_out, title, chosen, currency)])
     best = {id(point) for origin in (True, False) for point in frontier([p for p in points if (p.origin == "measured") == origin])}
     if as_json:
         print_json(

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 MODELS_HELP = "A checkpoint's folder, a GGUF file, a model's name; or FILE.toml#NAME, a [[teacher]] table for a model over the network."
 OPTION_HELP = "An option of the tasks, as key=value, or of one of several, as TASK.key=value; may be given several times."
 OUT_HELP = "Keep all answers here; the same command, or one with more models, tasks or problems, goes on with what is missing."
+AGAINST_HELP = "Look for the problems in these training data, too: a file, a folder or a run; may be given several times."
+PLOT_HELP = "Draw cost against quality: FILE.svg, or FILE.html with the figures, for several tasks, too; local models need --price."
 STAGE = "eval"
 
 
@@ -31,6 +33,8 @@ def evaluate(
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     seed: Annotated[int, typer.Option(help="Seed of what local models sample.")] = 0,
     price: Annotated[list[str] | None, typer.Option(help=PRICE_HELP)] = None,
+    against: Annotated[list[str] | None, typer.Option(help=AGAINST_HELP)] = None,
+    plot: Annotated[Path | None, typer.Option(help=PLOT_HELP)] = None,
     out: Annotated[Path | None, typer.Option(help=OUT_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures as one JSON object.")] = False,
 ) -> None:
@@ -39,18 +43,24 @@ def evaluate(
 
     from spoutnik.cli.eval_text import headline, tables
     from spoutnik.cli.output import print_json, task_options
+    from spoutnik.evaluate.tradeoff_plot import check_name
     from spoutnik.recipe import parse_recipe
 
+    if plot:
+        check_name(plot, len(task))
     teachers, names = _read_models(models)
     stage = {
         "kind": "eval", "name": STAGE, "models": names,
         "tasks": [{**_options_of(name, task, option or []), "name": name, "split": split, "problems": problems} for name in task],
         "samples_per_problem": samples, "temperature": temperature, "max_new_tokens": max_new_tokens, "dtype": dtype, "instruct": instruct,
+        **({"against": against} if against else {}),
     }  # fmt: skip
     rates = task_options(price or [], "--price", "kwh=0.30")
     recipe = parse_recipe({"name": STAGE, "seed": seed, "price": rates, "teacher": teachers, "stage": [stage]}, "spoutnik eval")
     with tempfile.TemporaryDirectory(prefix="spoutnik-eval-") as folder:
         evaluation = _carry(recipe, out or Path(folder))
+    if plot:
+        _plot(evaluation, plot)
     if as_json:
         print_json(evaluation.model_dump())
         return
@@ -71,6 +81,24 @@ def _carry(recipe: "Recipe", out: Path) -> "Evaluation":
         (folder / name).unlink(missing_ok=True)
     carry(recipe, out, "spoutnik eval")
     return Evaluation.model_validate_json((folder / "evaluation.json").read_text(encoding="utf-8"))
+
+
+def _plot(evaluation: "Evaluation", path: Path) -> None:
+    """Draws every task that has a model with a score and a cost, and says on stderr what has none."""
+    import sys
+
+    from spoutnik.evaluate.tradeoff import measured_points
+    from spoutnik.evaluate.tradeoff_plot import Plot, save
+
+    currency = next((result.currency for result in evaluation.results if result.currency), "EUR")
+    plots = []
+    for task in evaluation.tasks:
+        points, left_out = measured_points([evaluation], task.name, "cost", currency, {})
+        plots += [Plot(points, left_out, f"{task.name}, measured", "cost", currency)] if points else []
+        for one in left_out:
+            print(f"Not in the plot of {task.name}: {one.model}, {one.reason}.", file=sys.stderr)
+    if plots:
+        save(path, plots)
 
 
 def _read_models(arguments: list[str]) -> tuple[list[dict[str, Any]], list[str]]:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 RECIPE_HELP = "A TOML file, or the name of a recipe that ships with Spoutnik, such as sputnik."
 DATA_HELP = "A path that the recipe takes, such as train=train.jsonl; may be repeated."
+LONG_MINUTES = 3
+"""A recipe that plans for less is carried without measuring the machine first."""
 OUT_HELP = "The run's folder [default: runs/NAME]. The same command on the same folder goes on where it stopped."
 
 
@@ -58,16 +60,46 @@ def carry(recipe: "Recipe", out: Path, origin: str, only: str | None = None, sav
     import sys
 
     from spoutnik.pipeline import run_recipe
-    from spoutnik.run.progress import duration
 
-    minutes = sum(stage.minutes for stage in recipe.stages)
-    planned = f", planned for {duration(minutes * 60)}" if minutes and only is None else ""
-    print(f"{recipe.name}: {only or f'{len(recipe.stages)} stages'} in {out}{planned}", file=sys.stderr)
+    print(f"{recipe.name}: {only or f'{len(recipe.stages)} stages'} in {out}", file=sys.stderr)
+    expected = foresee(recipe, out, only)
     try:
-        return run_recipe(recipe, out, origin, only=only, save_every_s=save_every)
+        return run_recipe(recipe, out, origin, only=only, save_every_s=save_every, expected=expected)
     except KeyboardInterrupt:
         print(f"\nStopped. Everything up to here is saved in {out}; run the same command again to go on.", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+def foresee(recipe: "Recipe", out: Path, only: str | None) -> dict[str, dict[str, float]]:
+    """Says how long the stages that are not finished will take here, and returns it by stage. UserError if one needs too much memory.
+
+    A recipe of a few minutes is worth no measuring of a machine that was not measured before. Accelerators are not predicted.
+    """
+    import sys
+
+    from spoutnik.cli.output import table
+    from spoutnik.cli.plan_machine import is_measured, probe
+    from spoutnik.cli.plan_recipe import rows
+    from spoutnik.device import HOST, computing_device
+    from spoutnik.pipeline import planned_minutes, wanted
+    from spoutnik.plan.laptop import fitted
+    from spoutnik.rehearsal.forecast import forecast
+    from spoutnik.run.directory import RunDirectory
+
+    pending = [stage for stage in wanted(recipe, only) if not RunDirectory(out).is_done(stage.name)]
+    long = planned_minutes(pending) >= LONG_MINUTES
+    if not (long or is_measured()) or computing_device().type != HOST:
+        return {}
+    try:
+        found = forecast(recipe, pending, probe(), fitted(), memory=long)
+    except UserError:
+        return {}  # what is missing is said, with its place, by who checks the recipe
+    if found.faults:
+        raise UserError(f"{found.sentence} Lower batch_size, micro_batch_tokens or max_new_tokens, or take a smaller model.")
+    print(found.sentence, file=sys.stderr)
+    if long:
+        print(table(rows(found)), end="\n\n", file=sys.stderr)
+    return found.expected
 
 
 def print_rehearsal(recipe: "Recipe", out: Path, configs: list[str], memory: float | None, as_json: bool) -> None:

@@ -13,10 +13,10 @@ from spoutnik.cli import (
     doctor,
     eval_,
     export,
-    harness,
     keys,
     launch,
     models,
+    plan,
     quantize,
     report,
     run,
@@ -41,7 +41,6 @@ for kind in stage.KINDS:
 app.command("eval")(eval_.evaluate)
 app.command("compare")(compare.compare)
 app.command("contamination")(contamination.contamination)
-app.command("harness")(harness.harness)
 app.command("run")(run.run)
 app.command("chat")(chat.chat)
 app.command("serve")(serve.serve)
@@ -52,6 +51,7 @@ app.command("teachers")(teachers.teachers)
 app.add_typer(keys.app, name="key")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(models.app, name="models")
+app.add_typer(plan.app, name="plan")
 app.command("doctor")(doctor.doctor)
 
 

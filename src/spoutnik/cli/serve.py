@@ -18,6 +18,10 @@ KEYS_HELP = "The file of keys, which are then required [default: keys.sqlite amo
 ADAPTER_HELP = "A LoRA adapter, which answers under its name: poems=adapters/poems. May be given several times."
 REASONING_HELP = "What becomes of reasoning_content in messages: kept where tools are called (v4; v4-strict demands it), or refused (r1)."
 
+COUNT_HELP = "What max_tokens counts: all new tokens, or those of the answer alone, as R1's API did."
+REPLICAS_HELP = "Spread requests over so many engines, which Ray starts, and starts again when they end [default: one, without Ray]."
+CLUSTER_HELP = "The Ray cluster where they run, as HOST:PORT or auto [default: Ray is started on this machine]."
+
 
 def serve(
     model: ModelName,
@@ -34,6 +38,7 @@ def serve(
     context: Annotated[int | None, typer.Option(min=1, help="Most tokens of a prompt and its answer [default: the model's].")] = None,
     cache_dir: Annotated[str | None, typer.Option(help="Keep what was computed of prompts here, for later processes.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="New tokens of a request that does not say.")] = 4096,
+    max_tokens_count: Annotated[Literal["all", "answer"], typer.Option(help=COUNT_HELP)] = "all",
     temperature: Annotated[float, typer.Option(min=0, help="Of conversations that do not say.")] = 0.6,
     top_p: Annotated[float, typer.Option(help="Of conversations that do not say.")] = 0.95,
     reasoning_input: Annotated[Literal["v4", "v4-strict", "r1"], typer.Option(help=REASONING_HELP)] = "v4",
@@ -42,13 +47,16 @@ def serve(
     keys: Annotated[Path | None, typer.Option(help=KEYS_HELP)] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Serve https with this certificate (PEM, with its chain).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="The certificate's key (PEM).")] = None,
+    replicas: Annotated[int | None, typer.Option(min=1, help=REPLICAS_HELP, show_default=False)] = None,
+    cluster: Annotated[str | None, typer.Option(metavar="ADDRESS", help=CLUSTER_HELP)] = None,
 ) -> None:
-    """Serve a model over HTTP, in the dialects of OpenAI and DeepSeek."""
+    """Serve a model over HTTP, in the dialects of OpenAI, DeepSeek and Anthropic."""
     import sys
     import time
 
     try:
         from spoutnik.serve.app import create_app
+        from spoutnik.serve.backend import Backend
         from spoutnik.serve.listening import Server, Tls, is_loopback, listen
     except ModuleNotFoundError as error:
         raise UserError(f"The server needs packages that are not installed ({error.name}); install spoutnik[serve].") from error
@@ -57,6 +65,7 @@ def serve(
     from spoutnik.library import DTYPES
     from spoutnik.serve.logs import log_to_stderr
     from spoutnik.serve.opening import Opening, open_backend
+    from spoutnik.serve.ray_backend import open_replicas
     from spoutnik.serve.settings import Settings
 
     if (tls_cert is None) != (tls_key is None):
@@ -69,7 +78,9 @@ def serve(
     dtype = dtype or answer.fastest_dtype()
     if dtype not in DTYPES:
         raise UserError(f"--dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}.")
-    settings = Settings(tuple(alias or ()), temperature, top_p, max_tokens, reasoning_input=reasoning_input, price=prices)
+    settings = Settings(
+        tuple(alias or ()), temperature, top_p, max_tokens, max_tokens_count, reasoning_input=reasoning_input, price=prices
+    )  # fmt: skip
     opening = Opening(model, name, DTYPES[dtype], quantize, adapters, speculate, max_batch, max_queue, context, cache_dir)
     listener = listen(host, port)
     start = time.monotonic()
@@ -77,10 +88,14 @@ def serve(
     def say(what: str) -> None:
         print(f"{time.monotonic() - start:6.1f} s  {what}", file=sys.stderr, flush=True)
 
-    backend = open_backend(opening, settings.price, say)
+    if replicas is None and cluster is None:
+        backend: Backend = open_backend(opening, settings.price, say)
+    else:
+        backend = open_replicas(opening, settings.price, replicas or 1, cluster, say)
     app = create_app(backend, settings, keyring)
     server = Server(app, tls)
     log_to_stderr()
+    listener.listen()  # who comes from now on waits until the server takes him
     address = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     whom = "this machine" if is_loopback(host) else "whoever reaches it" if tls else "whoever reaches it, unencrypted"
     entry = "a key is needed" if keyring else "no key is needed"

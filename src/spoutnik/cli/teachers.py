@@ -37,7 +37,7 @@ def teachers(
 
 def _figures(recipe: "Recipe", spec: "TeacherSpec") -> dict[str, Any]:
     """The teacher, its terms, its bill so far, and an estimate for each stage that asks it (None for what it will judge)."""
-    from spoutnik.evaluate.evaluate import planned_questions
+    from spoutnik.evaluate.posed import planned_questions
     from spoutnik.recipe import EvalStage, SampleStage
     from spoutnik.teacher.money import BILLIONTHS
     from spoutnik.teacher.opening import ledger_of
@@ -52,13 +52,13 @@ def _figures(recipe: "Recipe", spec: "TeacherSpec") -> dict[str, Any]:
         for stage in asking:
             if isinstance(stage, SampleStage):
                 asked = plan(stage, recipe.stage_seed(stage.name))
-                questions, sampling = asked.questions, asked.sampling
+                plans = [(asked.questions, asked.sampling)]
             elif isinstance(stage, EvalStage):
-                questions, sampling = planned_questions(stage)
+                plans = planned_questions(stage)
             else:
                 stages[stage.name] = None
                 continue
-            stages[stage.name] = str(teacher.estimate(questions, sampling))
+            stages[stage.name] = "; ".join(str(teacher.estimate(*each)) for each in plans)
         totals = teacher.totals()
     bill = {"paid": totals.paid / BILLIONTHS, "possibly_paid": (totals.doubtful + totals.in_flight) / BILLIONTHS}
     return {**teacher.provenance, **bill, "max_cost": spec.max_cost, "currency": spec.price.currency, "stages": stages}

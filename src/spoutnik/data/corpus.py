@@ -25,7 +25,9 @@ from spoutnik.text.r1_template import EOS, R1_TEMPLATE
 from spoutnik.text.template import render
 from spoutnik.text.tokenizer import Tokenizer, train_bpe
 
-TOKENIZER_DOCUMENTS = 20_000
+TOKENIZER_DOCUMENTS = (2000, 20_000)
+"""That the tokenizer of a small corpus is trained on, and of one above SMALL_TOKENS."""
+SMALL_TOKENS = 200_000
 _BATCH = 1000
 
 
@@ -91,7 +93,7 @@ def run_corpus(stage: CorpusStage, context: StageContext) -> None:
     """Writes tokenizer files, tokens.bin and corpus.json into the stage's folder. Deterministic, so a killed stage just starts again."""
     set_aside = stage.held_out_tokens > 0
     stream = documents(stage.sources, context.seed, set_aside)
-    sample = list(islice(documents(stage.sources, context.seed, set_aside), TOKENIZER_DOCUMENTS if stage.tokens > 200_000 else 2000))
+    sample = list(islice(documents(stage.sources, context.seed, set_aside), TOKENIZER_DOCUMENTS[stage.tokens > SMALL_TOKENS]))
     tokenizer = train_bpe((document.text for document in sample), stage.vocab_size, digits=stage.digits)
     tokenizer.save(context.directory)
     counts = [0] * len(stage.sources)

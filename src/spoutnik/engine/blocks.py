@@ -14,6 +14,20 @@ Key = tuple[int, tuple[int, ...]]
 """(serial number of the page before, or that of the root; the page's own tokens)"""
 
 
+@dataclass(frozen=True)
+class Pages:
+    """How many pages there are of each kind."""
+
+    used: int = 0
+    """Held by sequences."""
+    free: int = 0
+    cached: int = 0
+    """Held by nobody, but remembered; they are free for whoever needs them."""
+
+    def __add__(self, other: "Pages") -> "Pages":
+        return Pages(self.used + other.used, self.free + other.free, self.cached + other.cached)
+
+
 @dataclass
 class Table:
     """The pages of one sequence, in order, and how much of them is known."""
@@ -50,6 +64,12 @@ class Blocks:
     def available(self) -> int:
         """Pages that a new sequence may have: free ones and remembered ones that nobody holds."""
         return len(self._free) + len(self._unheld)
+
+    @property
+    def count(self) -> Pages:
+        """All of them, by kind; may be asked from any thread."""
+        free, cached = len(self._free), len(self._unheld)
+        return Pages(self.pages - free - cached, free, cached)
 
     def needed(self, tokens: int) -> int:
         """Pages for so many tokens."""
@@ -141,6 +161,9 @@ class Blocks:
 
     def _root(self, owner: Hashable) -> int:
         if owner not in self._roots:
+            if len(self._roots) >= 2 * self.pages:  # those of owners of whom nothing is remembered
+                parents = {serial for serial, _ in self._found}
+                self._roots = {known: serial for known, serial in self._roots.items() if serial in parents}
             self._roots[owner] = self._new_serial()
         return self._roots[owner]
 

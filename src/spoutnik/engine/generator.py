@@ -11,6 +11,7 @@ from functools import partial
 import torch
 
 from spoutnik.checkpoint.adapter import Adapter
+from spoutnik.engine.blocks import Pages
 from spoutnik.engine.detokenizer import Detokenizer
 from spoutnik.engine.request import MOST_TOP_LOGPROBS, Completion, Event, Request, Top
 from spoutnik.engine.runner import Runner, choose_runner
@@ -57,22 +58,31 @@ class Engine:
         """How many requests run and how many wait; may be asked from any thread."""
         return len(self._scheduler.running), len(self._scheduler.waiting)
 
+    @property
+    def pages(self) -> Pages:
+        """Of the cache; none with the torch modules. May be asked from any thread."""
+        return self.runner.pages
+
     def add(self, request: Request) -> int:
         """Queues a request and returns its id.
 
         Raises UserError for unknown tokens, an unknown adapter, a prompt as long as the context, or more tokens than the cache holds, and
         QueueFullError when too many requests wait.
         """
-        least, most, vocab_size = min(request.prompt_ids), max(request.prompt_ids), self.model.config.vocab_size
-        if not 0 <= least <= most < vocab_size:
-            raise UserError(f"prompt_ids holds {least} to {most}, but the model has {vocab_size} tokens from 0; use its own tokenizer.")
+        vocab_size = self.model.config.vocab_size
+        for name, ids in (("prompt_ids", request.prompt_ids), ("begun", request.begun.token_ids or (0,))):
+            least, most = min(ids), max(ids)
+            if not 0 <= least <= most < vocab_size:
+                raise UserError(f"{name} holds {least} to {most}, but the model has {vocab_size} tokens from 0; use its own tokenizer.")
         self._check_adapter(request.adapter)
         steering = self._steering(request) if request.steered else None
         if not self.busy:
             self.runner.wake()
         request_id = self._scheduler.add(request, steering)
         if request.stop or request.stream:
-            self._texts[request_id] = Detokenizer(self.tokenizer.decode, request.stop)
+            self._texts[request_id] = following = Detokenizer(self.tokenizer.decode, request.stop)
+            for token in request.begun.token_ids:
+                following.feed(token)
         return request_id
 
     def cancel(self, request_id: int) -> bool:
@@ -236,6 +246,8 @@ class Engine:
         if sequence.steering is not None:
             if not _guarded(sequence, partial(sequence.steering.take, token)):
                 return ""
+            if sequence.steering.spent:
+                sequence.finish_reason = "length"
             if sequence.steering.finished:
                 sequence.finish_reason = "stop"
         if not self._texts or (following := self._texts.get(sequence.id)) is None:
@@ -254,19 +266,21 @@ class Engine:
         return [self._last_event(sequence) for sequence in ended]
 
     def _last_event(self, sequence: Running) -> Event:
-        following = self._texts.pop(sequence.id, None)
+        following, request, begun = self._texts.pop(sequence.id, None), sequence.request, sequence.request.begun
+        token_ids = [*begun.token_ids, *sequence.token_ids]
         if following is not None:
             tail = following.close()
             text = following.text
         else:
-            ended_by_eos = not self.tokenizer.eos_token_ids.isdisjoint(sequence.token_ids[-1:])
-            tail, text = "", self.tokenizer.decode(sequence.token_ids[: len(sequence.token_ids) - ended_by_eos])
+            ended_by_eos = not self.tokenizer.eos_token_ids.isdisjoint(token_ids[-1:])
+            tail, text = "", self.tokenizer.decode(token_ids[: len(token_ids) - ended_by_eos])
         assert sequence.finish_reason is not None
         completion = Completion(
-            text, sequence.token_ids, sequence.logprobs, sequence.finish_reason,
-            prompt_tokens=len(sequence.prompt_ids), cached_tokens=sequence.cached_tokens,
+            text, token_ids, [*begun.logprobs, *sequence.logprobs], sequence.finish_reason,
+            prompt_tokens=len(request.prompt_ids), cached_tokens=min(sequence.cached_tokens, len(request.prompt_ids)),
             drafted_tokens=sequence.drafted_tokens, accepted_tokens=sequence.accepted_tokens,
-            top_logprobs=sequence.top_logprobs, stop_string=None if following is None else following.stop_string, error=sequence.error,
+            top_logprobs=[*begun.top_logprobs, *sequence.top_logprobs],
+            stop_string=None if following is None else following.stop_string, error=sequence.error,
         )  # fmt: skip
         return Event(sequence.id, tail, completion)
 

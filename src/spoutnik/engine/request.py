@@ -17,6 +17,15 @@ Top = list[tuple[int, float]]
 
 
 @dataclass(frozen=True)
+class Begun:
+    """What another engine with the same weights drew of an answer before it was lost: tokens, and what was said of each."""
+
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    top_logprobs: tuple[Top, ...] = ()
+
+
+@dataclass(frozen=True)
 class Request:
     """One prompt and how to continue it. Faulty values raise UserError when the request is made."""
 
@@ -57,6 +66,11 @@ class Request:
     """When so many tokens were produced and the thinking is open, `thinking_end` is forced, once; then the answer goes on freely."""
     thinking_end: tuple[int, ...] = ()
     """The tokens that close the thinking."""
+    max_answer_tokens: int | None = None
+    """Most tokens outside the thinking; `max_new_tokens` bounds both together."""
+    begun: Begun = field(default_factory=Begun)
+    """The answer's first tokens, where it goes on: the rest, and the completion, are those of an answer that was never interrupted.
+    Events report the rest alone. The constraint is a new one; it is told of these tokens first."""
 
     def __post_init__(self) -> None:
         _require(len(self.prompt_ids) > 0, "prompt_ids", "empty", "hold at least one token, for instance the beginning-of-sequence token")
@@ -74,12 +88,16 @@ class Request:
         if self.thinking_budget is not None:
             _require(self.thinking_budget >= 0, "thinking_budget", self.thinking_budget, "be 0 or more, or None")
             _require(len(self.thinking_end) > 0, "thinking_end", self.thinking_end, "hold the tokens that close the thinking")
+        if self.max_answer_tokens is not None:
+            _require(self.max_answer_tokens >= 1, "max_answer_tokens", self.max_answer_tokens, "be 1 or more, or None")
+        most = f"hold fewer tokens than max_new_tokens, {self.max_new_tokens}"
+        _require(len(self.begun.token_ids) < self.max_new_tokens, "begun", self.begun.token_ids, most)
 
     @property
     def steered(self) -> bool:
         """Whether more is asked for than temperature, top_p and top_k: such a request's tokens are drawn apart."""
         return (
-            self.constraint is not None or self.thinking_budget is not None or bool(self.logit_bias)
+            self.constraint is not None or self.thinking_budget is not None or self.max_answer_tokens is not None or bool(self.logit_bias)
             or (self.min_p, self.presence_penalty, self.frequency_penalty, self.repetition_penalty, self.top_logprobs) != (0, 0, 0, 1, 0)
         )  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import Literal, Protocol, get_args
 import torch
 
 from spoutnik.checkpoint.adapter import Adapter
+from spoutnik.engine.blocks import Pages
 from spoutnik.engine.kernels.build import available, library
 from spoutnik.engine.kernels.program import unsupported
 from spoutnik.engine.kernels.runner import KernelRunner
@@ -30,6 +31,11 @@ class Runner(Protocol):
     """What the memory holds of one sequence."""
     exact: bool
     """Whether `score` gives the log-probabilities that `step` reported of the same tokens to the bit, not only up to rounding."""
+
+    @property
+    def pages(self) -> Pages:
+        """Of the memory, where there are any; may be asked from any thread."""
+        ...
 
     def wake(self) -> None:
         """Work begins after idleness: the model's weights may have changed."""

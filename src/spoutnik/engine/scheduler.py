@@ -36,6 +36,7 @@ class Sequence:
     id: int
     request: Request
     prompt_ids: tuple[int, ...]
+    """What is read before anything is drawn: the request's prompt, and what was begun of its answer."""
     room: int
     """Most tokens that it may still be given."""
     token_ids: list[int] = field(default_factory=list)
@@ -109,14 +110,15 @@ class Scheduler:
         Raises UserError for what can never run: a prompt that leaves no room in the context, more tokens than the memory holds. Raises
         QueueFullError if too many wait.
         """
-        prompt_ids = tuple(request.prompt_ids)
-        length = len(prompt_ids)
+        begun, length = request.begun.token_ids, len(request.prompt_ids)
         if length >= self.max_length:
             raise UserError(
                 f"The prompt has {length} tokens, but the context holds {self.max_length} and must have room for at least one more; "
                 "shorten the prompt or use a model with a longer context."
             )
         room = min(request.max_new_tokens, self.max_length - length)
+        if len(begun) >= room:
+            raise UserError(f"The answer has {len(begun)} tokens already, but there is room for {room} only; do not ask for more.")
         if length + room > self.most_tokens:
             raise UserError(
                 f"The request may grow to {length + room} tokens ({length} of the prompt and {room} new ones), but the cache holds "
@@ -128,7 +130,7 @@ class Scheduler:
         if not self.busy:
             self._ends.clear()
             self._ends.append(self._clock())
-        sequence = Sequence(self._next_id, request, prompt_ids, room, steering=steering)
+        sequence = Sequence(self._next_id, request, (*request.prompt_ids, *begun), room - len(begun), steering=steering)
         self._next_id += 1
         self.waiting.append(sequence)
         return sequence.id

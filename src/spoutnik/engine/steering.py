@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from spoutnik.engine.budget import ThinkingBudget
+from spoutnik.engine.budget import Budget
 from spoutnik.engine.request import Request, Top
 from spoutnik.errors import UserError
 
@@ -18,7 +18,7 @@ Floats = NDArray[np.float32]
 
 
 class Steering:
-    """Follows one request, token by token. `decode` makes text of tokens, for a budget of thinking."""
+    """Follows one request, token by token. `decode` makes text of tokens, for budgets of thinking and answer."""
 
     def __init__(self, request: Request, vocab_size: int, decode: Callable[[Sequence[int]], str]):
         self.request = request
@@ -26,7 +26,8 @@ class Steering:
         """[ceil(vocab / 32)] which tokens may come next; None for all"""
         self._vocab_size = vocab_size
         self._asked = False
-        self._budget = None if request.thinking_budget is None else ThinkingBudget(request, decode)
+        bounded = request.thinking_budget is not None or request.max_answer_tokens is not None
+        self._budget = Budget(request, decode) if bounded else None
         self._counts_answer = request.presence_penalty != 0 or request.frequency_penalty != 0 or request.repetition_penalty != 1
         prompt = set(request.prompt_ids) if request.repetition_penalty != 1 else set[int]()
         touched = sorted(prompt | set(request.logit_bias))
@@ -35,6 +36,8 @@ class Steering:
         self._repeated = np.array([token in prompt for token in touched], dtype=bool)
         self._counts = np.zeros(len(touched), np.float32)
         self._bias = np.array([request.logit_bias.get(token, 0.0) for token in touched], dtype=np.float32)
+        for token in request.begun.token_ids:
+            self.take(token)
 
     @property
     def forced(self) -> int | None:
@@ -98,6 +101,11 @@ class Steering:
     def finished(self) -> bool:
         """Whether the constraint is satisfied and nothing may follow."""
         return self.request.constraint is not None and self.request.constraint.finished
+
+    @property
+    def spent(self) -> bool:
+        """Whether the answer has all the tokens that it may have."""
+        return self._budget is not None and self._budget.spent
 
     def _count(self, token: int) -> None:
         place = self._place.setdefault(token, len(self._place))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from spoutnik.checkpoint.adapter import Adapter
 from spoutnik.engine.adapted import AdaptedModules
+from spoutnik.engine.blocks import Pages
 from spoutnik.engine.cache import SlotCache
 from spoutnik.engine.prepacked import MOST_ROWS, PackedLinears
 from spoutnik.engine.request import Top
@@ -28,6 +29,7 @@ class TorchRunner:
     """
 
     exact = False
+    pages = Pages()
 
     def __init__(self, model: CausalLM, max_batch: int, max_length: int):
         self.model = model

@@ -36,7 +36,7 @@ class Answered:
     answer: str | None = None
     vote: str | None = None
     correct: bool = False
-    format: float = 0.0
+    format: float | None = 0.0
     finish: Literal["stop", "length", "refused", "failed"] = "stop"
     fault: str | None = None
     failure: str | None = None
@@ -50,6 +50,8 @@ class Answered:
     steps: int = 0
     right_steps: int = 0
     supported: bool = False
+    scores: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What a task of lm-evaluation-harness says, by "metric,filter" (see `tasks.harness`); such a task looks at no form."""
     time: float = 0.0
     """When it was written down, in seconds since the epoch."""
 

@@ -77,7 +77,7 @@ class Result(Figures):
     pass_at_k: Estimate | None
     cons_at_k: Estimate | None
     pass_at: dict[int, Estimate]
-    format: float
+    format: float | None
     truncated: float
     refused: int
     faulted: int
@@ -120,6 +120,50 @@ class Pair(Figures):
     test: Literal["mcnemar-exact", "sign-flip-exact"]
 
 
+class Measure(Figures):
+    """A metric of a task of lm-evaluation-harness for one model, as the harness aggregates it over `n` answers.
+
+    The interval counts problems; it is None where the metric is no mean of the problems', as a perplexity is.
+    """
+
+    model: str
+    task: str
+    metric: str
+    filter: str
+    n: int
+    value: float
+    low: float | None
+    high: float | None
+    higher_is_better: bool | None
+
+
+class Clean(Figures):
+    """A model's pass@1 on all problems of a task, and on the `n` that were not found in training data (None where none is left)."""
+
+    model: str
+    n: int
+    all: Estimate
+    clean: Estimate | None
+
+
+class Contamination(Figures):
+    """What the training data `data` share with a task's problems, by runs of 13 words (see `contaminated`).
+
+    `contaminated` problems share a run that few others have, or stand there whole, from their first word to their last, as `whole` of them
+    do; `wording` more share only wording that many problems have. `not_looked_into` names what the data were made of that is not known.
+    `models` are those that the data matter to: a run's own, or for data that the user named all of them.
+    """
+
+    task: str
+    data: list[str]
+    not_looked_into: list[str]
+    problems: int
+    contaminated: int
+    whole: int
+    wording: int
+    models: list[Clean]
+
+
 class General(Figures):
     """A local model on general text; see `perplexity`."""
 
@@ -148,3 +192,5 @@ class Evaluation(Figures):
     results: list[Result]
     pairs: list[Pair]
     texts: list[General] = []
+    measures: list[Measure] = []
+    contaminations: list[Contamination] = []

@@ -4,7 +4,7 @@ What is asked of it: the likelihood of a continuation and whether it is what the
 until a stop string. Texts become tokens as for the harness's own Hugging Face models, so that scores are the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -13,7 +13,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from spoutnik.engine.generator import Engine
-from spoutnik.engine.request import Request
+from spoutnik.engine.request import Completion, Request
 from spoutnik.engine.sampler import derive_seed
 from spoutnik.engine.scoring import Given
 from spoutnik.errors import UserError
@@ -23,6 +23,12 @@ MAX_NEW_TOKENS = 256
 """The harness's own default where a task says nothing."""
 LIKELY = -0.6931
 """Above ln(1/2) a token is the likeliest one, whatever the others are."""
+
+
+def until_stop(text: str, stop: list[str]) -> str:
+    """A text up to the first of these stop strings."""
+    return str(postprocess_generated_text(text, stop, None))
+
 
 Scored = tuple[Any, list[int], list[int]]
 """(text, token ids of the context, token ids of the continuation)."""
@@ -120,17 +126,25 @@ class EngineLM(TemplateLM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The texts up to the first stop string, which is left out. What is too long for its answer loses its beginning."""
-        end = self._own.decode([self.eot_token_id])
-        asked, stops = [], []
-        for index, request in enumerate(requests):
-            settings = dict(normalize_gen_kwargs(request.args[1], MAX_NEW_TOKENS))
-            stop = handle_stop_sequences(settings.pop("until"), eos=end)
-            asked.append(self._request(request.args[0], settings, [text for text in stop if text], index))
-            stops.append(stop)
-        texts = [self._own.decode(completion.token_ids, skip_special_tokens=True) for completion in self.engine.generate(asked)]
-        return [postprocess_generated_text(text, stop, None) for text, stop in zip(texts, stops, strict=True)]
+        settings = [dict(normalize_gen_kwargs(request.args[1], MAX_NEW_TOKENS)) for request in requests]
+        asked = [
+            self.request(request.args[0], each, derive_seed(self._seed, index))
+            for index, (request, each) in enumerate(zip(requests, settings, strict=True))
+        ]
+        answers = self.engine.generate(asked)
+        return [self.text(completion, each["until"]) for completion, each in zip(answers, settings, strict=True)]
 
-    def _request(self, context: str, settings: dict[str, Any], stop: list[str], index: int) -> Request:
+    def text(self, completion: Completion, until: list[str]) -> str:
+        """What was written up to the first of these stop strings."""
+        return until_stop(self._own.decode(completion.token_ids, skip_special_tokens=True), self._stops(until))
+
+    def _stops(self, until: list[str]) -> list[str]:
+        return list(handle_stop_sequences(list(until), eos=self._own.decode([self.eot_token_id])))
+
+    def request(self, context: str, settings: Mapping[str, Any], seed: int) -> Request:
+        """`settings` as the harness normalises them."""
+        settings = dict(settings)
+        stop = [text for text in self._stops(settings.pop("until")) if text]
         most = settings.pop("max_gen_toks")
         temperature = settings.pop("temperature", 1.0) if settings.pop("do_sample") else settings.pop("temperature", 0.0) * 0.0
         known = {key: settings.pop(key) for key in ("top_p", "top_k") if key in settings}
@@ -139,4 +153,4 @@ class EngineLM(TemplateLM):
         if most >= self.max_length:
             raise UserError(f"The task asks for {most} tokens, but the model's context holds {self.max_length}; set max_gen_toks.")
         ids = self.tok_encode(context)[-(self.max_length - most) :]
-        return Request(ids, most, temperature, stop=tuple(stop), seed=derive_seed(self._seed, index), **known)
+        return Request(ids, most, temperature, stop=tuple(stop), seed=seed, **known)

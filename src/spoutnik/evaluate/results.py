@@ -37,7 +37,7 @@ def result_of(model: str, task: str, answers: Table, votes: bool, price: Price, 
     return Result(
         model=model, task=task, date=_day(flat), n=n, k=k, correct=correct,
         pass_at_1=curve[1], pass_at_k=curve[k] if k > 1 else None, cons_at_k=_estimate(agreed, 1) if votes and k > 1 else None,
-        pass_at=curve, format=sum(answer.format for answer in flat) / len(flat),
+        pass_at=curve, format=_mean([answer.format for answer in flat if answer.format is not None]),
         truncated=sum(answer.finish == "length" for answer in flat) / len(flat), refused=_count(flat, lambda one: one.finish == "refused"),
         faulted=_count(flat, lambda one: one.fault is not None), failed=len(flat) - len(came),
         faithful_steps=right / written if written else None,
@@ -59,6 +59,11 @@ def pairs_of(task: str, answers: dict[str, Table]) -> list[Pair]:
         return found
     corrected = holm([pair.p for pair in found])
     return [pair.model_copy(update={"p_holm": p}) for pair, p in zip(found, corrected, strict=True)]
+
+
+def first_pass(answers: Table) -> Estimate:
+    """pass@1 on these problems."""
+    return _passes(answers, 1)
 
 
 def sizes(k: int) -> list[int]:
@@ -84,6 +89,10 @@ def _passes(answers: Table, size: int) -> Estimate:
 def _estimate(values: Sequence[float], most: int) -> Estimate:
     low, high = share_interval(values, most)
     return Estimate(value=sum(values) / len(values), low=low, high=high)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _right(answers: Sequence[Answered]) -> int:

@@ -49,6 +49,16 @@ def share_interval(values: Sequence[float], most: int) -> tuple[float, float]:
     return wilson(mean * counted, counted, student(n - 1))
 
 
+def mean_interval(values: Sequence[float], most: int) -> tuple[float, float]:
+    """95 % interval of a mean over problems: `share_interval` where all values are shares, else Student's, without width for one value."""
+    if all(0 <= value <= 1 for value in values):
+        return share_interval(values, most)
+    n = len(values)
+    mean = math.fsum(values) / n
+    half = student(n - 1) * math.sqrt(math.fsum((value - mean) ** 2 for value in values) / max(n - 1, 1) / n)
+    return mean - half, mean + half
+
+
 def student(degrees: int) -> float:
     """Student's 97.5 % quantile, from the normal one (Abramowitz and Stegun 1964, 26.7.5): at most 0.3 % off.
 

@@ -3,10 +3,14 @@
 import html
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
+from spoutnik.errors import UserError
 from spoutnik.evaluate.labels import Box, leads_to, place
 from spoutnik.evaluate.tradeoff import AXES, Axis, LeftOut, Origin, Point, frontier
+from spoutnik.run.directory import write_whole
 from spoutnik.run.report_svg import TEXT_WIDTH, dot, line, nice_ticks, polyline, rectangle, svg, text, tick_labels
 
 WIDTH, HEIGHT = 900.0, 572.0
@@ -39,6 +43,17 @@ table { border-collapse: collapse; } th, td { padding: 0.25rem 1rem 0.25rem 0; t
 td { vertical-align: top; } small { opacity: 0.75; overflow-wrap: anywhere; } svg { width: 100%; height: auto; }
 """
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+@dataclass(frozen=True)
+class Plot:
+    """What one plot shows; there must be a point."""
+
+    points: Sequence[Point]
+    left_out: Sequence[LeftOut]
+    title: str
+    axis: Axis
+    currency: str
 
 
 def draw(points: Sequence[Point], title: str, axis: Axis, currency: str) -> str:
@@ -136,19 +151,39 @@ def _ticks(low: float, high: float) -> list[float]:
     return [cost for power in powers for factor in factors if low <= (cost := float(f"{factor}e{power}")) <= high]
 
 
-def page(points: Sequence[Point], left_out: Sequence[LeftOut], title: str, axis: Axis, currency: str) -> str:
-    """The plot with a table of its points and their sources."""
-    heads = ["model", "date", "score", "95% interval", f"{currency} for {AXES[axis]}", "origin", "sources"]
-    ranked = sorted(points, key=lambda point: (point.origin != "measured", -point.score))
+def save(path: Path, plots: Sequence[Plot]) -> None:
+    """Writes the plot as .svg, or all of them as a page; see `check_name`."""
+    only = plots[0]
+    write_whole(path, draw(only.points, only.title, only.axis, only.currency) if path.suffix == ".svg" else page(plots))
+
+
+def check_name(path: Path, plots: int = 1) -> None:
+    """Raises UserError where so many plots have no place in a file of this name."""
+    if path.suffix not in (".svg", ".html"):
+        raise UserError(f"--plot is {path}; give a file that ends in .svg or .html.")
+    if plots > 1 and path.suffix == ".svg":
+        raise UserError(f"--plot is {path}, but there are {plots} tasks; give a file that ends in .html, which holds a plot for each.")
+
+
+def page(plots: Sequence[Plot]) -> str:
+    """Each plot with a table of its points and their sources."""
+    metas = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+    title = html.escape("; ".join(plot.title for plot in plots))
+    body = "".join(map(_section, plots))
+    return (
+        f'<!doctype html><html lang="en"><head>{metas}<title>{title}</title><style>{PAGE_STYLE}</style></head><body>{body}</body></html>\n'
+    )
+
+
+def _section(plot: Plot) -> str:
+    heads = ["model", "date", "score", "95% interval", f"{plot.currency} for {AXES[plot.axis]}", "origin", "sources"]
+    ranked = sorted(plot.points, key=lambda point: (point.origin != "measured", -point.score))
     head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
     body = "".join("<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in _row(point)) + "</tr>" for point in ranked)
-    missing = "".join(f"<li>{html.escape(f'{one.model}: {one.reason}')}</li>" for one in left_out)
+    missing = "".join(f"<li>{html.escape(f'{one.model}: {one.reason}')}</li>" for one in plot.left_out)
     rest = f"<p>Without a point:</p><ul>{missing}</ul>" if missing else ""
-    metas = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-    return (
-        f'<!doctype html><html lang="en"><head>{metas}<title>{html.escape(title)}</title><style>{PAGE_STYLE}</style></head><body>'
-        f"{draw(points, title, axis, currency)}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rest}</body></html>\n"
-    )
+    drawing = draw(plot.points, plot.title, plot.axis, plot.currency)
+    return f"{drawing}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rest}"
 
 
 def _row(point: Point) -> list[str]:

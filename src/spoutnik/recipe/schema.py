@@ -165,6 +165,8 @@ class EvalStage(StageBase):
     dtype: Dtype = "float32"
     instruct: bool = False
     """Whether models here are told, as those over the network are, how to write down their thinking and their answer."""
+    against: Annotated[list[str], Field(min_length=1)] | None = None
+    """Training data (files, folders, runs) in which the problems are looked for, besides what is known of the models' own."""
 
     def inputs(self) -> dict[str, str]:
         return {f"models[{index}]": model for index, model in enumerate(self.models)}

@@ -48,10 +48,8 @@ def rehearse(recipe: Recipe, out: Path, given: Mapping[str, Path], memory: int |
     here = Memory(memory, memory, "the accelerator that --memory assumes") if memory is not None else memory_of(device)
     rehearsal = Rehearsal(recipe, given, accelerated)
     stages = rehearsal.stages()
-    room = here.total * (USABLE if accelerated else 1.0)
     for stage in stages:
-        if stage.fault is None and (stage.memory or 0) > room:
-            stage.fault = f"it needs {_gib(stage.memory)}, and {here.where} has {_gib(here.total)}"
+        stage.fault = stage.fault or memory_fault(stage.memory, here, accelerated)
     faults = [f"stage {stage.name!r}: {stage.fault.rstrip('.')}" for stage in stages if stage.fault]
     disk, free = checkpoint_bytes(stages, recipe), machine.disk_free(out)
     if memory is None and disk > free:
@@ -61,6 +59,13 @@ def rehearse(recipe: Recipe, out: Path, given: Mapping[str, Path], memory: int |
     if accelerated and memory is None and saved > machine.inspect().memory:
         faults.append(f"saving a state takes {_gib(saved)} of the machine's own memory, which has {_gib(machine.inspect().memory)}")
     return Answer(stages, faults, list(rehearsal.missing.values()), here, disk, free)
+
+
+def memory_fault(needed: int | None, here: Memory, accelerated: bool = False) -> str | None:
+    """Why a stage that needs so many bytes at its fullest step cannot run in that memory; None where it can."""
+    if (needed or 0) <= here.total * (USABLE if accelerated else 1.0):
+        return None
+    return f"it needs {_gib(needed)}, and {here.where} has {_gib(here.total)}"
 
 
 def rows(answer: Answer) -> list[list[str]]:

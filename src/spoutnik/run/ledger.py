@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from spoutnik.run.directory import write_whole
 from spoutnik.run.energy import EnergyMeter
-from spoutnik.run.machine import cores
+from spoutnik.run.machine import cores, forget_peak, peak_memory
 
 if TYPE_CHECKING:
     from spoutnik.recipe.tables import Price
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class Costs:
-    """wall_s and cpu_s in seconds, energy_joules in joules, money in the price's currency; `accelerators` that computed."""
+    """wall_s and cpu_s in seconds, energy_joules in joules, money in the price's currency, peak_memory in bytes of the machine's own (the
+    most that this process held at once; 0 where the system does not say); `accelerators` that computed."""
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
@@ -30,6 +31,7 @@ class Costs:
     money: float = 0.0
     currency: str = ""
     resumptions: int = 0
+    peak_memory: int = 0
 
 
 class CostMeter:
@@ -48,6 +50,7 @@ class CostMeter:
         """Adds what was used since the last call, or since the meter was made, to `costs`."""
         wall, cpu = time.monotonic(), _cpu_seconds()
         costs.cores, costs.accelerators = cores(), self._accelerators
+        costs.peak_memory = max(costs.peak_memory, peak_memory())
         costs.wall_s += wall - self._wall
         costs.cpu_s += cpu - self._cpu
         if self._energy.available:
@@ -70,6 +73,7 @@ class Ledger:
 
     def __init__(self, path: Path, price: "Price", energy: EnergyMeter | None = None, accelerators: int = 0) -> None:
         self._path, self.price = path, price
+        forget_peak()
         self._meter = CostMeter(energy, accelerators)
         self._costs = read_costs(path)
         self._costs.resumptions += path.exists()

@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,18 @@ def disk_free(path: Path) -> int:
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
+
+
+def peak_memory() -> int:
+    """The most bytes that this process held at once since `forget_peak`, or since it began; 0 where the system does not say."""
+    held = _pairs(Path("/proc/self/status")).get("VmHWM", "").split()
+    return int(held[0]) * 1024 if held else 0
+
+
+def forget_peak() -> None:
+    """Lets `peak_memory` begin anew from what is held now, where the system can do that."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _memory() -> tuple[int, int]:

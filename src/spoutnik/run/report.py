@@ -8,7 +8,16 @@ from pathlib import Path
 from spoutnik.run.directory import RunDirectory, write_whole
 from spoutnik.run.record import Event, read
 from spoutnik.run.report_data import RunLog, sort_events
-from spoutnik.run.report_results import accuracy_section, cost_section, key_figures, lineage_section, summary, text_section
+from spoutnik.run.report_results import (
+    accuracy_section,
+    contamination_section,
+    cost_section,
+    key_figures,
+    lineage_section,
+    measure_section,
+    summary,
+    text_section,
+)
 from spoutnik.run.report_teachers import teachers_section
 from spoutnik.run.report_training import (
     health_section,
@@ -35,6 +44,8 @@ def render(events: list[Event]) -> str:
     log = sort_events(events)
     sections = [
         accuracy_section(log),
+        contamination_section(log),
+        measure_section(log),
         text_section(log),
         learning_section(log),
         held_out_section(log),

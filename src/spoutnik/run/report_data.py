@@ -5,17 +5,19 @@ from typing import Any
 
 from spoutnik.run.record import Event
 from spoutnik.run.report_svg import Point
-from spoutnik.run.summary import latest_evaluations, latest_pairs, latest_perplexities
+from spoutnik.run.summary import latest, latest_evaluations
 
 
 @dataclass
 class StageLog:
-    """What one stage wrote. `costs` and `held_out` are empty until the stage is finished."""
+    """What one stage wrote. `predicted` holds p10, p50 and p90 in seconds, where they were. `costs` and `held_out` are empty until the
+    stage is finished."""
 
     name: str
     kind: str
     inputs: dict[str, str] = field(default_factory=dict)
     minutes: float = 0.0
+    predicted: dict[str, float] = field(default_factory=dict)
     steps: list[Event] = field(default_factory=list)
     samples: list[Event] = field(default_factory=list)
     warnings: list[Event] = field(default_factory=list)
@@ -37,6 +39,8 @@ class RunLog:
     evaluations: list[Event]
     perplexities: list[Event]
     pairs: list[Event]
+    measures: list[Event] = field(default_factory=list)
+    contaminations: list[Event] = field(default_factory=list)
 
     def stage(self, name: str) -> StageLog | None:
         return next((stage for stage in self.stages if stage.name == name), None)
@@ -60,6 +64,7 @@ def sort_events(events: list[Event]) -> RunLog:
         stage = stages.setdefault(name, StageLog(name, event.get("kind", "")))
         if what == "stage_start":
             stage.kind, stage.inputs, stage.minutes = event["kind"], event.get("inputs", {}), event.get("minutes", 0.0)
+            stage.predicted = event.get("predicted", {})
             stage.starts += 1
         elif what == "stage_end":
             stage.costs = event.get("costs", {})
@@ -69,7 +74,8 @@ def sort_events(events: list[Event]) -> RunLog:
             {"step": stage.steps, "sample": stage.samples, "warning": stage.warnings}[what].append(event)
     return RunLog(
         run.get("recipe", "run"), run.get("seed"), run.get("machine", ""), list(stages.values()), latest_evaluations(events),
-        latest_perplexities(events), latest_pairs(events),
+        latest(events, "perplexity", "model", "text"), latest(events, "pair", "task", "a", "b"),
+        latest(events, "measure", "task", "model", "metric", "filter"), latest(events, "contamination", "task", "data"),
     )  # fmt: skip
 
 

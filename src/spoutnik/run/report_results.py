@@ -72,6 +72,43 @@ def accuracy_section(log: RunLog) -> str:
     return "".join(parts)
 
 
+def contamination_section(log: RunLog) -> str:
+    """How much of the evaluations stands in training data, and what is solved of the rest."""
+    if not log.contaminations:
+        return ""
+    note = (
+        '<p class="note">Problems that share 13 words with the training data which few other problems have, or stand there whole; others '
+        "share only wording that many have. Problems made from templates share runs without being copies: look at the whole ones.</p>"
+    )
+    heads = ["task", "training data", "problems", "contaminated", "whole", "wording only", "model", "of all", "clean", "of the clean"]
+    rows = []
+    for event in log.contaminations:
+        counts = [f"{event[key]:,}" for key in ("problems", "contaminated", "whole", "wording")]
+        for model in event["models"]:
+            reached = [_with_interval(model["all"]), f"{model['n']:,}", _with_interval(model["clean"])]
+            rows.append([event["task"], ", ".join(event["data"]), *counts, model["model"], *reached])
+    unknown = list(dict.fromkeys(name for event in log.contaminations for name in event["not_looked_into"]))
+    rest = f'<p class="note">What {html.escape(", ".join(unknown))} was made of cannot be looked into.</p>' if unknown else ""
+    return f"<h2>Contamination</h2>{note}{table(heads, rows)}{rest}"
+
+
+def _with_interval(estimate: dict[str, float] | None) -> str:
+    return f"{estimate['value']:.1%} ({estimate['low']:.1%} to {estimate['high']:.1%})" if estimate else NONE
+
+
+def measure_section(log: RunLog) -> str:
+    """Every metric of lm-evaluation-harness's tasks."""
+    if not log.measures:
+        return ""
+    heads = ["task", "model", "metric", "filter", "n", "value", "95% interval"]
+    rows = [
+        [event["task"], event["model"], event["metric"], event["filter"], f"{event['n']:,}", f"{event['value']:.4f}",
+         NONE if event["low"] is None else f"{event['low']:.4f} to {event['high']:.4f}"]
+        for event in log.measures
+    ]  # fmt: skip
+    return f"<h2>Metrics of lm-evaluation-harness</h2>{table(heads, rows)}"
+
+
 def text_section(log: RunLog) -> str:
     """How well each model still predicts general text."""
     if not log.perplexities:
@@ -127,24 +164,35 @@ def _pair_table(pairs: Sequence[Event]) -> str:
 
 
 def cost_section(log: RunLog) -> str:
-    """Costs by stage, with the plan beside the time."""
+    """Costs by stage, with the prediction and the plan beside the time."""
     stages = [stage for stage in log.stages if stage.costs]
     if not stages:
         return ""
     currency = next((stage.costs["currency"] for stage in stages if stage.costs.get("currency")), "")
-    heads = ["stage", "time", "planned", "core time", "tokens", "tokens/s", "operations", "energy", currency or "money", "resumed"]
+    heads = ["stage", "time", "predicted", "planned", "core time", "tokens", "tokens/s", "operations", "energy", currency or "money"]
     rows = []
     for stage in stages:
         costs = stage.costs
         speed = f"{costs['tokens'] / costs['wall_s']:,.0f}" if costs["tokens"] and costs["wall_s"] else NONE
-        planned = duration(stage.minutes * 60) if stage.minutes else NONE
-        rows.append([stage.name, duration(costs["wall_s"]), planned, *_amounts(costs, speed), str(costs.get("resumptions", 0))])
+        times = [duration(costs["wall_s"]), _foreseen(stage.predicted), _seconds(stage.minutes * 60)]
+        rows.append([stage.name, *times, *_amounts(costs, speed), str(costs.get("resumptions", 0))])
     total = {key: sum(stage.costs.get(key, 0) for stage in stages) for key in COST_SUMS}
-    plan = sum(stage.minutes for stage in stages)
-    foot = ["all", duration(total["wall_s"]), duration(plan * 60) if plan else NONE, *_amounts(total, ""), ""]
+    foreseen, plan = sum(stage.predicted.get("p50", 0.0) for stage in stages), sum(stage.minutes for stage in stages)
+    foot = ["all", duration(total["wall_s"]), _seconds(foreseen), _seconds(plan * 60), *_amounts(total, ""), ""]
     chart = bars([(stage.name, stage.costs["wall_s"], duration(stage.costs["wall_s"])) for stage in stages], "Time by stage")
     note = f'<p class="note">Energy is {html.escape(energy_source(log))}. What a crash threw away was paid for and is counted.</p>'
-    return f"<h2>Cost and energy</h2>{note}<figure>{chart}</figure>{table(heads, rows, foot)}"
+    return f"<h2>Cost and energy</h2>{note}<figure>{chart}</figure>{table([*heads, 'resumed'], rows, foot)}"
+
+
+def _foreseen(predicted: dict[str, float]) -> str:
+    """The middle of a prediction, and its tenth and ninetieth percentile."""
+    if not predicted:
+        return NONE
+    return f"{duration(predicted['p50'])} ({duration(predicted['p10'])} to {duration(predicted['p90'])})"
+
+
+def _seconds(planned: float) -> str:
+    return duration(planned) if planned else NONE
 
 
 def _amounts(costs: dict[str, Any], speed: str) -> list[str]:

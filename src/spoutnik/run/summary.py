@@ -28,25 +28,20 @@ def summarise(events: list[Event]) -> dict[str, Any]:
         "machine": run.get("machine"),
         "stages": stages,
         "evaluations": evaluations,
-        "perplexities": [{key: value for key, value in event.items() if key != "event"} for event in latest_perplexities(events)],
+        "perplexities": [
+            {key: value for key, value in event.items() if key != "event"} for event in latest(events, "perplexity", "model", "text")
+        ],
     }
 
 
 def latest_evaluations(events: list[Event]) -> list[Event]:
     """Every evaluation; of several of the same model on the same task in one stage, the last."""
-    found = {(event["stage"], event["model"], event["task"]): event for event in events if event["event"] == "eval"}
-    return list(found.values())
+    return latest(events, "eval", "model", "task")
 
 
-def latest_perplexities(events: list[Event]) -> list[Event]:
-    """Every perplexity; of several of the same model on the same text in one stage, the last."""
-    found = {(event["stage"], event["model"], event["text"]): event for event in events if event["event"] == "perplexity"}
-    return list(found.values())
-
-
-def latest_pairs(events: list[Event]) -> list[Event]:
-    """Every comparison of two models; of several of the same ones on the same task in one stage, the last."""
-    found = {(event["stage"], event["task"], event["a"], event["b"]): event for event in events if event["event"] == "pair"}
+def latest(events: list[Event], kind: str, *keys: str) -> list[Event]:
+    """Every event of a kind; of several of one stage that have the same under `keys`, the last."""
+    found = {(event["stage"], *(str(event[key]) for key in keys)): event for event in events if event["event"] == kind}
     return list(found.values())
 
 

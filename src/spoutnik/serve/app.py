@@ -12,17 +12,19 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from spoutnik.errors import UserError
+from spoutnik.serve.anthropic import ANTHROPIC
 from spoutnik.serve.auth import Authenticator, NoKeys
 from spoutnik.serve.backend import Backend
 from spoutnik.serve.dialect import Dialect, service_of
 from spoutnik.serve.document import describe
 from spoutnik.serve.errors import ApiError, InvalidRequestError, NotFoundError, TooLargeError, told
 from spoutnik.serve.gate import OPEN_PATHS, Gate, dialect_of
+from spoutnik.serve.once import Answered
 from spoutnik.serve.openai import OPENAI
 from spoutnik.serve.service import Service
 from spoutnik.serve.settings import Settings
 
-DIALECTS: tuple[Dialect, ...] = (OPENAI,)
+DIALECTS: tuple[Dialect, ...] = (ANTHROPIC, OPENAI)
 """All that are served; a request that no other speaks is answered in the last one."""
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ def create_app(backend: Backend, settings: Settings, authenticator: Authenticato
         middleware=[Middleware(Gate, service=service, dialects=DIALECTS)],
     )  # fmt: skip
     app.state.service = service
+    app.state.answered = Answered()
     for dialect in DIALECTS:
         app.include_router(dialect.router())
     app.include_router(_operations())
@@ -56,8 +59,7 @@ def create_app(backend: Backend, settings: Settings, authenticator: Authenticato
 async def _refuse(request: Request, error: Exception) -> Response:
     """An error in the dialect of whoever asked."""
     problem = _problem(error, service_of(request))
-    body = dialect_of(DIALECTS, request.url.path, request.headers).error(problem, request.state.request_id)
-    return JSONResponse(body, problem.status, problem.headers)
+    return dialect_of(DIALECTS, request.url.path, request.headers).refusal(problem, request.state.request_id)
 
 
 def _problem(error: Exception, service: Service) -> ApiError:

@@ -6,6 +6,7 @@ from functools import reduce
 from operator import add
 from typing import Protocol, Self
 
+from spoutnik.engine.blocks import Pages
 from spoutnik.engine.request import Event, Request
 from spoutnik.engine.scoring import Given, Scored
 from spoutnik.text.tokenizer import Tokenizer
@@ -92,8 +93,22 @@ class News:
 class Load:
     """How busy a backend is."""
 
-    running: int
-    waiting: int
+    running: int = 0
+    waiting: int = 0
+    pages: Pages = field(default_factory=Pages)
+    """Of the cache; none where torch's modules compute."""
+    replicas: int = 1
+    """Engines that are ready."""
+    losses: int = 0
+    """Engines that were lost until now."""
+    resumed: int = 0
+    """Requests that began on a lost engine and went on elsewhere."""
+
+    def __add__(self, other: "Load") -> "Load":
+        return Load(
+            self.running + other.running, self.waiting + other.waiting, self.pages + other.pages,
+            self.replicas + other.replicas, self.losses + other.losses, self.resumed + other.resumed,
+        )  # fmt: skip
 
 
 class Generation(Protocol):

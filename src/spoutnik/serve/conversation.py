@@ -39,6 +39,8 @@ class Tool:
     name: str
     description: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    strict: bool = False
+    """Whether the arguments of every call must fit the schema."""
 
     def as_openai(self) -> dict[str, Any]:
         """What chat templates expect."""

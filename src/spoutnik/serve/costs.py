@@ -5,6 +5,7 @@ A step's cost is divided by the tokens that it computed: those of prompts that w
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from spoutnik.recipe.tables import Price
 from spoutnik.run.energy import EnergyMeter
@@ -41,6 +42,17 @@ def shares(cost: Cost, tokens: Mapping[int, int]) -> dict[int, Cost]:
     """Divides a cost by the tokens computed for each request; without any tokens, evenly."""
     total = sum(tokens.values())
     return {key: _part(cost, count / total if total else 1 / len(tokens)) for key, count in tokens.items()}
+
+
+def cost_body(cost: Cost, currency: str) -> dict[str, Any]:
+    """What clients are told of it, in every dialect."""
+    return {
+        "cpu_seconds": cost.cpu_seconds,
+        "energy_joules": cost.energy_joules,
+        "energy_source": "measured" if cost.energy_measured else "estimated",
+        "money": cost.money,
+        "currency": currency,
+    }
 
 
 def _part(cost: Cost, share: float) -> Cost:

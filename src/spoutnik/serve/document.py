@@ -17,7 +17,8 @@ EVERYWHERE = {
 }  # fmt: skip
 NAMED = {404: "There is no such model."}
 WITH_BODY = {
-    **NAMED, 402: "The key's budget is spent.", 408: "The body did not come in time.", 413: "The body is larger than the server reads.",
+    **NAMED, 402: "The key's budget is spent.", 408: "The body did not come in time.",
+    409: "A request with this `Idempotency-Key` is being answered.", 413: "The body is larger than the server reads.",
 }  # fmt: skip
 ID = {"x-request-id": {"schema": {"type": "string"}, "description": "The request's id in the server's log."}}
 
@@ -45,7 +46,8 @@ def describe(app: FastAPI, dialect_at: Callable[[str], Dialect], open_paths: fro
                 if with_keys:
                     operation["security"] = [{name: []} for name in KEYS]
                 errors = EVERYWHERE | (WITH_BODY if "requestBody" in operation else NAMED if "{" in path else {})
-                for status, meaning in sorted(errors.items()):
+                for known, meaning in sorted(errors.items()):
+                    status = dialect.statuses.get(known, known)
                     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
                     responses[str(status)] = {"description": meaning, "headers": ID, "content": content}
         for unused in ("HTTPValidationError", "ValidationError"):

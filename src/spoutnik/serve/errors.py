@@ -84,6 +84,12 @@ class RateLimitError(_LaterError):
     status = 429
 
 
+class ConflictError(_LaterError):
+    """The same request is under way."""
+
+    status = 409
+
+
 class OverloadedError(_LaterError):
     """The server cannot take more at present, whoever asks."""
 
@@ -98,6 +104,11 @@ class ServerError(ApiError):
 
 class ClientGoneError(Exception):
     """Nobody is left to answer to."""
+
+
+def stopping() -> OverloadedError:
+    """What is told of requests that the server's end cuts off."""
+    return OverloadedError("The server stops.", code="stopping")
 
 
 def told(error: Exception) -> ApiError:

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spoutnik.serve.dialect import Dialect
@@ -59,8 +58,7 @@ class Gate:
                     service.authenticator.enter(state["principal"])
                     entered = True
             except ApiError as error:
-                body = dialect_of(self._dialects, path, headers).error(error, request_id)
-                await JSONResponse(body, error.status, error.headers)(scope, receive, counted_send)
+                await dialect_of(self._dialects, path, headers).refusal(error, request_id)(scope, receive, counted_send)
                 return
             try:
                 await self._app(scope, receive, counted_send)
@@ -68,8 +66,7 @@ class Gate:
                 if begun:
                     raise
                 log.exception("a request failed", extra={"fields": {"request_id": request_id}})
-                body = dialect_of(self._dialects, path, headers).error(told(error), request_id)
-                await JSONResponse(body, told(error).status)(scope, receive, counted_send)
+                await dialect_of(self._dialects, path, headers).refusal(told(error), request_id)(scope, receive, counted_send)
         finally:
             service.active -= 1
             if entered:

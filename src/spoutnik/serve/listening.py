@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import logging
 import socket
 from dataclasses import dataclass
 from types import FrameType
@@ -14,6 +15,7 @@ from spoutnik.serve.connection import Connection
 from spoutnik.serve.service import Service
 
 LOOK_EVERY_S = 0.1
+log = logging.getLogger(__name__)
 
 
 def is_loopback(host: str) -> bool:
@@ -82,5 +84,8 @@ class Server(uvicorn.Server):
         end = loop.time() + self._service.settings.drain_s
         while self._service.active and loop.time() < end and not self._hurry:
             await asyncio.sleep(LOOK_EVERY_S)
+        load = self._service.backend.load()
+        fields = {"running": load.running, "waiting": load.waiting, "pages_used": load.pages.used}
+        log.info("drained", extra={"fields": fields})
         await self._service.backend.close()  # tells what still runs that it ends
         self.should_exit = True

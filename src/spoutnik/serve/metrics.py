@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from spoutnik.serve.backend import Backend, Usage
@@ -17,9 +17,16 @@ class _Load(Collector):
     def __init__(self, backend: Backend):
         self._backend = backend
 
-    def collect(self) -> list[GaugeMetricFamily]:
+    def collect(self) -> list[Metric]:
         load = self._backend.load()
+        pages = GaugeMetricFamily("spoutnik_cache_pages", "Pages of the engine's cache.", labels=["state"])
+        for state in ("used", "free", "cached"):
+            pages.add_metric([state], getattr(load.pages, state))
         return [
+            pages,
+            GaugeMetricFamily("spoutnik_replicas", "Engines that are ready.", value=load.replicas),
+            CounterMetricFamily("spoutnik_replica_losses", "Engines that were lost.", value=load.losses),
+            CounterMetricFamily("spoutnik_requests_resumed", "Requests that went on after their engine was lost.", value=load.resumed),
             GaugeMetricFamily("spoutnik_requests_running", "Requests that are being answered.", value=load.running),
             GaugeMetricFamily("spoutnik_requests_waiting", "Requests in line.", value=load.waiting),
         ]

@@ -60,6 +60,7 @@ def render(
     token_ids = tuple(tokenizer.encode(text))
     if len(token_ids) >= context:
         raise ContextTooLongError(len(token_ids), context)
+    form = replace(form, schemas={tool.name: tool.parameters for tool in conversation.tools})
     return Prompt(text, token_ids, starts_thinking(text), form if wanted else None)
 
 

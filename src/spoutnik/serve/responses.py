@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from starlette.responses import JSONResponse, Response
@@ -34,14 +34,23 @@ def data(value: Any, event: str | None = None) -> str:
     return f"{name}data: {dump(value)}\n\n"
 
 
+def named(event: Mapping[str, Any]) -> str:
+    """A server-sent event that has its type as its name, too."""
+    return data(event, event["type"])
+
+
 class Streamed(Response):
-    """Server-sent events. `answers` is closed at the end; `broken` writes an error that comes after the headers."""
+    """Server-sent events. `answers` is closed at the end; `broken` writes an error that comes after the headers, and `alive` is written
+    after every `keep_alive_s` without any event.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[str], answers: Closable, keep_alive_s: float, broken: Callable[[ApiError], str]):
+    def __init__(
+        self, events: AsyncIterator[str], answers: Closable, keep_alive_s: float, broken: Callable[[ApiError], str], alive: str = COMMENT
+    ):  # fmt: skip
         self.status_code, self.background = 200, None
-        self._events, self._answers, self._keep_alive_s, self._broken = events, answers, keep_alive_s, broken
+        self._events, self._answers, self._keep_alive_s, self._broken, self._alive = events, answers, keep_alive_s, broken, alive
         self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,7 +61,7 @@ class Streamed(Response):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async with _watched(receive) as gone:
                 try:
-                    while (text := await _next(self._events, gone, self._keep_alive_s, lambda: write(COMMENT))) is not None:
+                    while (text := await _next(self._events, gone, self._keep_alive_s, lambda: write(self._alive))) is not None:
                         await write(text)
                 except ClientGoneError:
                     return
@@ -74,6 +83,8 @@ class Patient(Response):
     def __init__(self, make: Callable[[], Awaitable[dict[str, Any]]], answers: Closable | None, keep_alive_s: float, body: ErrorBody):
         self._make, self._answers, self._keep_alive_s, self._body = make, answers, keep_alive_s, body
         self.background = None
+        self.made = False
+        """Whether the document is the one that was to be made, rather than an error."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = False
@@ -90,6 +101,7 @@ class Patient(Response):
             async with _watched(receive) as gone:
                 try:
                     made = await _first(asyncio.ensure_future(self._make()), gone, self._keep_alive_s, live)
+                    self.made = True
                 except ClientGoneError:
                     return
                 except Exception as error:

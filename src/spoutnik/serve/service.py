@@ -1,6 +1,7 @@
 """What every dialect calls: a conversation or prompts in, answers in parts out, counted and bounded on the way."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from spoutnik.serve.account import Account
 from spoutnik.serve.answer import AnswerReader, End, Part, Reader, TextReader
 from spoutnik.serve.auth import Authenticator, Caller
 from spoutnik.serve.backend import Backend, Cost, Generation, Shape, Usage
-from spoutnik.serve.conversation import Conversation, Sampling
+from spoutnik.serve.conversation import Conversation, Sampling, Thinking
 from spoutnik.serve.errors import ContextTooLongError, InvalidRequestError, NotFoundError
 from spoutnik.serve.metrics import Metrics
 from spoutnik.serve.rendering import Prompt, render
@@ -26,6 +27,9 @@ T = TypeVar("T")
 THINKS, ANSWERS = "deepseek-reasoner", "deepseek-chat"
 DEEPSEEK = ("deepseek-flash", "deepseek-v4-flash", "deepseek-v4-pro", THINKS, ANSWERS)
 """DeepSeek's model names, old and new: clients that know no others are served. The last two switch the thinking on and off."""
+
+R1_THINKING = 32_768
+"""Most tokens of thinking where `max_tokens` does not count them, as in R1's API."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,13 @@ class Service:
             return Served(name, thinking={THINKS: True, ANSWERS: False}.get(name))
         raise NotFoundError(f"There is no model {name!r} here; there is {', '.join(self.models())}.", param="model", code="model_not_found")
 
-    async def prompt(self, conversation: Conversation) -> Prompt:
-        """The conversation as the model reads it. Templates and tokenizers run beside the event loop."""
-        tokenizer, context = self.backend.tokenizer, self.backend.info.context
-        return await asyncio.to_thread(render, conversation, tokenizer, self.settings, context, self.templates.render)
+    async def prompt(self, conversation: Conversation, bounded: bool = True) -> Prompt:
+        """The conversation as the model reads it. Templates and tokenizers run beside the event loop.
+
+        Raises ContextTooLongError, unless it need not be `bounded`.
+        """
+        context = self.backend.info.context if bounded else sys.maxsize
+        return await asyncio.to_thread(render, conversation, self.backend.tokenizer, self.settings, context, self.templates.render)
 
     async def converse(self, conversation: Conversation, sampling: Sampling, served: Served, caller: Caller) -> "Answers":
         """Answers to a conversation, `sampling.n` of them, accepted by the backend. Close what is returned."""
@@ -85,8 +92,13 @@ class Service:
             top_p=self.settings.top_p if sampling.top_p is None else sampling.top_p,
         )
         others: dict[str, Any] = {"owner": caller.owner, "adapter": served.adapter}
-        if (budget := self._budget(conversation)) is not None:
-            others |= {"thinking_budget": budget, "thinking_end": tuple(self.backend.tokenizer.encode(f"\n{CLOSE}\n\n"))}
+        thinks = conversation.thinking.enabled is not False and CLOSE in (self.backend.tokenizer.chat_template or "")
+        if thinks and (budget := self._budget(conversation.thinking)) is not None:
+            end = tuple(self.backend.tokenizer.encode(f"\n{CLOSE}\n\n"))
+            others |= {"thinking_budget": budget, "thinking_end": end}
+            if self.settings.max_tokens_count == "answer" and sampling.max_tokens is not None:
+                others["max_answer_tokens"] = sampling.max_tokens
+                sampling = replace(sampling, max_tokens=sampling.max_tokens + budget + len(end))
         requests = sampling.requests(prompt.token_ids, **others)
         logprobs = sampling.logprobs is not None
         shape = shape_of(conversation, prompt, self.backend.tokenizer)
@@ -145,14 +157,12 @@ class Service:
         if len(sampling.logit_bias) > settings.most_biases:
             raise InvalidRequestError(f"logit_bias names more than {settings.most_biases} tokens.", param="logit_bias")
 
-    def _budget(self, conversation: Conversation) -> int | None:
-        """Most tokens of thinking; None where no bound is wanted, or the model does not think."""
-        thinking = conversation.thinking
-        if thinking.enabled is False or CLOSE not in (self.backend.tokenizer.chat_template or ""):
-            return None
-        if thinking.budget is not None:
-            return thinking.budget
-        return None if thinking.effort is None else self.settings.budgets[thinking.effort]
+    def _budget(self, thinking: Thinking) -> int | None:
+        """Most tokens of thinking, None for no bound of its own."""
+        budget = thinking.budget
+        if budget is None and thinking.effort is not None:
+            budget = self.settings.budgets[thinking.effort]
+        return R1_THINKING if budget is None and self.settings.max_tokens_count == "answer" else budget
 
     async def _begin(
         self, requests: Sequence[Request], readers: Sequence[Reader], n: int, caller: Caller, shape: Shape | None = None

@@ -26,6 +26,9 @@ class Settings:
     """Of conversations that name none; DeepSeek-R1's recommendation. Plain completions draw from all at temperature 1."""
     max_tokens: int = 4096
     """Most new tokens of a request that does not say."""
+    max_tokens_count: Literal["all", "answer"] = "all"
+    """What a request's bound on new tokens counts: all of them, or, as R1's API did, those of the answer; the thinking then has its
+    budget beside, 32,768 tokens where none is asked for."""
     budgets: Mapping[Effort, int | None] = field(default_factory=lambda: MappingProxyType({"low": 512, "high": 4096, "max": None}))
     """Most tokens of thinking by effort; None: as many as the answer may have."""
     reasoning_input: ReasoningInput = "v4"

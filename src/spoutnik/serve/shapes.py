@@ -1,84 +1,52 @@
-"""Grammars of JSON answers and of calls that must be made, in llguidance's dialect of Lark."""
+"""What an answer must be, as a grammar: JSON, a call that must be made, or, where the model may choose, calls that fit."""
 
-import json
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 from spoutnik.serve.backend import Shape
-from spoutnik.serve.conversation import Conversation, Tool
-from spoutnik.serve.endless import check_finite
+from spoutnik.serve.call_rules import FAMILIES, rules_of_calls
+from spoutnik.serve.conversation import Conversation
+from spoutnik.serve.lark import TEXT, Lark, as_json
 from spoutnik.serve.rendering import Prompt
 from spoutnik.text.tokenizer import Tokenizer
-from spoutnik.text.tool_calls import ToolFormat
-from spoutnik.text.tool_parsers import CALL, CALL_END, FENCE, HERMES, HERMES_END, MISTRAL, SECTION, SECTION_END, SEPARATOR
 
-COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""One way of writing JSON: a small model that may write white space anywhere may write nothing else."""
+NO_CALL = "NO_CALL: /([ \\n\\r\\t]*[^ \\n\\r\\t{](.|\\n)*)?/"
+"""An answer that no family reads as a call from its first character on."""
 
 
 def shape_of(conversation: Conversation, prompt: Prompt, tokenizer: Tokenizer) -> Shape | None:
-    """What the answer must be: JSON, or a call, or (None) anything."""
-    wanted = conversation.tools if prompt.tools is not None else ()
-    must_call = bool(wanted) and conversation.tool_choice == "required"
+    """What the answer must be; None where it may be anything.
+
+    A call that the model makes of its own accord is held to its function's schema where that is `strict`, and to being the only one where
+    calls may not be parallel.
+    """
+    tools = conversation.tools if prompt.tools is not None else ()
+    must_call = bool(tools) and conversation.tool_choice == "required"
     if not must_call and conversation.schema is None:
-        return None
+        return _fitting(conversation, prompt, tokenizer)
     choices, rules = [], ["gap: /[ \\n]{0,2}/"]
-    if wanted:
+    if tools:
         assert prompt.tools is not None
-        chosen = [tool for tool in wanted if conversation.tool_name in (None, tool.name)]
-        rules += _calls(chosen, prompt.tools, conversation.parallel_calls and conversation.tool_name is None, tokenizer)
+        chosen = [tool for tool in tools if conversation.tool_name in (None, tool.name)]
+        several = conversation.parallel_calls and conversation.tool_name is None
+        rules += [*rules_of_calls(chosen, prompt.tools.name, several, Lark(tokenizer)), TEXT]
         choices.append("calls")
     if not must_call:
         assert conversation.schema is not None
-        rules.append(f"shaped: {_json(conversation.schema)}")
+        rules.append(f"shaped: {as_json(conversation.schema)}")
         choices.append("shaped")
     between = "gap " if prompt.thinking else ""  # the thinking and what follows
     return Shape("\n".join([f"start: {between}({' | '.join(choices)})", *rules]), prompt.thinking)
 
 
-def _calls(tools: Sequence[Tool], form: ToolFormat, several: bool, tokenizer: Tokenizer) -> list[str]:
-    """Rules for one call or more, as the family writes them."""
-
-    def text(*parts: str) -> str:
-        return " ".join(_literal(part, tokenizer) for part in parts)
-
-    between, before, after = "\n", "", ""
-    rules = []
-    for place, tool in enumerate(tools):
-        name, arguments = json.dumps(tool.name), f"parameters_{place}"
-        key = "parameters" if form.name == "llama" else "arguments"
-        head, tail = text(f'{{"name": {name}, "{key}": '), text("}")
-        if form.name == "hermes":
-            head, tail = text(HERMES, f'\n{{"name": {name}, "arguments": '), text("}\n", HERMES_END)
-        elif form.name == "mistral":
-            before, between, after = text(MISTRAL, "["), ", ", text("]")
-        elif form.name == "llama":
-            between = "; "
-        elif form.name == "deepseek":
-            before, between, after = text(SECTION), "", text(SECTION_END)
-            head, tail = text(CALL, tool.name, SEPARATOR), text(CALL_END)
-        else:
-            before, after = text(SECTION), text(SECTION_END)
-            head, tail = text(CALL, "function", SEPARATOR, f"{tool.name}\n{FENCE}"), text("\n```", CALL_END)
-        rules.append(f"call_{place}: {head} {arguments} {tail}")
-        rules.append(f"{arguments}: {_json({'type': 'object', **tool.parameters})}")
-    more = f"({text(between)} call)*" if several else ""
-    choice = " | ".join(f"call_{place}" for place in range(len(tools)))
-    return [f"calls: {before} call {more} {after}", f"call: {choice}", *rules]
-
-
-def _json(schema: Mapping[str, Any]) -> str:
-    """Raises InvalidRequestError where nothing satisfies the schema."""
-    check_finite(schema)
-    return f"%json {json.dumps({**schema, 'x-guidance': COMPACT})}"
-
-
-def _literal(text: str, tokenizer: Tokenizer) -> str:
-    """The text as a grammar writes it: tokens that the tokenizer never cuts by their numbers, the rest in quotes."""
-    added = {token.content: number for number, token in tokenizer.backend.get_added_tokens_decoder().items()}
-    if not added:
-        return json.dumps(text, ensure_ascii=False) if text else ""
-    parts = re.split("(" + "|".join(re.escape(token) for token in sorted(added, key=len, reverse=True)) + ")", text)
-    written = [f"<[{added[part]}]>" if part in added else json.dumps(part, ensure_ascii=False) for part in parts if part]
-    return " ".join(written)
+def _fitting(conversation: Conversation, prompt: Prompt, tokenizer: Tokenizer) -> Shape | None:
+    """Any text, in which calls fit."""
+    form, several = prompt.tools, conversation.parallel_calls
+    if form is None or (several and not any(tool.strict for tool in conversation.tools)):
+        return None
+    lark, mark = Lark(tokenizer), FAMILIES[form.name].mark
+    tools = [tool if tool.strict else replace(tool, parameters={}) for tool in conversation.tools]
+    rules = [TEXT, *rules_of_calls(tools, form.name, several, lark)]
+    if not mark:
+        return Shape("\n".join(["start: calls | NO_CALL", NO_CALL, *rules]), prompt.thinking)
+    start = "start: (told after)* TEXT" if several else "start: told after | TEXT"
+    return Shape("\n".join([start, *lark.until("told", mark), *rules]), prompt.thinking)

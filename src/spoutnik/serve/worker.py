@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -26,8 +26,9 @@ from spoutnik.recipe.tables import Price
 from spoutnik.run.energy import EnergyMeter
 from spoutnik.serve.backend import Cost, Info, Load, News, Shape
 from spoutnik.serve.costs import StepMeter, shares
-from spoutnik.serve.errors import ApiError, InvalidRequestError, OverloadedError, ServerError, told
+from spoutnik.serve.errors import ApiError, InvalidRequestError, ServerError, stopping, told
 from spoutnik.serve.grammar import Grammars
+from spoutnik.serve.jobs import Job
 
 PIECE_TOKENS = 2048
 """Tokens scored between two steps, unless one sequence alone has more."""
@@ -42,7 +43,7 @@ class Worker:
         self._engine, self.info, self.tokenizer = engine, info, engine.tokenizer
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._chores: deque[tuple[asyncio.Future[Any], Callable[[], Any]]] = deque()
-        self._jobs: dict[int, tuple[_Job, int]] = {}
+        self._jobs: dict[int, tuple[_Queued, int]] = {}
         self._costs: dict[int, Cost] = {}
         self._grammars = Grammars(engine.tokenizer)
         self._meter = StepMeter(price, energy)
@@ -59,12 +60,12 @@ class Worker:
         self._inbox.put(None)
         await asyncio.to_thread(self._thread.join)
 
-    async def generate(self, requests: Sequence[Request], shape: Shape | None = None) -> "_Job":
+    async def generate(self, requests: Sequence[Request], shape: Shape | None = None) -> Job:
         self._check_open()
         requests = [replace(request, stream=True) for request in requests]
         if shape is not None:
             requests = await asyncio.to_thread(self._shaped, requests, shape)
-        job = _Job(self, list(requests))
+        job = _Queued(list(requests), lambda: self._inbox.put(lambda: self._drop(job)))
         self._inbox.put(lambda: self._add(job))
         try:
             await job.accepted
@@ -92,7 +93,7 @@ class Worker:
         return await self._chores_of([partial(self._mean_hidden, prompt) for prompt in prompts])
 
     def load(self) -> Load:
-        return Load(*self._engine.load)
+        return Load(*self._engine.load, self._engine.pages)
 
     async def _chores_of(self, works: Sequence[Callable[[], T]]) -> tuple[list[T], Cost]:
         """Has everything done by the thread, each piece between two steps; returns the results and what they cost together."""
@@ -146,28 +147,24 @@ class Worker:
             return False
         return True
 
-    def _add(self, job: "_Job") -> None:
+    def _add(self, job: "_Queued") -> None:
         try:
             for index, request in enumerate(job.requests):
                 request_id = self._engine.add(request)
                 job.ids.append(request_id)
                 self._jobs[request_id], self._costs[request_id] = (job, index), Cost()
         except Exception as error:
-            self.drop(job)
+            self._drop(job)
             self._call(_settle, job.accepted, None, told(error))
         else:
             self._call(_settle, job.accepted, None, None)
 
-    def drop(self, job: "_Job") -> None:
-        """Cancels what has not ended of a job. Runs in the thread."""
+    def _drop(self, job: "_Queued") -> None:
+        """Cancels what has not ended of a job."""
         for request_id in job.ids:
             if self._jobs.pop(request_id, None) is not None:
                 self._engine.cancel(request_id)
                 self._costs.pop(request_id)
-
-    def later(self, command: Callable[[], None]) -> None:
-        """Has a command done by the thread before its next step."""
-        self._inbox.put(command)
 
     def _step(self) -> None:
         self._meter.begin()
@@ -181,7 +178,7 @@ class Worker:
         for request_id, cost in shares(self._meter.end(), self._engine.computed).items():
             if request_id in self._costs:
                 self._costs[request_id] += cost
-        batches: dict[_Job, list[News]] = {}
+        batches: dict[Job, list[News]] = {}
         for event in events:
             if event.request_id not in self._jobs:
                 continue  # cancelled
@@ -214,52 +211,14 @@ class Worker:
             self._loop.call_soon_threadsafe(function, *arguments)
 
 
-class _Job:
-    """A `Generation`: requests that were submitted together."""
+class _Queued(Job):
+    """Requests that were submitted together."""
 
-    def __init__(self, worker: Worker, requests: list[Request]):
+    def __init__(self, requests: list[Request], leave: Callable[[], None]):
+        super().__init__(len(requests), leave)
         self.requests = requests
         self.ids: list[int] = []  # the thread's
         self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._worker, self._left = worker, len(requests)
-        self._news: list[News] = []
-        self._failure: ApiError | None = None
-        self._some = asyncio.Event()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> list[News]:
-        if not self._left and not self._news:
-            raise StopAsyncIteration
-        await self._some.wait()
-        self._some.clear()
-        if self._failure is not None:
-            self._left = 0
-            raise self._failure
-        news, self._news = self._news, []
-        return news
-
-    async def aclose(self) -> None:
-        if self._left or not self.accepted.done():
-            self._left, self._news = 0, []
-            self._worker.later(lambda: self._worker.drop(self))
-
-    def take(self, news: list[News]) -> None:
-        """New events; runs in the loop."""
-        self._news += news
-        self._left -= sum(one.event.completion is not None for one in news)
-        self._some.set()
-
-    def fail(self, failure: ApiError) -> None:
-        """Nothing more will come; runs in the loop."""
-        self._failure = failure
-        self._some.set()
-
-
-def stopping() -> OverloadedError:
-    """What is told of requests that the server's end cuts off."""
-    return OverloadedError("The server stops.", code="stopping")
 
 
 def _settle(future: "asyncio.Future[Any]", result: Any, error: Exception | None) -> None:
@@ -271,11 +230,11 @@ def _settle(future: "asyncio.Future[Any]", result: Any, error: Exception | None)
         future.set_exception(error)
 
 
-def _deliver(batches: dict[_Job, list[News]]) -> None:
+def _deliver(batches: dict[Job, list[News]]) -> None:
     for job, news in batches.items():
         job.take(news)
 
 
-def _break(jobs: set[_Job], failure: ApiError) -> None:
+def _break(jobs: set[Job], failure: ApiError) -> None:
     for job in jobs:
         job.fail(failure)

@@ -28,7 +28,11 @@ class Problem:
 
 
 class Task(Protocol):
-    """A source of problems and the judge of their answers. One that judges in other processes may say how many at once: `graders`."""
+    """A source of problems and the judge of their answers.
+
+    One that judges in other processes may say how many at once: `graders`. One whose answers also stand elsewhere than in an answer block
+    says where: `extract(problem, content)`, see `reward.find_answer`.
+    """
 
     @property
     def name(self) -> str: ...

@@ -12,11 +12,13 @@ from spoutnik.sandbox.limits import Limits
 from spoutnik.sandbox.pool import SandboxPool, shared_pool
 from spoutnik.tasks import code_wire
 from spoutnik.tasks.base import Problem, no_trace
+from spoutnik.tasks.reward import ANSWER_TAGS, extract_answer
 from spoutnik.tasks.rows import Rows, records
 
 _FIELDS = ("prompt", "entry_point", "test")
 _ASKED = "Write this Python function. Answer with all of its code in one ```python block.\n\n```python\n{prompt}\n```"
 _BLOCK = re.compile(r"```[ \t]*\w*[ \t]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+_PYTHON_BLOCK = re.compile(r"^[ \t]*```[ \t]*python[ \t]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Exercise:
 class CodeTask:
     """`belongs_to` puts the whole file into one split; "both" lets each prompt's hash decide. `timeout_s` is for all tests of an answer.
 
-    An answer is the last fenced block of the text, or the text. It runs in the sandbox and its tests in a process of their own beside it.
+    An answer is the only answer block (of it the last fenced block, or all), or where no answer tag stands anywhere, the only ```python
+    block, which must be closed. It runs in the sandbox and its tests in a process of their own beside it.
     `protection` is "full", or "landlock" on systems that grant no user namespaces.
     """
 
@@ -60,8 +63,15 @@ class CodeTask:
 
     def problem(self, split: str, seed: int, index: int) -> Problem:
         row = self._rows.at(split, seed, index)
-        data = {"prompt": row.prompt, "entry_point": row.entry_point, "test": row.test}
+        data = {"prompt": row.prompt, "entry_point": row.entry_point, "test": row.test, "protection": self.protection}
         return Problem(self.name, split, seed, index, _ASKED.format(prompt=row.prompt.rstrip()), row.solution, data)
+
+    def extract(self, problem: Problem, content: str) -> str | None:
+        """The answer in what follows the thinking. The problem asks for one ```python block, so several of them are no answer."""
+        if any(tag in content for tag in ANSWER_TAGS):
+            return extract_answer(content)
+        blocks = _PYTHON_BLOCK.findall(content)
+        return blocks[0].strip("\n") or None if len(blocks) == 1 else None
 
     def verify(self, problem: Problem, answer: str) -> bool:
         """Raises sandbox.pool.SandboxError if the sandbox failed; an answer that hangs, crashes or eats memory is wrong."""

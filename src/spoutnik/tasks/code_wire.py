@@ -1,4 +1,4 @@
-"""Both sides of the judging of code, as text for two sandboxed programs that talk over descriptor 3. Imports the standard library only.
+"""The sides of the judging of code, as text for two sandboxed programs that talk over descriptor 3. Imports the standard library only.
 
 The tests run in one process and the answer in another. So an answer cannot read what is expected of it, replace `assert` or `==`, or end
 the tests with a friendly exit status: it can only return values. Values cross as JSON with marks for types, never as pickles.
@@ -7,11 +7,16 @@ the tests with a friendly exit status: it can only return values. Values cross a
 import ast
 import builtins
 import json
+import math
 import os
+import random
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _CHANNEL, _LENGTH_BYTES, _LONGEST = 3, 4, 1 << 26
+_CALLS, _VARIANTS, _LEAST = 12, 4, 4
+AGREES, DIFFERS, UNSURE = 0, 3, 4
 
 
 def encode(value: Any) -> Any:
@@ -119,13 +124,105 @@ def _try(prompt: str, names: dict[str, Any]) -> None:
 def judge() -> None:
     """The tests' side, told by its input: ends with status 0 only if every test passes."""
     sys.set_int_max_str_digits(0)
-    task = json.loads(sys.stdin.read())
+    _test(json.loads(sys.stdin.read()), _ask)
+
+
+def _test(task: dict[str, Any], function: Callable[..., Any]) -> None:
     names: dict[str, Any] = {"__name__": "tests"}
     _try(task["prompt"], names)
-    names[task["entry_point"]] = _ask
+    names[task["entry_point"]] = function
     exec(compile(task["test"], "tests.py", "exec"), names)
     if "check" in names:
-        names["check"](_ask)
+        names["check"](function)
+
+
+def compare() -> None:
+    """The second judge's side: ends with AGREES if the answer does what the solution does on all other inputs, and DIFFERS on fewer than half.
+
+    Between them, and where too few inputs could be tried, it ends with UNSURE. The answer's process shares the output, but not the status.
+    """
+    sys.set_int_max_str_digits(0)
+    task = json.loads(sys.stdin.read())
+    names: dict[str, Any] = {"__name__": "solution"}
+    exec(compile(task["solution"], "solution.py", "exec"), names)
+    solution = names[task["entry_point"]]
+    calls: dict[str, None] = {}
+
+    def noted(*positional: Any, **named: Any) -> Any:
+        calls[json.dumps([encode(positional), encode(named)])] = None
+        return solution(*positional, **named)
+
+    _test(task, noted)
+    agreed = tried = 0
+    for call in _others(list(calls)):
+        positional, named = map(decode, json.loads(call))
+        try:
+            wanted = decode(encode(solution(*positional, **named)))
+        except Exception:  # no input that the problem means
+            continue
+        tried += 1
+        positional, named = map(decode, json.loads(call))
+        try:
+            agreed += _alike(wanted, _ask(*positional, **named))
+        except Exception:
+            continue
+    sys.exit(UNSURE if tried < _LEAST else AGREES if agreed == tried else DIFFERS if 2 * agreed < tried else UNSURE)
+
+
+def _others(calls: list[str]) -> Iterator[str]:
+    """Inputs a little different from those of the calls, and none of these."""
+    rng, seen = random.Random(0), set(calls)
+    for call in rng.sample(calls, min(len(calls), _CALLS)):
+        for _ in range(_VARIANTS):
+            positional, named = map(decode, json.loads(call))
+            changed = json.dumps([encode(_vary(positional, rng) if positional else positional), encode(named)])
+            if changed not in seen:
+                seen.add(changed)
+                yield changed
+
+
+def _vary(values: tuple[Any, ...], rng: random.Random) -> tuple[Any, ...]:
+    """One of the arguments changed, and each other one as often as not."""
+    chosen = rng.randrange(len(values))
+    return tuple(_changed(value, rng) if place == chosen or rng.random() < 0.5 else value for place, value in enumerate(values))
+
+
+def _changed(value: Any, rng: random.Random) -> Any:
+    """Something of the same type and kind: numbers keep their sign."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + (-1 if value < 0 else 1) * type(value)(rng.randint(1, 3))
+    if isinstance(value, dict) and value:
+        key = rng.choice(list(value))
+        return {**value, key: _changed(value[key], rng)}
+    if isinstance(value, set | frozenset) and value:
+        return type(value)(rng.sample(sorted(value, key=repr), len(value) - 1))
+    if isinstance(value, str | list | tuple) and value:
+        return _reshaped(value, rng)
+    return value
+
+
+def _reshaped(value: Any, rng: random.Random) -> Any:
+    """A text, list or tuple without one of its parts, with one twice, turned around one, or with one changed."""
+    place, way = rng.randrange(len(value)), rng.randrange(4)
+    before, one, after = value[:place], value[place : place + 1], value[place + 1 :]
+    if way == 0:
+        return before + after
+    if way == 1:
+        return before + one + one + after
+    if way == 2 or isinstance(value, str):
+        return after + one + before
+    return before + type(value)([_changed(one[0], rng)]) + after
+
+
+def _alike(first: Any, second: Any) -> bool:
+    """Equal, floats up to rounding."""
+    if isinstance(first, float) and isinstance(second, int | float):
+        return first == second or math.isclose(first, second, rel_tol=1e-6, abs_tol=1e-9)
+    if isinstance(first, list | tuple) and type(first) is type(second):
+        return len(first) == len(second) and all(map(_alike, first, second))
+    return bool(first == second)
 
 
 def _ask(*positional: Any, **named: Any) -> Any:

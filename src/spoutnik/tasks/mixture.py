@@ -7,6 +7,7 @@ from typing import Any
 
 from spoutnik.errors import UserError
 from spoutnik.tasks.base import Problem, Task
+from spoutnik.tasks.reward import find_answer
 
 _PART = "mixture_part"
 
@@ -37,6 +38,10 @@ class Mixture:
     def verify(self, problem: Problem, answer: str) -> bool:
         """The part that the problem came from decides."""
         return self._part(problem).verify(problem, answer)
+
+    def extract(self, problem: Problem, content: str) -> str | None:
+        """The answer where that part looks for it."""
+        return find_answer(self._part(problem), problem, content)
 
     def trace(self, problem: Problem, rng: random.Random) -> str:
         return self._part(problem).trace(problem, rng)

@@ -1,4 +1,4 @@
-"""Tasks by name: our own, the adapters `gym:DATASET`, `jsonl:PATH` and `code:PATH`, and mixtures of all of them."""
+"""Tasks by name: our own, the adapters `gym:DATASET`, `jsonl:PATH`, `code:PATH` and `lm-eval:TASK`, and mixtures of all of them."""
 
 import dataclasses
 from typing import Any
@@ -9,14 +9,15 @@ from spoutnik.tasks.base import Task
 from spoutnik.tasks.code import CodeTask
 from spoutnik.tasks.countdown import Countdown
 from spoutnik.tasks.gym import GymTask
+from spoutnik.tasks.harness import HarnessTask
 from spoutnik.tasks.jsonl import JsonlTask
 from spoutnik.tasks.letters import Letters
 from spoutnik.tasks.mixture import Mixture
 from spoutnik.tasks.words import Words
 
 _OWN: dict[str, type[Any]] = {"arithmetic": Arithmetic, "countdown": Countdown, "letters": Letters, "words": Words}
-_ADAPTERS = ("gym:DATASET", "jsonl:PATH", "code:PATH", "mixture")
-_FILES: dict[str, type[Any]] = {"jsonl": JsonlTask, "code": CodeTask}
+_ADAPTERS = ("gym:DATASET", "jsonl:PATH", "code:PATH", "lm-eval:TASK", "mixture")
+_FILES: dict[str, type[Any]] = {"jsonl": JsonlTask, "code": CodeTask, "lm-eval": HarnessTask}
 
 
 def names() -> list[str]:
@@ -30,7 +31,7 @@ def make(name: str, /, **options: Any) -> Task:
     if colon and kind == "gym":
         return GymTask(source, options)
     if colon and kind in _FILES:
-        _check_options(name, _FILES[kind], options, hidden=("path", "pool"))
+        _check_options(name, _FILES[kind], options, hidden=("path", "source", "pool"))
         adapter: Task = _FILES[kind](source, **options)
         return adapter
     if name == "mixture":

@@ -5,6 +5,7 @@ The parts stay apart, each in [0, 1]; the trainer weighs them. A completion is `
 
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from spoutnik.errors import UserError
@@ -12,7 +13,7 @@ from spoutnik.tasks.base import Problem, Task
 from spoutnik.text import reasoning as think
 
 _ANSWER_OPEN, _ANSWER_CLOSE = "<answer>", "</answer>"
-_ANSWER_TAGS = (_ANSWER_OPEN, _ANSWER_CLOSE)
+ANSWER_TAGS = (_ANSWER_OPEN, _ANSWER_CLOSE)
 _SCRIPTS = {"en": "LATIN", "zh": "CJK"}
 _WORD = re.compile(r"[^\W\d_]+")
 _NOT_ENGLISH = frozenset(
@@ -44,11 +45,11 @@ class Reward:
 def grade(task: Task, problem: Problem, completion: str, thinking: bool, language: str = "en") -> Reward:
     """Grades one completion; `thinking` says that the prompt already opened `<think>`.
 
-    Accuracy looks only at the answer outside the thinking, whatever the format: 1.0 if `task.verify` accepts it.
+    Accuracy looks only at the answer (`find_answer`) outside the thinking, whatever the format: 1.0 if `task.verify` accepts it.
     """
     reasoning, content = think.split(completion, thinking)
     accuracy, fault = 0.0, None
-    answer = extract_answer(content)
+    answer = find_answer(task, problem, content)
     if answer is not None:
         try:
             accuracy = float(task.verify(problem, answer))
@@ -59,9 +60,15 @@ def grade(task: Task, problem: Problem, completion: str, thinking: bool, languag
     return Reward(accuracy, float(is_well_formed(completion, thinking)), language_consistency(reasoning, language), fault)
 
 
+def find_answer(task: Task, problem: Problem, content: str) -> str | None:
+    """What counts as the answer in `content`, the part after the thinking: the only answer block, unless the task has a rule of its own."""
+    own: Callable[[Problem, str], str | None] | None = getattr(task, "extract", None)
+    return own(problem, content) if own else extract_answer(content)
+
+
 def extract_answer(content: str) -> str | None:
     """The text of the only answer block in `content`, the part after the thinking; None if there is none, several or an empty one."""
-    if any(content.count(tag) != 1 for tag in _ANSWER_TAGS):
+    if any(content.count(tag) != 1 for tag in ANSWER_TAGS):
         return None
     _, _, rest = content.partition(_ANSWER_OPEN)
     answer, closed, _ = rest.partition(_ANSWER_CLOSE)
@@ -76,7 +83,7 @@ def is_well_formed(completion: str, thinking: bool) -> bool:
     content = content.strip()
     return (
         bool(reasoning.strip())
-        and not any(tag in reasoning for tag in _ANSWER_TAGS)
+        and not any(tag in reasoning for tag in ANSWER_TAGS)
         and content.startswith(_ANSWER_OPEN)
         and content.endswith(_ANSWER_CLOSE)
         and extract_answer(content) is not None

@@ -61,6 +61,9 @@ class Failure:
     error: str
 
 
+Done = Callable[[int, Answer | Failure], None]
+
+
 class Teacher(Protocol):
     """Whoever answers questions in text. A context manager, for a ledger must be closed."""
 
@@ -76,8 +79,8 @@ class Teacher(Protocol):
         """What must be written into everything that is made from the answers; None for weights of one's own."""
         ...
 
-    def answers(self, questions: Sequence[Question], sampling: Sampling, done: Callable[[int], None]) -> list[Answer | Failure]:
-        """One result a question, in order. `done` hears how many there are so far.
+    def answers(self, questions: Sequence[Question], sampling: Sampling, done: Done) -> list[Answer | Failure]:
+        """One result a question, in order. `done` hears each when it comes: which question's, and what it is.
 
         Raises UserError when going on is pointless (a cap, a wrong key) and KeyboardInterrupt when a stop was asked for; what was answered
         until then is not lost where the teacher keeps a ledger.

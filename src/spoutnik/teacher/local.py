@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +14,7 @@ from spoutnik.device import computing_device
 from spoutnik.engine.generator import Engine
 from spoutnik.engine.request import Completion, Request
 from spoutnik.run import interrupt
-from spoutnik.teacher.base import Answer, Failure, Provenance, Question, Sampling, Usage
+from spoutnik.teacher.base import Answer, Done, Failure, Provenance, Question, Sampling, Usage
 from spoutnik.text import reasoning
 
 CHUNK = 64
@@ -40,7 +40,7 @@ class LocalTeacher:
     def fingerprint(self) -> str:
         return self.tokenizer.fingerprint()
 
-    def answers(self, questions: Sequence[Question], sampling: Sampling, done: Callable[[int], None]) -> list[Answer | Failure]:
+    def answers(self, questions: Sequence[Question], sampling: Sampling, done: Done) -> list[Answer | Failure]:
         results: list[Answer | Failure] = []
         for start in range(0, len(questions), CHUNK):
             interrupt.check()
@@ -50,8 +50,9 @@ class LocalTeacher:
                 Request(self.tokenizer.encode(prompt), sampling.max_tokens, sampling.temperature, seed=self._draw(prompt, question.sample))
                 for prompt, question in zip(prompts, part, strict=True)
             ]
-            results += map(self._answer, prompts, self._engine.generate(requests))
-            done(len(results))
+            for prompt, completion in zip(prompts, self._engine.generate(requests), strict=True):
+                results.append(self._answer(prompt, completion))
+                done(len(results) - 1, results[-1])
         return results
 
     @property

@@ -7,14 +7,14 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from spoutnik.errors import UserError
 from spoutnik.recipe.teachers import TeacherSpec
 from spoutnik.run import interrupt
-from spoutnik.teacher.base import Answer, Failure, Provenance, Question, Sampling, Usage
+from spoutnik.teacher.base import Answer, Done, Failure, Provenance, Question, Sampling, Usage
 from spoutnik.teacher.dialects import DIALECTS, Reply
 from spoutnik.teacher.ledger import CapReachedError, Found, RequestLedger, Totals
 from spoutnik.teacher.limits import Pace, backoff
@@ -61,7 +61,7 @@ class RemoteTeacher:
         worst = sum(worst_cost(question.messages, sampling.max_tokens, price) for question in new)
         return Estimate(len(questions), len(questions) - len(new), worst, likely, price.currency, measured)
 
-    def answers(self, questions: Sequence[Question], sampling: Sampling, done: Callable[[int], None]) -> list[Answer | Failure]:
+    def answers(self, questions: Sequence[Question], sampling: Sampling, done: Done) -> list[Answer | Failure]:
         """See `Teacher`. After Ctrl-C no new request is sent; those in flight are waited for, for they are being paid."""
         self._stop, self._failures = None, 0
         results = asyncio.run(self._ask_all(questions, sampling, done))
@@ -70,21 +70,17 @@ class RemoteTeacher:
         interrupt.check()
         return [result or Failure("it was not asked") for result in results]
 
-    async def _ask_all(
-        self, questions: Sequence[Question], sampling: Sampling, done: Callable[[int], None]
-    ) -> list[Answer | Failure | None]:
+    async def _ask_all(self, questions: Sequence[Question], sampling: Sampling, done: Done) -> list[Answer | Failure | None]:
         results: list[Answer | Failure | None] = [None] * len(questions)
-        places, finished = iter(range(len(questions))), 0
+        places = iter(range(len(questions)))
         transport = Transport(self.spec, self._key)
 
         async def work() -> None:
-            nonlocal finished
             for place in places:
-                results[place] = await self._ask(transport, questions[place], sampling)
-                if results[place] is None:
+                result = results[place] = await self._ask(transport, questions[place], sampling)
+                if result is None:
                     return
-                finished += 1
-                done(finished)
+                done(place, result)
 
         watch = asyncio.create_task(self._say_what_a_stop_waits_for())
         try:

@@ -70,7 +70,7 @@ class ThinkParser:
         if tag:
             self._thinking, self._held = False, ""
             return reasoning, content
-        safe = len(self._held) - _overlap(self._held, CLOSE)
+        safe = len(self._held) - overlap(self._held, CLOSE)
         reasoning, self._held = self._held[:safe], self._held[safe:]
         return reasoning, ""
 
@@ -97,6 +97,6 @@ def starts_thinking(prompt: str) -> bool:
     return prompt.rfind(OPEN) > max(prompt.rfind(CLOSE), turn)
 
 
-def _overlap(text: str, tag: str) -> int:
-    """Length of the longest end of `text` that could be the start of `tag`."""
+def overlap(text: str, tag: str) -> int:
+    """Length of the longest end of `text` that could be the start of `tag` and is not all of it."""
     return next((size for size in range(min(len(tag) - 1, len(text)), 0, -1) if tag.startswith(text[-size:])), 0)

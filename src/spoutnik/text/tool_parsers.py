@@ -3,7 +3,7 @@
 All work character by character, so how a text is cut into pieces changes nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,7 +56,7 @@ class Inside(Protocol):
 class Bracketed:
     """Calls between an opening and a closing mark, the latter perhaps missing at the end."""
 
-    def __init__(self, opening: str, closing: str, inside: "type[Single] | type[List] | type[Section] | type[FencedSection]"):
+    def __init__(self, opening: str, closing: str, inside: Callable[[], Inside]):
         self._opening, self._closing, self._make = opening, closing, inside
         self._inside: Inside | None = None
         self._held = ""  # outside: white space and what may be the opening; inside: what may be the closing

@@ -1,21 +1,28 @@
 """A stage asks a teacher: says what it will cost, shows how far it is, and writes down what it did cost."""
 
+import itertools
 import sys
 from collections.abc import Sequence
 
 from spoutnik.run.context import StageContext
-from spoutnik.teacher.base import Answer, Failure, Question, Sampling, Teacher
+from spoutnik.teacher.base import Answer, Done, Failure, Question, Sampling, Teacher
 from spoutnik.teacher.money import BILLIONTHS, money
 from spoutnik.teacher.remote import RemoteTeacher
 
 
 def ask(
-    teacher: Teacher, questions: Sequence[Question], sampling: Sampling, context: StageContext, about: str = ""
+    teacher: Teacher,
+    questions: Sequence[Question],
+    sampling: Sampling,
+    context: StageContext,
+    about: str = "",
+    done: Done = lambda *_: None,
 ) -> list[Answer | Failure]:
     """`teacher.answers` with an estimate before it, progress on stderr, and an event `teacher` in the record, also when it is stopped.
 
     `about` tells what a stage asks of one teacher apart.
     """
+    came = itertools.count(1)
     remote = teacher if isinstance(teacher, RemoteTeacher) else None
     if remote:
         cap = money(round(remote.spec.max_cost * BILLIONTHS), remote.spec.price.currency)
@@ -24,7 +31,12 @@ def ask(
     said = {"about": about} if about else {}
     try:
         with context.progress(f"{teacher.name}, {about}" if about else context.name, len(questions)) as progress:
-            results = teacher.answers(questions, sampling, progress.update)
+
+            def told(place: int, result: Answer | Failure) -> None:
+                done(place, result)
+                progress.update(next(came))
+
+            results = teacher.answers(questions, sampling, told)
     finally:
         context.log(
             "teacher", teacher=teacher.name, requests=len(questions), **said, **_figures(results), **(_bill(remote) if remote else {})

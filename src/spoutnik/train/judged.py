@@ -90,7 +90,7 @@ def _let_answer(stage: JudgeStage, prompts: list[str], context: StageContext) ->
     def advance(state: Written) -> dict[str, object]:
         part = prompts[state.step * CHUNK : (state.step + 1) * CHUNK]
         questions = [Question(({"role": "user", "content": prompt},), sample) for prompt in part for sample in range(count)]
-        answers = [answer for answer in student.answers(questions, sampling, lambda done: None) if isinstance(answer, Answer)]
+        answers = [answer for answer in student.answers(questions, sampling, lambda place, result: None) if isinstance(answer, Answer)]
         state.answers += [answers[start : start + count] for start in range(0, len(answers), count)]
         state.step += 1
         tokens = sum(answer.usage.completion_tokens for answer in answers)

@@ -10,6 +10,7 @@ asks a second judge (`tasks/recheck.py`), which the policy is not paid by, and l
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from torch import Tensor
 
@@ -19,9 +20,10 @@ from spoutnik.tasks.recheck import second_verdict
 from spoutnik.train.rollouts import Rollout
 
 
-def verdicts(rollouts: Sequence[Rollout]) -> list[bool | None]:
-    """The second judge's, in order; None where it cannot tell."""
-    return [second_verdict(rollout.problem, rollout.text) for rollout in rollouts]
+def verdicts(rollouts: Sequence[Rollout], graders: int = 1) -> list[bool | None]:
+    """The second judge's, in order, by so many threads; None where it cannot tell."""
+    with ThreadPoolExecutor(graders) as threads:
+        return list(threads.map(lambda rollout: second_verdict(rollout.problem, rollout.text), rollouts))
 
 
 def compare(rollouts: Sequence[Rollout], second: Sequence[bool | None], rewards_PG: Tensor) -> dict[str, float]:

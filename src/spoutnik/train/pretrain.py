@@ -11,8 +11,9 @@ from spoutnik.data.corpus import open_corpus
 from spoutnik.data.tokens import TokenFile
 from spoutnik.device import computing_device
 from spoutnik.model.config import ModelConfig
+from spoutnik.model.depth import depth_config
 from spoutnik.model.flops import training_flops
-from spoutnik.model.init import depth_config, initialise, learning_rate_of
+from spoutnik.model.init import initialise, learning_rate_of
 from spoutnik.model.moe import Routing
 from spoutnik.model.transformer import CausalLM
 from spoutnik.recipe.schema import PretrainStage

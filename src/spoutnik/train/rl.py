@@ -77,7 +77,7 @@ def rl_step(state: TrainState, stage: RLStage, task: Task, engines: Engines, con
     everything = [*found.rollouts, *found.extra]
     if state.pass_rates is not None:
         _note(state.pass_rates, everything, stage.group)
-    second = verdicts(found.first)
+    second = verdicts(found.first, getattr(task, "graders", 1))
     checked_metrics = compare(found.first, second, found.first_rewards)
     rollout_s = time.perf_counter() - began
     checked = found.rollouts[step % stage.group :: stage.group]

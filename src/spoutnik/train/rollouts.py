@@ -11,7 +11,7 @@ from spoutnik.model.transformer import CausalLM
 from spoutnik.recipe.tables import Dtype
 from spoutnik.tasks.base import Problem, Task
 from spoutnik.tasks.faithful import answer_value, check_steps, supported
-from spoutnik.tasks.reward import Reward, extract_answer, grade
+from spoutnik.tasks.reward import Reward, find_answer, grade
 from spoutnik.text import reasoning
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.state import stream_seed
@@ -97,7 +97,7 @@ class Examined:
 def examine(task: Task, problem: Problem, text: str, thinking: bool) -> Examined:
     """Grades a text, whoever wrote it; `thinking` says that its prompt already opened `<think>`."""
     thoughts, content = reasoning.split(text, thinking)
-    check, answer = check_steps(thoughts), extract_answer(content)
+    check, answer = check_steps(thoughts), find_answer(task, problem, content)
     value = answer_value(answer) if answer is not None else None
     holds = value is not None and supported(thoughts, value)
     return Examined(grade(task, problem, text, thinking), check.steps, check.right, holds)

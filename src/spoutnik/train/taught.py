@@ -88,17 +88,17 @@ def grade_answer(task: Task, problem: Problem, answer: Answer) -> Taught:
 
 
 def in_r1_form(answer: Answer) -> str:
-    """`<think>`, the thinking, `</think>`, the answer block: the form in which our models answer.
+    """`<think>`, the thinking, `</think>`, the answer block (or a program in its fences): the form in which our models answer.
 
     Thinking that the server shows apart, or at the start of its text, stands for itself, and what is said between it and the answer is left
     out. Of a teacher that shows none, what it wrote before the answer is the thinking.
     """
     inline, text = reasoning.split(answer.text, thinking=False)
     thoughts = answer.reasoning or inline
-    before, tag, rest = text.partition("<answer>")
+    place = next((text.index(mark) for mark in ("<answer>", "```python") if mark in text), len(text))
     if not thoughts.strip():
-        thoughts = before
-    return f"{reasoning.OPEN}\n{thoughts.strip()}\n{reasoning.CLOSE}\n{(tag + rest).strip()}"
+        thoughts = text[:place]
+    return f"{reasoning.OPEN}\n{thoughts.strip()}\n{reasoning.CLOSE}\n{text[place:].strip()}"
 
 
 def _metrics(graded: Sequence[Taught], results: Sequence[Answer | Failure]) -> dict[str, float]:

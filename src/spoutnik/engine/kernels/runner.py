@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spoutnik.checkpoint.adapter import Adapter
-from spoutnik.engine.blocks import Blocks
+from spoutnik.engine.blocks import Blocks, Pages
 from spoutnik.engine.kernels.adapters import Adapters
 from spoutnik.engine.kernels.build import PAGE
 from spoutnik.engine.kernels.drafting import Drafting
@@ -71,6 +71,10 @@ class KernelRunner:
         self._open_shelf()
         self._rows: Rows | None = None
         self._follow: Follow | None = None  # what goes on from the rows
+
+    @property
+    def pages(self) -> Pages:
+        return self.blocks.count
 
     def wake(self) -> None:
         """Follows the model's weights where they changed since the last work; what was cached under the old ones is forgotten."""

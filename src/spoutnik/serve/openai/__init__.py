@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from spoutnik.serve.dialect import Dialect
-from spoutnik.serve.openai import chat, completions, embeddings, models
+from spoutnik.serve.openai import chat, completions, embeddings, models, responses
 from spoutnik.serve.openai.errors import error_body
 
 PREFIXES = ("/v1", "", "/beta", "/beta/v1")
@@ -13,7 +13,7 @@ PREFIXES = ("/v1", "", "/beta", "/beta/v1")
 def _router() -> APIRouter:
     router = APIRouter()
     for prefix in PREFIXES:
-        for part in (chat, completions, embeddings, models):
+        for part in (chat, completions, responses, embeddings, models):
             router.include_router(part.router(), prefix=prefix, include_in_schema=prefix == "/v1")
     return router
 

@@ -10,6 +10,7 @@ from spoutnik.serve.answer import End, Likelihood, Part, Reasoning, Text, ToolAr
 from spoutnik.serve.backend import Usage, total
 from spoutnik.serve.dialect import caller_of, service_of
 from spoutnik.serve.document import streamed
+from spoutnik.serve.once import OnceRoute
 from spoutnik.serve.openai.errors import error_body
 from spoutnik.serve.openai.head import Head
 from spoutnik.serve.openai.logprobs import chat_logprobs
@@ -23,7 +24,7 @@ from spoutnik.text.token_bytes import TokenBytes
 
 def router() -> APIRouter:
     """The route."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=OnceRoute)
 
     @routes.post("/chat/completions", response_model=None, responses=streamed("chat.completion.chunk"))
     async def chat(body: ChatRequest, request: Request) -> Response:

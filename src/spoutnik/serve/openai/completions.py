@@ -14,6 +14,7 @@ from spoutnik.serve.conversation import Sampling
 from spoutnik.serve.dialect import caller_of, service_of
 from spoutnik.serve.document import streamed
 from spoutnik.serve.errors import InvalidRequestError
+from spoutnik.serve.once import OnceRoute
 from spoutnik.serve.openai.errors import error_body
 from spoutnik.serve.openai.fim import with_gap
 from spoutnik.serve.openai.head import Head
@@ -31,7 +32,7 @@ MAX_TOKENS = 16
 
 def router() -> APIRouter:
     """The route."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=OnceRoute)
 
     @routes.post("/completions", response_model=None, responses=streamed("text_completion"))
     async def completions(body: CompletionRequest, request: Request) -> Response:

@@ -3,23 +3,23 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spoutnik.serve.bounds import check_choice, check_effort, check_likeliest, check_schema, check_stops, check_tools
 from spoutnik.serve.conversation import Conversation, Message, Sampling, Thinking, Tool, ToolCall
 from spoutnik.serve.errors import InvalidRequestError
 from spoutnik.serve.openai.schema import ChatMessage, ChatRequest, ContentPart, NamedTool, ResponseFormat, SamplingFields, Stop
-from spoutnik.serve.responses import dump
 from spoutnik.serve.service import Served
-from spoutnik.serve.settings import EFFORTS, Settings
+from spoutnik.serve.settings import Settings
 
 PROTECTED = frozenset({"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token", "pad_token", "keep_reasoning"})
 """Template variables that a request may not set by way of `chat_template_kwargs`."""
 
+TEXTS = frozenset({"text", "refusal", "input_text", "output_text"})
+"""Types of parts that hold text."""
+
 
 def read_sampling(body: SamplingFields, settings: Settings, max_tokens: int | None, logprobs: int | None) -> Sampling:
     """How to answer. Raises InvalidRequestError for what is beyond the server's bounds."""
-    if (logprobs or 0) > settings.most_logprobs:
-        raise InvalidRequestError(
-            f"{logprobs} likeliest tokens are asked for; this server tells at most {settings.most_logprobs}.", param="logprobs"
-        )
+    check_likeliest(logprobs, settings, "logprobs")
     n = 1 if body.n is None else body.n
     if n > settings.most_choices:
         raise InvalidRequestError(f"n is {n}; this server makes at most {settings.most_choices} answers of one request.", param="n")
@@ -32,12 +32,7 @@ def read_sampling(body: SamplingFields, settings: Settings, max_tokens: int | No
 
 
 def _stop(stop: Stop, settings: Settings) -> tuple[str, ...]:
-    strings = () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
-    if len(strings) > settings.most_stops:
-        raise InvalidRequestError(f"stop holds {len(strings)} strings; this server looks for at most {settings.most_stops}.", param="stop")
-    if not all(strings):
-        raise InvalidRequestError("stop holds an empty string, which would end every answer at once; leave it out.", param="stop")
-    return strings
+    return check_stops([stop] if isinstance(stop, str) else stop or [], settings, "stop")
 
 
 def read_conversation(body: ChatRequest, settings: Settings, served: Served) -> Conversation:
@@ -45,10 +40,7 @@ def read_conversation(body: ChatRequest, settings: Settings, served: Served) -> 
     tools = _tools(body, settings)
     choice = body.tool_choice or "auto"
     name = choice.function.name if isinstance(choice, NamedTool) else None
-    if name is not None and name not in {tool.name for tool in tools}:
-        raise InvalidRequestError(f"tool_choice names {name!r}, which is not among the tools.", param="tool_choice")
-    if (name is not None or choice == "required") and not tools:
-        raise InvalidRequestError("tool_choice asks for a call, but there are no tools.", param="tool_choice")
+    check_choice(name is not None or choice == "required", name, tools)
     prefixes = [place for place, message in enumerate(body.messages) if message.prefix]
     last = len(body.messages) - 1
     if prefixes and (prefixes != [last] or body.messages[last].role != "assistant"):
@@ -71,40 +63,16 @@ def _thinking(body: ChatRequest, served: Served) -> Thinking:
     if body.reasoning_effort == "none":
         enabled = False
     elif body.reasoning_effort is not None:
-        effort = EFFORTS.get(body.reasoning_effort)
-        if effort is None:
-            known = ", ".join(["none", *EFFORTS])
-            raise InvalidRequestError(
-                f"reasoning_effort is {body.reasoning_effort!r}; it must be one of {known}.", param="reasoning_effort"
-            )
+        effort = check_effort(body.reasoning_effort, "reasoning_effort")
     if body.thinking is not None and body.thinking.type != "adaptive":
         enabled = body.thinking.type == "enabled"
     return Thinking(enabled, effort, None if body.thinking is None else body.thinking.budget_tokens)
 
 
 def _tools(body: ChatRequest, settings: Settings) -> tuple[Tool, ...]:
-    tools = [entry.function for entry in body.tools or []]
-    if len(tools) > settings.most_tools:
-        raise InvalidRequestError(f"There are {len(tools)} tools; this server takes at most {settings.most_tools}.", param="tools")
-    for place, tool in enumerate(tools):
-        check_schema(tool.parameters or {}, settings, f"tools.{place}.function.parameters")
-    if len({tool.name for tool in tools}) < len(tools):
-        raise InvalidRequestError("Two tools have the same name.", param="tools")
-    return tuple(Tool(tool.name, tool.description or "", tool.parameters or {}) for tool in tools)
-
-
-def check_schema(schema: Mapping[str, Any], settings: Settings, param: str) -> None:
-    """Raises InvalidRequestError for a schema that is too deep or too large."""
-    level: list[Any] = [schema]
-    for _ in range(settings.most_schema_depth):
-        level = [
-            inner for value in level if isinstance(value, dict | list) for inner in (value.values() if isinstance(value, dict) else value)
-        ]
-    if level:
-        raise InvalidRequestError(f"The schema is nested deeper than the {settings.most_schema_depth} levels allowed here.", param=param)
-    size = len(dump(schema))
-    if size > settings.most_schema_bytes:
-        raise InvalidRequestError(f"The schema has {size} bytes; this server reads at most {settings.most_schema_bytes}.", param=param)
+    given = [entry.function for entry in body.tools or []]
+    tools = [Tool(tool.name, tool.description or "", tool.parameters or {}, bool(tool.strict)) for tool in given]
+    return check_tools(tools, settings, "tools.{}.function.parameters")
 
 
 def _schema(wanted: ResponseFormat | None, settings: Settings) -> Mapping[str, Any] | None:
@@ -114,8 +82,7 @@ def _schema(wanted: ResponseFormat | None, settings: Settings) -> Mapping[str, A
         return {"type": "object"}
     if wanted.json_schema is None or wanted.json_schema.schema_ is None:
         raise InvalidRequestError("response_format asks for a schema and holds none; give json_schema.schema.", param="response_format")
-    check_schema(wanted.json_schema.schema_, settings, "response_format.json_schema.schema")
-    return wanted.json_schema.schema_
+    return check_schema(wanted.json_schema.schema_, settings, "response_format.json_schema.schema")
 
 
 def _message(message: ChatMessage, place: int) -> Message:
@@ -124,14 +91,15 @@ def _message(message: ChatMessage, place: int) -> Message:
     if calls and role != "assistant":
         raise InvalidRequestError("Only an assistant's message may hold tool_calls.", param=f"messages.{place}.tool_calls")
     reasoning = message.reasoning if message.reasoning_content is None else message.reasoning_content
-    content = _content(message.content, f"messages.{place}.content")
+    content = read_content(message.content, f"messages.{place}.content")
     return Message(role, content, reasoning if role == "assistant" else None, calls, message.tool_call_id)
 
 
-def _content(content: str | Sequence[ContentPart] | None, param: str) -> str:
+def read_content(content: str | Sequence[ContentPart] | None, param: str) -> str:
+    """The text of a message. Raises InvalidRequestError for parts that are none."""
     if content is None or isinstance(content, str):
         return content or ""
     for part in content:
-        if part.type not in ("text", "refusal"):
+        if part.type not in TEXTS:
             raise InvalidRequestError(f"This model reads text; a part of the type {part.type!r} is more than it can do.", param=param)
     return "".join(part.text or part.refusal or "" for part in content)

@@ -2,17 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field
 from pydantic import Strict as Exactly
 
+from spoutnik.serve.exact import Integer, Strict, Whole
 
-def _whole(value: Any) -> Any:
-    """In JSON 5.0 is an integer, too."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Whole = BeforeValidator(_whole)
-Integer = Annotated[int, Whole]
 Stop = str | list[str] | None
 Prompts = str | list[str] | list[Integer] | list[list[Integer]]
 """One text or several, or their tokens."""
@@ -20,15 +14,7 @@ UserId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,512}$")]
 TokenId = Annotated[int, Exactly(False), Field(json_schema_extra={"pattern": "^[0-9]{1,9}$"})]
 """As a key of an object it is text."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
-
-
 Biases = Annotated[dict[TokenId, Annotated[Number, Field(ge=-100, le=100)]], Field(json_schema_extra={"additionalProperties": False})]
-
-
-class Strict(BaseModel):
-    """Types are exact: "5" is no number, and 1 is not true."""
-
-    model_config = ConfigDict(strict=True)
 
 
 class ContentPart(Strict):

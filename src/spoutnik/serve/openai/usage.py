@@ -3,11 +3,11 @@
 from typing import Any
 
 from spoutnik.serve.backend import Usage
+from spoutnik.serve.costs import cost_body
 
 
 def usage_body(usage: Usage, currency: str) -> dict[str, Any]:
     """`usage` of a response. `cost` is what the answer took of this machine."""
-    cost = usage.cost
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
@@ -16,11 +16,5 @@ def usage_body(usage: Usage, currency: str) -> dict[str, Any]:
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         "prompt_cache_hit_tokens": usage.cached_tokens,
         "prompt_cache_miss_tokens": usage.prompt_tokens - usage.cached_tokens,
-        "cost": {
-            "cpu_seconds": cost.cpu_seconds,
-            "energy_joules": cost.energy_joules,
-            "energy_source": "measured" if cost.energy_measured else "estimated",
-            "money": cost.money,
-            "currency": currency,
-        },
+        "cost": cost_body(usage.cost, currency),
     }

@@ -1,0 +1,135 @@
+"""What the commands of `spoutnik plan` share: their output options, and a second plan to compare with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spoutnik.errors import UserError
+
+if TYPE_CHECKING:
+    from spoutnik.plan.result import Plan
+    from spoutnik.plan.schedule import Timeline
+    from spoutnik.plan.speech import Speech
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
+Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write a page that needs nothing else.")]
+Why = Annotated[str | None, typer.Option("--why", metavar="FIGURE", help="A figure's formula and inputs, down to their sources.")]
+Compare = Annotated[
+    str | None,
+    typer.Option("--compare", metavar="KEY=VALUE,...", help="A second plan: this one with other options, as in chip=h20,devices=4096."),
+]
+Lang = Annotated[str | None, typer.Option("--lang", help="en or fr; else French where LC_ALL, LC_MESSAGES or LANG is, else English.")]
+Chip = Annotated[str, typer.Option(help="Name of a chip; `spoutnik plan chips` lists them.")]
+Price = Annotated[str | None, typer.Option(help="USD for one hour of one device; else the spread of published offers.")]
+
+Location = Annotated[str, typer.Option(help="Whose electricity: world, france, eu... for energy, carbon dioxide and water.")]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A plan with what only its page shows: a device's memory in bytes, one step of its pipeline."""
+
+    plan: "Plan"
+    capacity: float | None = None
+    timeline: "Timeline | None" = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """How a plan is to be shown."""
+
+    as_json: bool = False
+    html: Path | None = None
+    why: str | None = None
+    compare: str | None = None
+    lang: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    """The command's own options, which --compare may change."""
+
+
+def show(make: Callable[..., Drawn], output: Output) -> None:
+    """Makes the plan (and the one that it is compared with) from the options and prints it."""
+    from spoutnik.plan.speech import language_of, speech
+
+    words = speech(language_of(output.lang))
+    made = make(**output.options)
+    if output.compare is not None:
+        if output.why:
+            raise UserError("--why explains one plan; leave --compare out, or put its options into the plan itself.")
+        _show_comparison(made, make(**_changed(output.options, output.compare)), output, words)
+    elif output.why:
+        _show_why(made.plan, output, words)
+    else:
+        _show_plan(made, output, words)
+
+
+def _show_plan(made: Drawn, output: Output, words: "Speech") -> None:
+    from spoutnik.cli.output import print_json
+    from spoutnik.plan.answer import render
+    from spoutnik.plan.page import page
+
+    if output.html:
+        write(output.html, page(made.plan, words, made.capacity, made.timeline))
+    if output.as_json:
+        print_json(made.plan.to_json())
+    else:
+        print(render(made.plan, words))
+
+
+def _show_why(plan: "Plan", output: Output, words: "Speech") -> None:
+    from spoutnik.cli.output import print_json
+    from spoutnik.plan.answer import why
+    from spoutnik.plan.result import reasons
+
+    assert output.why is not None
+    figure = plan.figure(output.why)
+    if output.as_json:
+        print_json(reasons(figure))
+    else:
+        print(why(figure, words))
+
+
+def _show_comparison(first: Drawn, second: Drawn, output: Output, words: "Speech") -> None:
+    from spoutnik.cli.output import print_json
+    from spoutnik.plan.answer import render_comparison
+    from spoutnik.plan.compare import compare
+    from spoutnik.plan.page import comparison_page
+
+    comparison = compare(first.plan, second.plan, str(output.compare))
+    if output.html:
+        write(output.html, comparison_page(comparison, words))
+    if output.as_json:
+        print_json(comparison.to_json())
+    else:
+        print(render_comparison(comparison, words))
+
+
+def _changed(options: dict[str, Any], changes: str) -> dict[str, Any]:
+    """The options with those of --compare in their place."""
+    changed = dict(options)
+    for pair in changes.split(","):
+        key, separator, value = pair.partition("=")
+        key = key.strip().lstrip("-").replace("-", "_")
+        if not separator or key not in options:
+            raise UserError(
+                f"--compare {pair!r} changes no option; write KEY=VALUE with one of {', '.join(_shown(name) for name in options)}."
+            )
+        changed[key] = value.strip() if not isinstance(options[key], bool) else value.strip().lower() in ("1", "yes", "true", "on")
+    return changed
+
+
+def _shown(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a page, whole or not at all. Raises UserError where it cannot be written."""
+    from spoutnik.run.directory import write_whole
+
+    try:
+        write_whole(path, text)
+    except OSError as error:
+        raise UserError(f"--html {path} cannot be written ({error.strerror}); name a file in a folder that exists.") from error

@@ -1,0 +1,69 @@
+"""spoutnik plan schedule: a pipeline schedule cell by cell, its bubble, and a chart of it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spoutnik.cli.plan_output import Json
+
+
+def schedule(
+    name: Annotated[str, typer.Argument(help="1f1b, interleaved, zb1p, zbv, dualpipe or dualpipev.")],
+    stages: Annotated[int, typer.Option(help="Devices of the pipeline.", min=1)] = 8,
+    microbatches: Annotated[int, typer.Option(help="Microbatches of one step.", min=1)] = 20,
+    chunks: Annotated[int, typer.Option(help="Stages on one device, interleaved alone.", min=1)] = 2,
+    forward: Annotated[float, typer.Option(help="How long a forward takes on one stage.")] = 1.0,
+    backward: Annotated[float, typer.Option(help="How long a whole backward takes.")] = 2.0,
+    weights: Annotated[float, typer.Option(help="The part of the backward that makes gradients of weights.")] = 1.0,
+    together: Annotated[float | None, typer.Option(help="A forward and a backward that hide each other's traffic; else their sum.")] = None,
+    hop: Annotated[float, typer.Option(help="How long activations travel between devices.")] = 0.0,
+    svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Generates and simulates a pipeline schedule: who does what when, how long devices wait, what they hold."""
+    from spoutnik.cli.output import print_json
+    from spoutnik.errors import UserError
+    from spoutnik.plan.schedule import Durations, formulas, gantt, generate, simulate
+
+    durations = Durations(forward, backward, weights, together)
+    timeline = simulate(generate(name, stages, microbatches, chunks), durations, hop)
+    exact = hop == 0 and formulas.holds(name, stages, microbatches, durations)
+    closed = formulas.bubble(name, stages, durations)
+    if svg is not None:
+        try:
+            svg.write_text(gantt.svg(timeline), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--svg {svg} cannot be written ({error.strerror}); name a file in a folder that exists.") from error
+    if as_json:
+        cells = [
+            {"device": cell.device, "start": cell.start, "end": cell.end, "kind": cell.task.kind, "stage": cell.task.stage,
+             "microbatch": cell.task.microbatch, "beside": cell.task.beside}
+            for row in timeline.cells for cell in row
+        ]  # fmt: skip
+        print_json(
+            {
+                "schedule": name,
+                "devices": stages,
+                "stages": timeline.program.stages,
+                "microbatches": microbatches,
+                "seconds": timeline.seconds,
+                "idle": timeline.idle,
+                "idle_within": timeline.idle_within,
+                "bubble": timeline.bubble,
+                "formula": closed,
+                "formula_holds": exact,
+                "in_flight": timeline.in_flight(),
+                "parameter_copies": timeline.program.copies,
+                "cells": cells,
+            }
+        )
+        return
+    measure = "idle between a device's first and last work" if name == "zbv" else "idle"
+    found = timeline.idle_within if name == "zbv" else timeline.idle
+    agreed = "as the closed formula says" if exact else f"the closed formula says {closed:g}, but does not hold for these durations"
+    print(f"{name} on {stages} devices with {microbatches} microbatches takes {timeline.seconds:g}: {timeline.bubble:.1%} bubble; "
+          f"{measure} {found:g}, {agreed}.")  # fmt: skip
+    print(f"A device holds the activations of up to {max(timeline.in_flight())} microbatches of one of {timeline.program.stages} stages.\n")
+    print(gantt.text(timeline, min(forward, backward - weights or forward, weights or forward)))
+    print("\nF forward, B backward, I backward for inputs, W backward for weights, P a forward and a backward together; dots: waiting.")

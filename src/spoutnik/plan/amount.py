@@ -1,0 +1,25 @@
+"""Amounts as people write them: 14.8T tokens, 608B, 2048."""
+
+import re
+
+from spoutnik.errors import UserError
+
+SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+
+
+def amount(text: str | float, option: str) -> float:
+    """ "14.8T" -> 14.8e12; k, M, B (or G) and T, in either case; 2,048 and 1e12 too. Raises UserError naming the option."""
+    if isinstance(text, (int, float)):
+        return float(text)
+    found = re.fullmatch(r"\s*([-+]?[0-9][0-9_,]*\.?[0-9]*(?:[eE][-+]?[0-9]+)?)\s*([kKmMbBgGtT]?)\s*", text)
+    if not found:
+        raise UserError(f"{option} {text!r} is no number; write it as in 14.8T, 608B, 1.5M, 2048 or 1e12.")
+    return float(re.sub("[_,]", "", found[1])) * SCALES[found[2].lower()]
+
+
+def count(text: str | float, option: str) -> int:
+    """An amount that must be whole and 1 or more."""
+    value = amount(text, option)
+    if value < 1 or value != int(value):
+        raise UserError(f"{option} {text} must be a whole number of 1 or more.")
+    return int(value)

@@ -1,0 +1,45 @@
+"""From hours of devices to money, energy and carbon dioxide."""
+
+from dataclasses import dataclass
+
+from spoutnik.errors import UserError
+from spoutnik.plan.amount import amount
+from spoutnik.plan.chips import Chip
+from spoutnik.plan.energy import WORLD, energy
+from spoutnik.plan.figure import Figure, Input, Status
+
+
+@dataclass(frozen=True)
+class Rent:
+    """What an hour of a device costs (None: the spread of the chip's published prices), and where it stands."""
+
+    usd_per_gpu_hour: float | None = None
+    source: str = "--price"
+    status: Status = "assumed"
+    location: str = WORLD
+
+    def __post_init__(self) -> None:
+        if self.usd_per_gpu_hour is not None and self.usd_per_gpu_hour < 0:
+            raise UserError(f"--price {self.usd_per_gpu_hour:g} is below 0; give USD for an hour of one device, as in 2.0.")
+
+
+def rent_of(price: str | None, location: str) -> Rent:
+    """What --price and --location say."""
+    return Rent(None if price is None else amount(price, "--price"), location=location)
+
+
+def rate_of(chip: Chip, rent: Rent) -> Figure:
+    """USD for one hour of one device."""
+    if rent.usd_per_gpu_hour is not None:
+        given = Input("price", rent.usd_per_gpu_hour, "USD", rent.source, rent.status)
+        return Figure("usd_per_gpu_hour", rent.usd_per_gpu_hour, "USD", "price", (given,))
+    price = chip.price_input()
+    assert chip.price is not None
+    return Figure("usd_per_gpu_hour", chip.price.distribution(), "USD", price.name, (price,))
+
+
+def bill(hours: Figure, chip: Chip, rent: Rent) -> dict[str, Figure]:
+    """cost_usd, energy_kwh, co2_t, water_m3 and embodied_t of so many hours of a chip."""
+    rate = rate_of(chip, rent)
+    cost = Figure("cost_usd", hours.value * rate.value, "USD", f"{hours.name} * usd_per_gpu_hour", (hours, rate))
+    return {"cost_usd": cost} | energy(hours, chip, rent.location)

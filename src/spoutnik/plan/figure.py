@@ -1,0 +1,123 @@
+"""A number with its reasons: what formula gave it, from which inputs, and who says so."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from spoutnik.plan.uncertain import Number, Uncertain, middle
+
+Status = Literal["disclosed", "claimed", "measured", "computed", "assumed"]
+"""Who vouches: the maker in a report, a table or a data sheet (disclosed); somebody's word or the press (claimed); a measurement on this
+machine or a published benchmark (measured); arithmetic (computed); nobody yet (assumed)."""
+STATUSES: tuple[str, ...] = get_args(Status)
+
+
+@dataclass(frozen=True)
+class Input:
+    """Something that a figure rests on and that is not worked out here."""
+
+    name: str
+    value: Number | str
+    unit: str = ""
+    source: str = ""
+    status: Status = "computed"
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"status of {self.name} is {self.status!r}; it must be one of {', '.join(STATUSES)}")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A result. `formula` is arithmetic in the names of `inputs`, as a person would check it."""
+
+    name: str
+    value: Number
+    unit: str
+    formula: str
+    inputs: "tuple[Input | Figure, ...]" = ()
+    note: str = ""
+
+    @property
+    def middle(self) -> float:
+        """The value, or the middle of its range."""
+        return middle(self.value)
+
+    def to_json(self) -> float | dict[str, float]:
+        """A number, or {p10, p50, p90}."""
+        return self.value.range().to_dict() if isinstance(self.value, Uncertain) else self.value
+
+    def text(self) -> str:
+        """As people read it, with its unit."""
+        return quantity(self.value, self.unit)
+
+    def walk(self) -> "Iterator[Input | Figure]":
+        """The figure and all that it rests on."""
+        yield self
+        for part in self.inputs:
+            if isinstance(part, Figure):
+                yield from part.walk()
+            else:
+                yield part
+
+
+def why(figure: Figure, indent: str = "") -> list[str]:
+    """The lines that explain a figure: its value and formula, then those of its inputs, recursively."""
+    lines = [f"{indent}{figure.name} = {figure.text()}"]
+    lines.append(f"{indent}  = {figure.formula}")
+    if figure.note:
+        lines.append(f"{indent}  {figure.note}")
+    for part in figure.inputs:
+        if isinstance(part, Figure):
+            lines += why(part, indent + "    ")
+        else:
+            source = f"; {part.source}" if part.source else ""
+            lines.append(f"{indent}    {part.name} = {quantity(part.value, part.unit)}  [{part.status}{source}]")
+    return lines
+
+
+def find_figure(name: str, figures: Sequence[Figure]) -> Figure:
+    """The figure of that name among these and what they rest on. Raises UserError naming those that there are."""
+    import difflib
+
+    from spoutnik.errors import UserError
+
+    known: dict[str, Figure] = {}
+    for figure in figures:
+        for part in figure.walk():
+            if isinstance(part, Figure):
+                known.setdefault(part.name, part)
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name, known, n=3) or list(known)
+    raise UserError(f"No figure {name!r} in this plan; there is {', '.join(close)}.")
+
+
+def quantity(value: Number | str | Any, unit: str = "") -> str:
+    """A number, a range ("4.1 (3.2 to 5.6) M USD") or words, with a unit."""
+    suffix = f" {unit}" if unit else ""
+    if isinstance(value, str):
+        return value + suffix
+    if isinstance(value, Uncertain):
+        found = value.range()
+        scale, prefix = _scale(found.p50)
+        low, mid, high = (_digits(part / scale, 3) for part in (found.p10, found.p50, found.p90))
+        return f"{mid} ({low} to {high}){prefix and ' ' + prefix}{suffix}"
+    scale, prefix = _scale(float(value))
+    return f"{_digits(float(value) / scale)}{prefix and ' ' + prefix}{suffix}"
+
+
+def _scale(value: float) -> tuple[float, str]:
+    """The power of ten that a number is written in, and its word."""
+    size = abs(value)
+    if size >= 1e15:
+        return 1.0, ""
+    for scale, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if size >= scale:
+            return scale, prefix
+    return 1.0, ""
+
+
+def _digits(value: float, significant: int = 4) -> str:
+    size = abs(value)
+    return f"{value:,.0f}" if 10**significant <= size < 1e6 else f"{value:.{significant}g}"

@@ -1,0 +1,139 @@
+"""How a training run lies on its devices: five kinds of parallelism, the pipeline's schedule, what is recomputed, kept where, in what."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from spoutnik.errors import UserError
+from spoutnik.plan.schedule import SCHEDULES, check, chunks_per_device
+from spoutnik.plan.shape import Model
+
+RECOMPUTE = ("none", "selective", "full")
+PRECISIONS = ("bf16", "fp8", "fp8-kept")
+OPTIMISERS = ("adamw", "adamw-fsdp", "adamw-v3", "muon")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Raises UserError, saying what would work, for numbers that do not fit together."""
+
+    data: int = 1
+    """Replicas of the model; with ZeRO they share what `zero` says."""
+    tensor: int = 1
+    """Devices that share every matrix; norms are then cut along the sequence (sequence parallelism)."""
+    context: int = 1
+    """Devices that share a sequence."""
+    pipeline: int = 1
+    expert: int = 1
+    """Devices that share a layer's routed experts; they are those of `data`, `context` and `tensor`."""
+    chunks: int = 2
+    """Stages on one device under the interleaved schedule; the others decide for themselves."""
+    schedule: str = "1f1b"
+    micro_batch_size: int = 1
+    """Sequences that go through the model together."""
+    sequence_length: int = 4096
+    global_batch_tokens: int = 0
+    """Tokens of one step of the optimiser; 0 means one microbatch for each stage and replica."""
+    recompute: str = "none"
+    """Activations computed again in the backward: none; selective (norms, activation functions, attention's core, latent attention's
+    up-projections); full (all of a layer but its input)."""
+    zero: int = 1
+    """What `data` shares: 0 nothing, 1 the optimiser's state, 2 gradients too, 3 weights too."""
+    precision: str = "bf16"
+    """Of the linear layers' products: bf16; fp8; fp8-kept, whose activations wait for the backward in FP8, too, as DeepSeek-V3's do."""
+    overlap: bool = True
+    """Whether the program hides traffic of tensor parallelism behind products (asynchronous tensor parallelism)."""
+    optimiser: str = "adamw"
+    """adamw (Megatron's mixed precision), adamw-fsdp (weights and gradients in float32), adamw-v3 (moments in BF16), muon (one moment)."""
+
+    def __post_init__(self) -> None:
+        for name in ("data", "tensor", "context", "pipeline", "expert", "chunks", "micro_batch_size", "sequence_length"):
+            if getattr(self, name) < 1:
+                raise UserError(f"The layout has {name} {getattr(self, name)}; it must be 1 or more.")
+        choices = {"schedule": SCHEDULES, "recompute": RECOMPUTE, "precision": PRECISIONS, "optimiser": OPTIMISERS, "zero": (0, 1, 2, 3)}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise UserError(f"The layout has {name} {getattr(self, name)!r}; it must be one of {', '.join(map(str, allowed))}.")
+        shared = self.data * self.context * self.tensor
+        if shared % self.expert:
+            raise UserError(
+                f"The layout has expert {self.expert}, but data x context x tensor is {shared}; expert must divide it, as "
+                f"{_divisor(shared, self.expert)} does."
+            )
+        per_step = self.data * self.micro_batch_size * self.sequence_length
+        if self.global_batch_tokens == 0:
+            microbatches = 2 * self.pipeline if self.schedule.startswith("dualpipe") or self.schedule == "zbv" else self.pipeline
+            object.__setattr__(self, "global_batch_tokens", per_step * microbatches)
+        if self.global_batch_tokens < per_step or self.global_batch_tokens % per_step:
+            nearest = max(1, round(self.global_batch_tokens / per_step)) * per_step
+            raise UserError(
+                f"A step of {self.global_batch_tokens:,} tokens cannot be dealt to {self.data} replicas in microbatches of "
+                f"{self.micro_batch_size} x {self.sequence_length} tokens; take a multiple of {per_step:,}, as {nearest:,}."
+            )
+        if self.pipeline > 1:
+            check(self.schedule, self.pipeline, self.microbatches, self.chunks)
+
+    @property
+    def devices(self) -> int:
+        """Devices of the whole run."""
+        return self.data * self.tensor * self.context * self.pipeline
+
+    @property
+    def microbatches(self) -> int:
+        """Microbatches that go through one replica in a step."""
+        return self.global_batch_tokens // (self.data * self.micro_batch_size * self.sequence_length)
+
+    @property
+    def stages(self) -> int:
+        """Parts that the model's layers are cut into."""
+        if self.pipeline == 1:
+            return 1
+        return self.pipeline * (1 if self.schedule == "dualpipe" else chunks_per_device(self.schedule, self.chunks))
+
+    @property
+    def stages_per_device(self) -> int:
+        """Stages whose parameters a device holds; DualPipe has all of them twice."""
+        return chunks_per_device(self.schedule, self.chunks) if self.pipeline > 1 else 1
+
+    @property
+    def tokens_per_microbatch(self) -> float:
+        """Tokens of a microbatch on one device, before tensor parallelism cuts anything."""
+        return self.micro_batch_size * self.sequence_length / self.context
+
+    def check(self, model: Model) -> None:
+        """Raises UserError where the model cannot be cut like that."""
+        if self.stages > model.num_hidden_layers + 2:
+            raise UserError(
+                f"The layout cuts {model.num_hidden_layers} layers into {self.stages} stages; it can have {model.num_hidden_layers + 2}."
+            )
+        if model.num_attention_heads % self.tensor:
+            raise UserError(
+                f"{model.num_attention_heads} attention heads cannot be shared by tensor {self.tensor}; take a divisor, as "
+                f"{_divisor(model.num_attention_heads, self.tensor)}."
+            )
+        if self.expert > 1 and (not model.n_routed_experts or model.n_routed_experts % self.expert):
+            if not model.n_routed_experts:
+                raise UserError(f"The layout has expert {self.expert}, but the model has no routed experts; take expert 1.")
+            raise UserError(
+                f"{model.n_routed_experts} experts cannot be shared by expert {self.expert}; take a divisor, as "
+                f"{_divisor(model.n_routed_experts, self.expert)}."
+            )
+        if self.sequence_length % self.context:
+            raise UserError(f"Sequences of {self.sequence_length} tokens cannot be cut by context {self.context}; take a divisor.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its fields by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def sentence(self) -> str:
+        """In words, for people."""
+        ways = [f"{name} {getattr(self, name)}" for name in ("data", "tensor", "context", "pipeline", "expert") if getattr(self, name) > 1]
+        pipe = f", {self.schedule}" + (f" with {self.chunks} chunks" if self.schedule == "interleaved" else "") if self.pipeline > 1 else ""
+        return (
+            f"{' x '.join(ways) or 'one device'}{pipe}, {self.microbatches} microbatches of {self.micro_batch_size} x "
+            f"{self.sequence_length}, ZeRO {self.zero}, recompute {self.recompute}, {self.precision.upper()}, {self.optimiser}"
+        )
+
+
+def _divisor(number: int, wanted: int) -> int:
+    """The divisor of `number` that is nearest to `wanted`."""
+    return min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: (abs(d - wanted), d)) if number < 1 << 20 else 1

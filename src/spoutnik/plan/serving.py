@@ -1,0 +1,224 @@
+"""A service: how many nodes answer so many tokens a day, with prefill and decoding apart, and what a token costs.
+
+Throughput is either given (what somebody measured or disclosed for a node) or predicted: the roofline of `inference.py` times the share of
+it that engines reach (`rates.py`). A fleet also waits for requests: its load is the share of its time that it is full.
+"""
+
+from dataclasses import dataclass
+
+from spoutnik.errors import UserError
+from spoutnik.plan import inference, rates, units
+from spoutnik.plan.bill import Rent, bill, rate_of
+from spoutnik.plan.chips import Chip
+from spoutnik.plan.components import counts
+from spoutnik.plan.figure import Figure, Input, Status
+from spoutnik.plan.inference import Unit
+from spoutnik.plan.rates import decode_reach, prefill_reach
+from spoutnik.plan.result import Plan
+from spoutnik.plan.shape import Model
+
+
+@dataclass(frozen=True)
+class Service:
+    """What is asked for: tokens a day, and how fast each user wants to read."""
+
+    input_tokens: float
+    output_tokens: float
+    found: float = 0.0
+    """Share of the input tokens whose keys and values lie in a cache."""
+    prompt: float = 4096.0
+    """Mean tokens of a prompt."""
+    context: float = 5000.0
+    """Mean tokens of a request's cache while it is being answered."""
+    speed: float = 20.0
+    """Tokens a second for each user."""
+    days: float = 30.0
+    accepted: float = 0.0
+    """Share of the guesses of a multi-token prediction layer that count; 0: it is not used."""
+
+    def __post_init__(self) -> None:
+        if self.input_tokens < 0 or self.output_tokens < 0 or self.input_tokens + self.output_tokens == 0:
+            raise UserError("A service needs tokens to answer; give --input-tokens and --output-tokens a day, as in 608B and 168B.")
+        if not 0 <= self.found < 1:
+            raise UserError(f"--cache-hits {self.found:g} is no share of the input; it must be at least 0 and below 1, as in 0.563.")
+        if not 0 <= self.accepted <= 1:
+            raise UserError(f"--mtp {self.accepted:g} is no share of guesses; it must lie between 0 and 1, as in 0.85.")
+        if min(self.prompt, self.context, self.speed, self.days) <= 0:
+            raise UserError("--prompt, --context, --speed and --days must all be above 0.")
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """What one node does in a second, as somebody published it: tokens read (those found in the cache included), tokens written."""
+
+    prefill: float
+    decode: float
+    source: str
+    status: Status = "claimed"
+
+
+def plan_serving(
+    config: Model, title: str, chip: Chip, service: Service, rent: Rent, given: Throughput | None = None, unit: Unit | None = None
+) -> Plan:
+    """The nodes, hours and money of `service.days` days. Raises UserError where no number of devices gives the speed that is asked for."""
+    if service.accepted and not config.num_nextn_predict_layers:
+        raise UserError(f"{title} has no multi-token prediction layer to guess with; leave --mtp out.")
+    figures = _model_figures(config, service)
+    memory: dict[str, float] = {}
+    if given:
+        figures |= _given_rates(given)
+    else:
+        decode_unit, sequences = _decode_unit(config, chip, service, unit)
+        figures |= _predicted_rates(config, chip, service, decode_unit, _prefill_unit(config, chip, service, unit), sequences)
+        memory = _memory(config, chip, service, decode_unit, sequences)
+        held = sum(memory.values())
+        parts = tuple(Input(f"{name}_gib", value / 2**30, "GiB", "plan/inference.py", "computed") for name, value in memory.items())
+        figures["memory_gib_per_device"] = Figure("memory_gib_per_device", held / 2**30, "GiB", "weights_gib + cache_gib", parts)
+    figures |= _fleet(chip, service, figures, predicted=given is None)
+    figures |= bill(figures["gpu_hours"], chip, rent)
+    figures |= _token_prices(chip, figures, rent)
+    return Plan("serve", title, figures, memory=memory)
+
+
+def _model_figures(config: Model, service: Service) -> dict[str, Figure]:
+    counted = counts(config)
+    flops = inference.decode_flops(config, service.context)
+    names = ("kv_lora_rank", "qk_rope_head_dim") if config.is_latent else ("num_key_value_heads", "head_dim")
+    sizes = tuple(Input(name, getattr(config, name), "", "config.json", "disclosed") for name in ("num_hidden_layers", *names))
+    width = "(kv_lora_rank + qk_rope_head_dim)" if config.is_latent else "2 * num_key_value_heads * head_dim"
+    context = Input("context", service.context, "tokens", "--context", "assumed")
+    return {
+        "params_total": Figure("params_total", counted.parameters, "parameters", "sum(parameters)", sizes),
+        "params_active": Figure("params_active", counted.active_parameters, "parameters", "sum(active_parameters)", sizes),
+        "flops_per_token": Figure("flops_per_token", flops, "FLOP/token", "2 * matrices + attention(context)", (context,)),
+        "cache_bytes_per_token": Figure(
+            "cache_bytes_per_token", inference.cache_bytes_per_token(config), "bytes/token", f"num_hidden_layers * {width} * 2", sizes
+        ),
+    }
+
+
+def _given_rates(given: Throughput) -> dict[str, Figure]:
+    def one(name: str, value: float) -> Figure:
+        return Figure(name, value, "tokens/s", "published", (Input(f"{name}_published", value, "tokens/s", given.source, given.status),))
+
+    return {name: one(name, value) for name, value in (("prefill_per_node", given.prefill), ("decode_per_node", given.decode))}
+
+
+def _predicted_rates(config: Model, chip: Chip, service: Service, unit: Unit, prefill_unit: Unit, sequences: float) -> dict[str, Figure]:
+    drafts = 1 if service.accepted else 0
+    step = inference.decode(config, unit, chip, sequences, service.context, drafts)
+    token = inference.prefill(config, prefill_unit, chip, service.prompt, service.found)
+    reach = {"prefill": prefill_reach(chip), "decode": decode_reach(chip)}
+    load = rates.load()
+    least = Input("least_seconds_per_step", step.seconds, "s", f"plan/inference.py, {unit.devices} x {chip.title}", "computed")
+    many = Input("requests_per_device", sequences / unit.tensor, "", "--speed, --context", "computed")
+    accepted = Input("accepted_guesses", service.accepted, "share", "--mtp", "assumed")
+    devices = Input("devices_per_node", chip.devices_per_node, "", chip.title, "disclosed")
+    user = Figure(
+        "tokens_per_s_per_user",
+        reach["decode"].value * ((1 + service.accepted) / step.seconds),
+        "tokens/s",
+        "(1 + accepted_guesses) * decode_reach / least_seconds_per_step",
+        (accepted, reach["decode"], least),
+    )
+    decode_rate = Figure(
+        "decode_per_node",
+        user.value * (sequences / unit.tensor * chip.devices_per_node) * load.value,
+        "tokens/s",
+        "tokens_per_s_per_user * requests_per_device * devices_per_node * fleet_load",
+        (user, many, devices, load),
+    )
+    prefill_rate = Figure(
+        "prefill_per_node",
+        reach["prefill"].value * load.value * (chip.devices_per_node / token / (1 - service.found)),
+        "tokens/s",
+        "devices_per_node * prefill_reach * fleet_load / (least_seconds_per_token * (1 - cache_hits))",
+        (
+            devices,
+            reach["prefill"],
+            load,
+            Input("least_seconds_per_token", token, "s", f"plan/inference.py, {prefill_unit.devices} x {chip.title}", "computed"),
+            Input("cache_hits", service.found, "share", "--cache-hits", "assumed"),
+        ),
+    )
+    return {one.name: one for one in (prefill_rate, decode_rate, user)}
+
+
+def _fleet(chip: Chip, service: Service, figures: dict[str, Figure], predicted: bool) -> dict[str, Figure]:
+    """Nodes of both kinds and their hours."""
+    source = "--input-tokens, --output-tokens"
+    asked = {"prefill": ("input_tokens_per_day", service.input_tokens), "decode": ("output_tokens_per_day", service.output_tokens)}
+    nodes = {}
+    for kind, (name, tokens) in asked.items():
+        rate = figures[f"{kind}_per_node"]
+        day = Input(name, tokens, "tokens", source, "assumed")
+        nodes[f"{kind}_nodes"] = Figure(f"{kind}_nodes", tokens / (86400 * rate.value), "", f"{name} / (86400 * {rate.name})", (day, rate))
+    parts = tuple(nodes.values())
+    nodes["nodes"] = Figure("nodes", parts[0].value + parts[1].value, "", "prefill_nodes + decode_nodes", parts)
+    days = Figure("days", service.days, "days", "given", (Input("days_asked", service.days, "days", "--days", "assumed"),))
+    devices = Input("devices_per_node", chip.devices_per_node, "", chip.title, "disclosed")
+    hours = nodes["nodes"].value * (chip.devices_per_node * 24 * service.days)
+    nodes["gpu_hours"] = Figure("gpu_hours", hours, "GPU-hours", "nodes * devices_per_node * 24 * days", (nodes["nodes"], devices, days))
+    return nodes | {"days": days}
+
+
+def _token_prices(chip: Chip, figures: dict[str, Figure], rent: Rent) -> dict[str, Figure]:
+    price = rate_of(chip, rent)
+    devices = Input("devices_per_node", chip.devices_per_node, "", chip.title, "disclosed")
+    prices = {}
+    for name, kind in (("usd_per_million_input", "prefill"), ("usd_per_million_output", "decode")):
+        rate = figures[f"{kind}_per_node"]
+        value = price.value * (chip.devices_per_node * 1e6 / 3600) / rate.value
+        formula = f"usd_per_gpu_hour * devices_per_node * 1e6 / (3600 * {rate.name})"
+        prices[name] = Figure(name, value, "USD", formula, (price, devices, rate))
+    return prices
+
+
+def _decode_unit(config: Model, chip: Chip, service: Service, asked: Unit | None) -> tuple[Unit, float]:
+    """The unit that writes most tokens a second on each device at the speed asked for, and its requests a group."""
+    drafts, reach = (1 if service.accepted else 0), decode_reach(chip).middle
+    best: tuple[float, Unit, float] | None = None
+    tried = [asked] if asked else units.candidates(config, chip)
+    for unit in tried:
+        many = units.speed_limited_batch(config, unit, chip, service.context, service.speed, reach, drafts, service.accepted)
+        if many:
+            rate = many / unit.tensor / inference.decode(config, unit, chip, many, service.context, drafts).seconds
+            if best is None or rate > best[0] * 1.01:
+                best = (rate, unit, many)
+    if best is None:
+        raise UserError(_too_slow(config, chip, service, tried))
+    return best[1], best[2]
+
+
+def _too_slow(config: Model, chip: Chip, service: Service, tried: list[Unit]) -> str:
+    """Why no unit will do, and what would."""
+    fitting = [unit for unit in tried if inference.most_sequences(config, unit, chip, service.context) >= 1]
+    if not fitting:
+        needed = units.smallest_unit(config, chip, service.context).devices
+        found = f"{tried[0].devices} x {chip.title} with {service.context:,.0f} tokens of context"
+        return f"The model does not fit on {found}; take {needed} or more."
+    drafts = 1 if service.accepted else 0
+    least = min(inference.decode(config, unit, chip, 1.0, service.context, drafts).seconds for unit in fitting)
+    fastest = (1 + service.accepted) * decode_reach(chip).middle / least
+    return (
+        f"No number of {chip.title} writes {service.speed:g} tokens a second of this model for each user; one alone gets about "
+        f"{fastest:.0f}, so ask for --speed {fastest:.0f} or less, or choose a chip with more bandwidth."
+    )
+
+
+def _prefill_unit(config: Model, chip: Chip, service: Service, asked: Unit | None) -> Unit:
+    """The unit that reads most tokens a second on each device."""
+    if asked:
+        return asked
+    tried = units.candidates(config, chip)
+    fitting = [unit for unit in tried if inference.most_sequences(config, unit, chip, service.prompt) >= 1]
+    if not fitting:
+        raise UserError(_too_slow(config, chip, service, tried))
+    return min(fitting, key=lambda unit: (inference.prefill(config, unit, chip, service.prompt, service.found), unit.devices))
+
+
+def _memory(config: Model, chip: Chip, service: Service, unit: Unit, sequences: float) -> dict[str, float]:
+    weights = inference.weight_bytes(config, unit, chip)
+    a_request = weights and inference.ROOM * chip.memory_gb * 1e9 - weights
+    share = sequences / inference.most_sequences(config, unit, chip, service.context)
+    return {"weights": weights, "cache": a_request * share}

@@ -1,0 +1,197 @@
+"""A plan of pretraining: the best layout, its step, and from there hours, days, money, energy and CO2.
+
+A step's time says what the chips can do while they train (MFU). Not all hours that are paid for train the final model: devices fail, runs
+start again from their last state, evaluations take their share. That is `goodput`, a factor of its own with a range of its own. And people
+do not run the best layout: `practice` is what published runs made of it. So none hides in another.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from spoutnik.errors import UserError
+from spoutnik.plan.bill import Rent, bill
+from spoutnik.plan.calibration import Calibration, calibration
+from spoutnik.plan.chips import Chip
+from spoutnik.plan.chips import chip as open_chip
+from spoutnik.plan.components import counts
+from spoutnik.plan.figure import Figure, Input
+from spoutnik.plan.layout import Layout
+from spoutnik.plan.memory import GIB, Memory, memory
+from spoutnik.plan.result import Plan
+from spoutnik.plan.search import ROOM, best_layout
+from spoutnik.plan.shape import Model
+from spoutnik.plan.step import Step, step
+from spoutnik.plan.uncertain import Range, Uncertain, lognormal, triangular
+
+EFFECTIVE = (0.85, 0.93, 0.98)
+"""Least, usual and most share of paid time that trains."""
+
+
+@dataclass(frozen=True)
+class TrainingPlan(Plan):
+    """A plan of one run, with the layout that it was made for."""
+
+    layout: Layout | None = None
+    step: Step | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Adds the layout, where a step's seconds go, and what a device holds, in GiB."""
+        assert self.layout is not None
+        assert self.step is not None
+        return super().to_json() | {
+            "layout": self.layout.to_dict() | {"devices": self.layout.devices, "microbatches": self.layout.microbatches},
+            "step_seconds": dict(self.step.parts) | {"total": self.step.seconds},
+            "memory_gib": {name: size / GIB for name, size in self.memory.items()},
+        }
+
+
+def plan_training(
+    model: Model,
+    tokens: float,
+    chip: Chip | str,
+    count: int,
+    layout: Layout | Mapping[str, Any] | None = None,
+    *,
+    sequence_length: int = 4096,
+    batch_tokens: int | None = None,
+    precision: str = "bf16",
+    rent: Rent | None = None,
+    budget_usd: float | None = None,
+    title: str = "",
+    constants: Calibration | None = None,
+) -> TrainingPlan:
+    """What training on `tokens` tokens takes with `count` chips.
+
+    `layout`: a whole layout, or fields that the search keeps. `rent`: a price instead of the table's range, and a location. Raises
+    UserError for what cannot be: a layout that does not divide or fit, tokens that are not positive, a budget that would not do.
+    """
+    if not tokens > 0:
+        raise UserError(f"A run of {tokens:g} tokens cannot be planned; give a positive number, as --tokens 15e12.")
+    if count < 1:
+        raise UserError(f"A run on {count} chips cannot be planned; give 1 or more.")
+    chip = open_chip(chip) if isinstance(chip, str) else chip
+    constants = constants or calibration()
+    how = constants.efficiency(chip)
+    if not isinstance(layout, Layout):
+        layout = best_layout(
+            model,
+            chip,
+            count,
+            **({"sequence_length": sequence_length, "batch_tokens": batch_tokens, "precision": precision, "how": how} | dict(layout or {})),
+        )
+    held = check_layout(model, layout, chip, count)
+    one = step(model, layout, chip, how)
+    figures = _figures(model, tokens, chip, layout, one, held, constants, rent or Rent())
+    if budget_usd is not None:
+        _check_budget(figures["cost_usd"], tokens, budget_usd)
+    title = title or f"{tokens / 1e12:g} T tokens on {count:,} x {chip.title}"
+    return TrainingPlan("train", title, figures, memory=asdict(held), layout=layout, step=one)
+
+
+def check_layout(model: Model, layout: Layout, chip: Chip, count: int) -> Memory:
+    """What a device holds. Raises UserError if the layout has another number of chips, or does not fit them."""
+    if layout.devices != count:
+        raise UserError(
+            f"The layout ({layout.sentence()}) takes {layout.devices:,} chips, but {count:,} are planned; "
+            f"ask for --count {layout.devices}, or change data."
+        )
+    layout.check(model)
+    held = memory(model, layout)
+    if held.total > chip.memory_gb * 1e9:
+        raise UserError(
+            f"The layout holds {held.gib:.1f} GiB on a chip of {chip.memory_gb * 1e9 / GIB:.1f}; take more tensor or pipeline parallelism, "
+            f"more recomputation or a higher ZeRO stage, or leave the layout out to have one found."
+        )
+    return held
+
+
+def _check_budget(cost: Figure, tokens: float, budget_usd: float) -> None:
+    middle = cost.middle
+    if budget_usd < (cost.value.range().p10 if isinstance(cost.value, Uncertain) else middle):
+        raise UserError(
+            f"{budget_usd:,.0f} USD would not do: the run costs about {middle:,.0f} USD; that budget pays for about "
+            f"{tokens * budget_usd / middle:.3g} tokens."
+        )
+
+
+def spread(found: Range, name: str) -> Uncertain:
+    """A fitted range as a distribution."""
+    return lognormal(found.p10, found.p50, found.p90, name=name)
+
+
+def _figures(
+    model: Model, tokens: float, chip: Chip, layout: Layout, one: Step, held: Memory, constants: Calibration, rent: Rent
+) -> dict[str, Figure]:
+    counted = counts(model, layout.sequence_length)
+    flops = Figure(
+        "flops_per_token",
+        counted.training(),
+        "FLOP",
+        "3 x forward, causal, without multi-token prediction",
+        (Input("sequence_length", layout.sequence_length, "tokens", "layout", "computed"),),
+    )
+    given = Input("tokens", tokens, "tokens", "the plan", "assumed")
+    chips = Input("count", layout.devices, "chips", "the plan", "assumed")
+    software = spread(constants.software, "mfu") / constants.software.p50
+    seconds = Figure(
+        "step_seconds", one.seconds / software, "s", "roofline of every operator, put into the pipeline's schedule / software",
+        (
+            Input("software", software, "", "how programs differ, fitted on calibration rows (runs.toml)", "measured"),
+            chip.input("bf16_tflops"), chip.input("bandwidth_tbs"), chip.input("scale_up_gbs"), chip.input("scale_out_gbs"),
+        ),
+        layout.sentence(),
+    )  # fmt: skip
+    throughput = Figure(
+        "tokens_per_second_per_device", one.tokens / seconds.value / layout.devices, "tokens/s", "step_tokens / step_seconds / count",
+        (Input("step_tokens", one.tokens, "tokens", "layout", "computed"), seconds, chips),
+    )  # fmt: skip
+    mfu = Figure(
+        "mfu", flops.value * throughput.value / chip.rate("fp16"), "", "flops_per_token x tokens_per_second_per_device / peak",
+        (flops, throughput, chip.input("bf16_tflops")),
+    )  # fmt: skip
+    goodput, practice = _beyond_the_step(flops, tokens, given, constants)
+    hours = Figure(
+        "gpu_hours", tokens / throughput.value / 3600 / goodput.value / practice.value, "h",
+        "tokens / tokens_per_second_per_device / 3600 / goodput / practice", (given, throughput, goodput, practice),
+    )  # fmt: skip
+    days = Figure("days", hours.value / layout.devices / 24, "d", "gpu_hours / count / 24", (hours, chips))
+    billed = bill(hours, chip, rent)
+    billed["cost_usd"] = replace(billed["cost_usd"], note="rental value of the final run alone")
+    share = Figure(
+        "memory_gib_per_device",
+        held.gib,
+        "GiB",
+        "weights + gradients + optimiser + activations + cache + buffers",
+        tuple(Input(name, size / GIB, "GiB", "layout", "computed") for name, size in asdict(held).items()),
+        f"{ROOM:.0%} of {chip.memory_gb:g} GB are used at most",
+    )
+    bubble = Figure("bubble", one.bubble, "", "time that the fullest device waits / time of the pipeline", (), "simulated cell by cell")
+    total = Figure("params_total", counted.parameters, "", "sum of components, without multi-token prediction")
+    active = Figure("params_active", counted.active_parameters, "", "those that one token uses")
+    found = (total, active, flops, hours, days, *billed.values(), share, seconds, throughput, mfu, bubble, goodput, practice)
+    return {figure.name: figure for figure in found}
+
+
+def _beyond_the_step(flops: Figure, tokens: float, given: Input, constants: Calibration) -> tuple[Figure, Figure]:
+    """(goodput, practice). Their product is what calibration runs made of the best layout's throughput; goodput is told apart by what the
+    few who publish it say, the rest is practice."""
+    share = triangular(*EFFECTIVE, name="availability")
+    source = "effective time of Llama 3 (over 90 %, arXiv 2407.21783) and of runs with more trouble"
+    goodput = Figure(
+        "goodput", share, "", "effective time / paid time", (Input("effective_time", share, "", source, "assumed"),),
+        "failures, restarts, checkpoints, evaluations; not part of the MFU",
+    )  # fmt: skip
+    fitted = constants.goodput.at(flops.middle * tokens)
+    rest = math.sqrt(max(0.0, constants.goodput.deviation**2 - float(np.log(share.samples).std()) ** 2))
+    middle = fitted.p50 / goodput.middle
+    reached = lognormal(*(middle * math.exp(z * rest) for z in (-1.2816, 0.0, 1.2816)), name="practice")
+    practice = Figure(
+        "practice", reached, "", "throughput of runs like this over that of the best layout",
+        (Input("practice", reached, "", "fitted on calibration runs (runs.toml), by operations", "measured"), flops, given),
+        "layouts and batches that were not the best, and hours on cards that hold more than the run",
+    )  # fmt: skip
+    return goodput, practice

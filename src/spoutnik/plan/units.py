@@ -1,0 +1,93 @@
+"""How many devices share a model, and how many requests they answer at a time."""
+
+import math
+
+from spoutnik.errors import UserError
+from spoutnik.plan import inference
+from spoutnik.plan.chips import Chip
+from spoutnik.plan.components import counts
+from spoutnik.plan.inference import Unit
+from spoutnik.plan.shape import Model
+
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+def candidates(config: Model, chip: Chip) -> list[Unit]:
+    """The units worth comparing, whether or not the model fits on them."""
+    return [unit for devices in SIZES if (unit := unit_of(config, chip, devices))]
+
+
+def smallest_unit(config: Model, chip: Chip, context: float = 4096.0) -> Unit:
+    """The fewest devices (a power of two, or one) on which weights and the cache of eight requests lie."""
+    for unit in candidates(config, chip):
+        if inference.most_sequences(config, unit, chip, context) >= 8:
+            return unit
+    raise UserError(
+        f"A copy of this model ({counts(config).parameters / 1e9:,.1f} B parameters) does not fit on any number of {chip.title} with "
+        f"{context:,.0f} tokens of context; choose a chip with more than {chip.memory_gb:g} GB, or a smaller --context."
+    )
+
+
+def unit_asked(config: Model, chip: Chip, devices: int) -> Unit:
+    """That many devices. Raises UserError where they cannot share the model."""
+    unit = unit_of(config, chip, devices)
+    if unit is None:
+        possible = ", ".join(str(one.devices) for one in candidates(config, chip))
+        raise UserError(f"{devices} x {chip.title} cannot share one copy of this model; take one of {possible}.")
+    return unit
+
+
+def unit_of(config: Model, chip: Chip, devices: int) -> Unit | None:
+    """How `devices` share a model: experts are spread and attention copied; a dense model is cut, within one node. None: they cannot."""
+    if config.n_routed_experts:
+        return Unit(devices) if devices <= config.n_routed_experts else None
+    parts = min(devices, chip.devices_per_node)
+    return Unit(devices, parts) if devices == parts and config.num_attention_heads % parts == 0 else None
+
+
+def speed_limited_batch(
+    config: Model,
+    unit: Unit,
+    chip: Chip,
+    context: float,
+    tokens_per_second_per_user: float,
+    reach: float,
+    drafts: int = 0,
+    accepted: float = 0.0,
+) -> float:
+    """The most requests of a group at which each still gets its tokens a second, where a step takes 1 / `reach` of the least time.
+
+    Bounded by memory; 0 where even one is too slow.
+    """
+    limit = inference.most_sequences(config, unit, chip, context)
+    seconds = (1 + drafts * accepted) / tokens_per_second_per_user * reach
+
+    def fits(sequences: float) -> bool:
+        return inference.decode(config, unit, chip, sequences, context, drafts).seconds <= seconds
+
+    if limit < 1 or not fits(1.0):
+        return 0.0
+    low, high = 1.0, float(math.floor(limit))
+    if fits(high):
+        return high
+    while high - low > 1:
+        middle = math.floor((low + high) / 2)
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def bulk(config: Model, chip: Chip, context: float) -> tuple[Unit, float, float]:
+    """For answers that nobody waits for: the unit, its requests a group and the least device-seconds for each token written."""
+    best: tuple[Unit, float, float] | None = None
+    for unit in candidates(config, chip):
+        many = float(math.floor(inference.most_sequences(config, unit, chip, context)))
+        if many >= 1:
+            seconds = inference.decode(config, unit, chip, many, context).seconds * unit.tensor / many
+            if best is None or seconds < 0.99 * best[2]:
+                best = (unit, many, seconds)
+    if best is None:
+        smallest_unit(config, chip, context)
+        raise UserError(
+            f"The model does not fit on any number of {chip.title} with {context:,.0f} tokens of context; choose a larger chip."
+        )
+    return best

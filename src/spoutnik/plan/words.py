@@ -1,0 +1,36 @@
+"""What the planner says, in English and French: `words_en.toml` and `words_fr.toml` have the same keys, one section for each command."""
+
+import difflib
+import tomllib
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from spoutnik.errors import UserError
+
+LANGUAGES = ("en", "fr")
+
+
+class Words:
+    """The sentences of one language: `words("model.title", name="deepseek-v3")`."""
+
+    def __init__(self, table: dict[str, str]):
+        self._table = table
+
+    def __call__(self, key: str, **values: Any) -> str:
+        """The sentence of that key with its blanks filled in. KeyError for a key that no table has: a fault of ours."""
+        return self._table[key].format(**values)
+
+    def keys(self) -> frozenset[str]:
+        """All keys."""
+        return frozenset(self._table)
+
+
+@cache
+def words(lang: str) -> Words:
+    """The sentences of a language. Raises UserError for one that is not there."""
+    if lang not in LANGUAGES:
+        close = difflib.get_close_matches(lang.lower()[:2], LANGUAGES, n=1)
+        raise UserError(f"No language {lang!r}; the planner speaks {' and '.join(close or LANGUAGES)}.")
+    content = tomllib.loads(files("spoutnik.plan").joinpath(f"words_{lang}.toml").read_text(encoding="utf-8"))
+    return Words({f"{section}.{key}": text for section, table in content.items() for key, text in table.items()})

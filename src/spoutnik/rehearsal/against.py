@@ -1,0 +1,146 @@
+"""Predictions beside what a run took: as they were made before anything ran, and again with the lengths that the run turned out to have."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from spoutnik.errors import UserError
+from spoutnik.plan.laptop import Factors, Predicted, as_it_was, predict, samples
+from spoutnik.plan.probe import Probe
+from spoutnik.plan.taken import Taken, taken
+from spoutnik.plan.uncertain import Range
+from spoutnik.recipe import Recipe
+from spoutnik.rehearsal.forecast import forecast
+from spoutnik.run.machine import GIB
+from spoutnik.run.progress import duration
+from spoutnik.run.record import read
+
+CROWDED = 0.8
+"""A stage that got less than this share of the cores' time shared the machine with others."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A stage's prediction, and what it took; `knowing` is the prediction with its lengths and signals known, in seconds."""
+
+    predicted: Predicted
+    knowing: float
+    taken: Taken
+
+    @property
+    def seconds(self) -> Range:
+        """Predicted."""
+        found = self.predicted.range
+        assert found is not None, "only stages whose time can be predicted are compared"
+        return found
+
+    @property
+    def crowded(self) -> bool:
+        """Whether something else ran beside the stage."""
+        return self.taken.busy < CROWDED
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Stages of a run beside their predictions; `total` is their sum's range in seconds, `left_out` stages that were resumed or not run."""
+
+    recipe: str
+    run: Path
+    stages: list[Compared]
+    total: Range
+    left_out: list[str]
+
+    @property
+    def taken(self) -> float:
+        """Seconds by the clock."""
+        return sum(stage.taken.seconds for stage in self.stages)
+
+    @property
+    def undisturbed(self) -> float:
+        """Seconds without pauses."""
+        return sum(stage.taken.undisturbed for stage in self.stages)
+
+    @property
+    def sentence(self) -> str:
+        """The answer."""
+        held_up = self.taken - self.undisturbed
+        pauses = f" ({error(self.total.p50, self.undisturbed)} without {duration(held_up)} in which it was held up)" if held_up >= 1 else ""
+        crowded = [stage.taken.name for stage in self.stages if stage.crowded]
+        beside = f"; others used the machine beside {len(crowded)} of {len(self.stages)} stages" if crowded else ""
+        return (
+            f"{self.recipe}: predicted {duration(self.total.p50)}, took {duration(self.taken)}: {error(self.total.p50, self.taken)}"
+            f"{pauses}{beside}."
+        )
+
+    def rows(self) -> list[list[str]]:
+        """A table, its heading first."""
+        heading = ["stage", "kind", "predicted", "8 of 10", "took", "error", "held up", "busy", "lengths known", "memory", "held"]
+        return [heading, *map(_row, self.stages)]
+
+    def to_json(self) -> dict[str, Any]:
+        """For machines: seconds, bytes and shares."""
+        return {
+            "answer": self.sentence,
+            "predicted": asdict(self.total),
+            "taken": self.taken,
+            "undisturbed": self.undisturbed,
+            "error": self.total.p50 / self.taken - 1,
+            "left_out": self.left_out,
+            "stages": [
+                {
+                    "stage": stage.taken.name,
+                    "kind": stage.taken.kind,
+                    "predicted": asdict(stage.seconds),
+                    "taken": stage.taken.seconds,
+                    "undisturbed": stage.taken.undisturbed,
+                    "busy": stage.taken.busy,
+                    "error": stage.seconds.p50 / stage.taken.seconds - 1,
+                    "with_lengths_known": stage.knowing,
+                    "memory_predicted": stage.predicted.memory,
+                    "memory_taken": stage.taken.memory or None,
+                }
+                for stage in self.stages
+            ],
+        }
+
+
+def compare(recipe: Recipe, run: Path, probe: Probe, factors: Factors, memory: bool = True) -> Comparison:
+    """Holds the predictions of a recipe's stages against a run of it. Raises UserError where the run finished none of them."""
+    record = run / "record.jsonl"
+    if not record.exists():
+        raise UserError(f"{run} holds no record.jsonl; give the folder of a run, such as runs/{recipe.name}.")
+    took = taken(read(record))
+    wanted = [stage for stage in recipe.stages if stage.name in took]
+    found = forecast(recipe, wanted, probe, factors, memory)
+    stages = [_compared(stage, took, probe, factors) for stage in found.stages if stage.range is not None]
+    if not stages:
+        raise UserError(f"{run} finished no stage of {recipe.name} in one go; give a run of this recipe.")
+    left_out = [stage.name for stage in recipe.stages if stage.kind != "report" and stage.name not in {kept.taken.name for kept in stages}]
+    return Comparison(recipe.name, run, stages, found.total, left_out)
+
+
+def error(predicted: float, took: float) -> str:
+    """Of a prediction, in percent of what was taken."""
+    return f"{100 * (predicted / took - 1):+.0f} %"
+
+
+def _compared(stage: Predicted, took: Mapping[str, Taken], probe: Probe, factors: Factors) -> Compared:
+    mine = took[stage.work.name]
+    work, shares = as_it_was(stage.work, mine)
+    known = predict(work, probe, factors, shares)
+    assert known.seconds is not None, "its time can be predicted"
+    return Compared(stage, samples(known.seconds.value).range().p50, mine)
+
+
+def _row(stage: Compared) -> list[str]:
+    predicted, took = stage.seconds, stage.taken
+    return [
+        took.name, took.kind, duration(predicted.p50), f"{duration(predicted.p10)} to {duration(predicted.p90)}", duration(took.seconds),
+        error(predicted.p50, took.seconds), duration(took.paused) if took.paused >= 1 else "", f"{took.busy:.0%}",
+        error(stage.knowing, took.undisturbed), _gib(stage.predicted.memory), _gib(took.memory),
+    ]  # fmt: skip
+
+
+def _gib(size: float | None) -> str:
+    return f"{size / GIB:.1f} GiB" if size else ""

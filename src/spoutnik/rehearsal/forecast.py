@@ -1,0 +1,63 @@
+"""What a recipe's stages will take on this machine: time by `plan.laptop`, memory by the dry run's steps without numbers."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from spoutnik.device import computing_device, memory_of
+from spoutnik.plan import laptop
+from spoutnik.plan.laptop import Factors, Predicted, predict
+from spoutnik.plan.probe import Probe
+from spoutnik.plan.uncertain import Range
+from spoutnik.recipe import AnyStage, Recipe
+from spoutnik.rehearsal.answer import memory_fault
+from spoutnik.rehearsal.stages import Rehearsal
+from spoutnik.rehearsal.work import Workload
+from spoutnik.run.machine import GIB
+from spoutnik.run.progress import duration
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Of the stages that compute something, in the recipe's order. `total` in seconds, of those whose time can be predicted; `faults` by
+    stage say why it cannot run here."""
+
+    recipe: str
+    stages: list[Predicted]
+    total: Range
+    faults: dict[str, str]
+
+    @property
+    def unknown(self) -> list[str]:
+        """Why some stages' times are not in the total."""
+        return [f"{stage.work.name}: {stage.work.unknown}" for stage in self.stages if stage.work.unknown]
+
+    @property
+    def sentence(self) -> str:
+        """The answer."""
+        if self.faults:
+            return f"{self.recipe} cannot run here: " + "; ".join(f"stage {name!r}: {fault}" for name, fault in self.faults.items()) + "."
+        fullest = max(self.stages, key=lambda stage: stage.memory or 0.0, default=None)
+        memory = f", at most {fullest.memory / GIB:.1f} GiB ({fullest.work.name})" if fullest and fullest.memory else ""
+        without = f", without what cannot be predicted ({'; '.join(self.unknown)})" if self.unknown else ""
+        between = f"{duration(self.total.p10)} to {duration(self.total.p90)}"
+        return f"{self.recipe} takes about {duration(self.total.p50)} on this machine (8 times of 10: {between}){memory}{without}."
+
+    @property
+    def expected(self) -> dict[str, dict[str, float]]:
+        """By stage, as the record has it: p10, p50 and p90 in seconds, memory in bytes where it was worked out."""
+        return {
+            stage.work.name: {**stage.range.to_dict(), **({"memory": stage.memory} if stage.memory else {})}
+            for stage in self.stages
+            if stage.range is not None
+        }
+
+
+def forecast(recipe: Recipe, stages: Iterable[AnyStage], probe: Probe, factors: Factors, memory: bool = True) -> Forecast:
+    """Predicts these stages of a recipe. Without `memory` it takes no time; with it, seconds. Raises UserError where a model is missing."""
+    wanted = [stage for stage in stages if stage.kind != "report"]
+    held = {found.name: found.memory for found in Rehearsal(recipe, {}, accelerated=False).stages()} if memory else {}
+    faults = {stage.name: memory_fault(held.get(stage.name), memory_of(computing_device())) for stage in wanted} if memory else {}
+    workload = Workload(recipe)
+    predicted = [predict(replace(workload.of(stage), memory=held.get(stage.name)), probe, factors) for stage in wanted]
+    kept = {name: fault for name, fault in faults.items() if fault is not None}
+    return Forecast(recipe.name, predicted, laptop.total(predicted).range(), kept)
