@@ -9,6 +9,7 @@ from spoutnik.cli import (
     allocator,
     chat,
     compare,
+    connect,
     contamination,
     doctor,
     eval_,
@@ -44,6 +45,7 @@ app.command("contamination")(contamination.contamination)
 app.command("run")(run.run)
 app.command("chat")(chat.chat)
 app.command("serve")(serve.serve)
+app.command("connect")(connect.connect)
 app.command("export")(export.export)
 app.command("quantize")(quantize.quantize)
 app.command("report")(report.report)
