@@ -164,3 +164,31 @@ def test_metrics_count_what_was_answered(tiny):
         assert f"spoutnik_{name}" in page
     assert 'spoutnik_answers_total{finish_reason="length"}' in page
     assert 'path="/chat/completions",status="200"' in page
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n": 1000},
+        {"top_logprobs": 1000, "logprobs": True},
+        {"stop": ["x"] * 1000},
+        {"stop": "x" * 100_000},
+        {"logit_bias": {str(token): 1 for token in range(2000)}},
+        {"tools": [{"function": {"name": f"f{number}"}} for number in range(1000)]},
+        {"messages": [{"role": "user", "content": "x"}] * 5000},
+        {"max_tokens": 10**30, "n": 1000},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"enum": ["x" * 100_000]}}}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_costs_every_step_is_bounded(tiny, changes):
+    response = httpx2.post(f"{tiny.url}/v1/chat/completions", json=ASK | changes)
+    assert response.status_code == 400, response.text[:300]
+    assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_texts_asked_for_at_once_are_bounded(tiny):
+    response = httpx2.post(f"{tiny.url}/v1/completions", json={"model": "tiny", "prompt": ["x"] * 1000})
+    assert response.status_code == 400
+    response = httpx2.post(f"{tiny.url}/v1/embeddings", json={"model": "tiny", "input": ["x"] * 1000})
+    assert response.status_code == 400

@@ -417,3 +417,15 @@ def test_keys_are_made_listed_and_revoked_from_the_command_line(tmp_path, capsys
     assert isinstance(key("create", "--expires", "1999-01-01").exception, UserError)
     assert isinstance(key("create", "--expires", "soon").exception, UserError)
     assert Principal(listed["id"]).id in secret
+
+
+def test_what_one_caller_asked_is_not_found_by_another(keyed):
+    running, path = keyed
+    first, second = make(path), make(path)
+    words = [{"role": "user", "content": "the cat sat on the mat and thought " * 4}]
+
+    def hits(secret):
+        return ask(running, secret, messages=words).json()["usage"]["prompt_cache_hit_tokens"]
+
+    assert [hits(first), hits(second)] == [0, 0]
+    assert min(hits(first), hits(second)) >= 32
