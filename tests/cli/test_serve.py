@@ -3,8 +3,10 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -135,3 +137,18 @@ def test_what_cannot_be_served_is_one_sentence(endless, changes, message, tmp_pa
             changes, message = {"port": taken.getsockname()[1]}, message.replace("port 1 ", f"port {taken.getsockname()[1]} ")
         with pytest.raises(UserError, match=message):
             serve(**{"model": str(endless), "port": 0, **changes})
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_it_serves_https_where_it_is_given_a_certificate(endless, tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", "1", "-subj",
+         "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True,
+    )  # fmt: skip
+    with server(endless, "--tls-cert", certificate, "--tls-key", key) as (_, line):
+        address = line.split()[0]
+        assert address.startswith("https://127.0.0.1:")
+        assert httpx2.get(f"{address}/models", verify=ssl.create_default_context(cafile=certificate)).status_code == 200
+    with pytest.raises(UserError, match="certificate and its key cannot be used"):
+        serve(str(endless), port=0, tls_cert=key, tls_key=certificate)

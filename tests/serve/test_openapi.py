@@ -48,7 +48,7 @@ def failures(running, headers, document, examples, checks):
 
 def test_every_answer_is_one_that_the_document_knows(keyed):
     running, headers, document = keyed
-    assert failures(running, headers, document, 4, {}) == []
+    assert failures(running, headers, document, 2, {}) == []
 
 
 def test_requests_that_reach_the_model_are_answered_or_refused_as_the_document_says(keyed):
@@ -60,5 +60,5 @@ def test_requests_that_reach_the_model_are_answered_or_refused_as_the_document_s
         if "model" in schema.get("properties", {}):
             schema["properties"]["model"] = {"enum": ["tiny", "deepseek-chat"]}
     accepted = {"positive_data_acceptance": {"expected-statuses": ["2xx", "400", "401", "403", "404", "429", "5xx"]}}
-    assert failures(running, headers, document, 4, accepted) == []
+    assert failures(running, headers, document, 2, accepted) == []
     assert running.service.metrics.responses.labels("POST", "/chat/completions", 200)._value.get() > 10, "else nothing was answered"
