@@ -75,12 +75,13 @@ def equations(stages: list[Stage], here: probe.Probe) -> tuple[Array, Array, lis
     """(a row for each equation, what it adds up to, the terms' names); errors are relative to the whole stage's time.
 
     A stage of several steps gives two equations: one for its steps, and one for its beginning, with what the first step warms up, and end.
+    Preference optimisation reads its data once at the beginning, so its times are not apart.
     """
     rows: list[dict[str, float]] = []
     targets, weights = [], []
     for stage in stages:
         found = {name: middle(value) for name, value in laptop.terms(*stage.was(here)).items()}
-        whole, stepping = stage.took.undisturbed, stage.took.stepping
+        whole, stepping = stage.took.undisturbed, stage.took.stepping if stage.work.kind != "dpo" else None
         setup = {name: value for name, value in found.items() if name in laptop.SETUP}
         parts = {name: value for name, value in found.items() if name not in laptop.SETUP}
         for terms, target in ((found, whole),) if stepping is None else ((parts, stepping), (setup, whole - stepping)):
@@ -109,8 +110,11 @@ def fit(stages: list[Stage], here: probe.Probe) -> dict[str, float]:
 
 
 def memory(stages: list[Stage]) -> tuple[float, float]:
-    """(bytes of a process, how often its tensors' bytes come to them): least squares of relative errors."""
-    pairs = [(stage.work.memory, stage.took.memory) for stage in stages if stage.took.memory and stage.work.memory]
+    """(bytes of a process, how often its tensors' bytes come to them): least squares of relative errors, where lengths were known."""
+    kinds = ("pretrain", "sft", "dpo", "distill")
+    pairs = [
+        (stage.work.memory, stage.took.memory) for stage in stages if stage.work.kind in kinds and stage.work.memory and stage.took.memory
+    ]
     matrix = np.array([[1.0 / held, tensors / held] for tensors, held in pairs])
     base, factor = np.linalg.lstsq(matrix, np.ones(len(pairs)), rcond=None)[0]
     return float(base), float(factor)

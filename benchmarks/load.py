@@ -219,13 +219,14 @@ async def run(model: str, name: str, seconds: float, streams: int, kinds: int, t
             server.kill()
     wrong = list(seen.wrong)
     kept = sum(end == (200, known[index % kinds]) for index, end in enumerate(ends))
-    drained = next((line for line in logged if line["message"] == "drained"), {})
+    last_words = next((line for line in logged if line["message"] == "drained"), {})
+    drained = {name: last_words.get(name) for name in ("running", "waiting", "pages_used")}
     faults = [line for line in logged if line["level"] == "error"]
     wrong += [f"the log says {line}" for line in faults]
     wrong += [f"{streams - kept} of {streams} answers were lost at the end"] if kept < streams else []
     wrong += [f"the server ended with {status}"] if status else []
     wrong += [f"{pages['used']} pages of the cache are lost"] if pages["used"] else []
-    wrong += [f"after the drain the server had {drained}"] if drained.get("running") != 0 or drained.get("pages_used") != 0 else []
+    wrong += [f"after the drain the server had {drained}"] if any(count != 0 for count in drained.values()) else []
     settled = [point for point in seen.memory if point[0] >= seconds / 5]
     later = [point for point in seen.memory if point[0] >= seconds / 2]
     return {
@@ -263,7 +264,7 @@ def table(model: str, arguments: list[str], found: dict[str, Any]) -> str:
          f"{found['later_slope_mib_per_minute']:+.2f} MiB a minute"),
         ("pages of the cache when the load was over", f"{pages['used']} used, {pages['free']} free, {pages['cached']} cached"),
         ("after SIGTERM amid the same number of streams", f"{found['ended_whole']} of {found['streams']} answers whole, "
-         f"{drained.get('pages_used')} pages used, status {found['exit_status']}, after {found['stop_seconds']} s"),
+         f"{drained['pages_used']} pages used, status {found['exit_status']}, after {found['stop_seconds']} s"),
     ]  # fmt: skip
     head = f"# Load on {model}\n\n{found['streams']} streams for {found['seconds']:.0f} s, clients on the same machine"
     lines = "\n".join(f"| {name} | {value} |" for name, value in rows)

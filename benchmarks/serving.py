@@ -3,7 +3,7 @@
     python benchmarks/serving.py smollm2 --batch 1 32
 
 Both are one engine in one process, in turns; the client has the same cores. Then the same plain requests before and after requests that
-steer their draws (penalties, a schema's grammar, the likeliest tokens) ran on the engine. Rates are of the median of seven runs.
+steer their draws (penalties, a schema's grammar, the likeliest tokens) ran on the engine. Rates are of the median of five runs.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from spoutnik.serve.listening import listen
 from spoutnik.serve.opening import Opening, open_backend
 from spoutnik.serve.settings import Settings
 
-RUNS = 7
+RUNS = 5
 
 
 def measured(works: dict[str, Callable[[], None]], tokens: int) -> dict[str, float]:
@@ -81,12 +81,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32])
-    parser.add_argument("--new", type=int, default=64, help="tokens of an answer")
+    parser.add_argument("--new", type=int, default=32, help="tokens of an answer")
     options = parser.parse_args()
     dtype, most = fastest_dtype(), max(options.batch)
     worker = open_backend(Opening(options.model, "model", DTYPES[dtype]), Price(), lambda what: None)
     engine = worker._engine
-    prompts = [worker.tokenizer.encode(f"{index} stories begin with") for index in range(4 * most)]
+    prompts = [worker.tokenizer.encode(f"{index} stories begin with") for index in range(2 * most)]
     drawn = engine.generate([Request(ids, options.new) for ids in prompts])
     whole = [ids for ids, completion in zip(prompts, drawn, strict=True) if completion.finish_reason == "length"][:most]
     if len(whole) < most:

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from spoutnik.errors import UserError
 from spoutnik.model import flops
 from spoutnik.model.config import ModelConfig
+from spoutnik.plan.chips import chip
 from spoutnik.plan.components import counts, forward_at
 from spoutnik.plan.families import EXPERTS, GATED, OTHER_NAMES, PLAIN, WHOLE
-from spoutnik.plan.models import catalogue, from_hf, open_model
+from spoutnik.plan.models import catalogue, from_hf, open_model, trained_as
 
 
 @pytest.mark.parametrize("name", list(catalogue()))
@@ -145,3 +146,9 @@ def test_a_configuration_gives_a_model_that_can_be_counted_or_a_sentence(family,
     except UserError:
         return
     assert counts(model, 16).training() > 0
+
+
+def test_a_model_is_planned_as_it_was_trained_where_the_chip_can():
+    assert trained_as("deepseek-v3", chip("h800-sxm")) == {"precision": "fp8-kept", "batch_tokens": 15_360 * 4096}
+    assert trained_as("deepseek-v3", chip("a100-sxm-80")) == {"batch_tokens": 15_360 * 4096}
+    assert trained_as("llama-3.1-405b", chip("h800-sxm")) == trained_as(None, chip("h800-sxm")) == {}

@@ -278,11 +278,11 @@ def test_a_stream_that_waits_is_pinged_and_one_that_breaks_ends_with_an_error():
 
         running.engine.runner.step = slow_and_failing
         ask = {"model": "tiny", "max_tokens": 8, "messages": ASK, "stream": True}
-        text = httpx2.post(f"{running.url}/v1/messages", json=ask).text
+        text = httpx2.post(f"{running.url}/v1/messages", json=ask | COLD["extra_body"]).text
         assert 'event: ping\ndata: {"type":"ping"}\n\n' in text
         assert text.endswith('"}\n\n')
         assert "event: error\n" in text
         assert "message_stop" not in text
         assert "secret" not in text
         with pytest.raises(anthropic.APIStatusError, match="failed at this request"):
-            list(client_of(running).messages.create(**ask))
+            list(client_of(running).messages.create(**ask, **COLD))

@@ -119,6 +119,25 @@ def test_items_of_earlier_turns_come_back_into_the_prompt(caller, client):
     assert client(caller).responses.input_tokens.count(model="tiny", input=told).input_tokens == instructed.input_tokens
 
 
+def test_functions_of_a_namespace_are_called_as_the_client_knows_them(client):
+    space = {"type": "namespace", "name": "eyes", "description": "Sees.", "tools": [LOOK]}
+    ask = ASK | {"tools": [space], "tool_choice": "required", "reasoning": {"effort": "none"}, "max_output_tokens": 60}
+    with serving(*random_model(context=2048)) as running:
+        (found,) = client(running).responses.create(**ask, parallel_tool_calls=False).output
+        assert (found.name, found.namespace) == ("look", "eyes")
+        (event,) = [event for event in client(running).responses.create(**ask, stream=True) if event.type == "response.output_item.added"][
+            :1
+        ]
+        assert (event.item.name, event.item.namespace) == ("look", "eyes")
+
+        def count(name, **others):
+            item = {"type": "function_call", "call_id": "c", "name": name, "arguments": "{}", **others}
+            given = [{"role": "user", "content": "the cat"}, item, {"type": "function_call_output", "call_id": "c", "output": "a mat"}]
+            return client(running).responses.input_tokens.count(model="tiny", input=given, tools=[space]).input_tokens
+
+        assert count("look", namespace="eyes") == count("eyes.look") > count("look")
+
+
 def test_thinking_is_switched_off_and_an_answer_that_is_cut_says_so(thinker, client):
     create = client(thinker).responses.create
     response = create(**ASK, reasoning={"effort": "none"})

@@ -108,7 +108,7 @@ def test_a_failing_step_ends_all_requests_with_an_error_and_the_next_ones_are_an
             return step(sequences)
 
         running.engine.runner.step = failing
-        streamed = httpx2.post(f"{running.url}/v1/chat/completions", json=ASK | {"stream": True, "max_tokens": 8}).text
+        streamed = httpx2.post(f"{running.url}/v1/chat/completions", json=ASK | {"seed": 1, "stream": True, "max_tokens": 8}).text
         assert '"server_error"' in streamed
         assert "secret" not in streamed
         assert "[DONE]" not in streamed
@@ -117,9 +117,9 @@ def test_a_failing_step_ends_all_requests_with_an_error_and_the_next_ones_are_an
         failed.clear()
         client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
         with pytest.raises(openai.APIError, match="failed at this request"):
-            list(client.chat.completions.create(**ASK, max_tokens=8, stream=True))
+            list(client.chat.completions.create(**ASK, seed=1, max_tokens=8, stream=True))
         failed.clear()
-        assert httpx2.post(f"{running.url}/v1/chat/completions", json=ASK | {"max_tokens": 8}).status_code == 500
+        assert httpx2.post(f"{running.url}/v1/chat/completions", json=ASK | {"seed": 1, "max_tokens": 8}).status_code == 500
 
 
 def test_costs_are_shared_and_nothing_is_paid_twice(tiny):

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from spoutnik.tasks.base import Problem
 from spoutnik.tasks.recheck import second_verdict
-from spoutnik.tasks.recheck_math import UnreadableError, read, same_mathematics
+from spoutnik.tasks.recheck_math import same_mathematics
+from spoutnik.tasks.recheck_reader import UnreadableError, read
 
 SAME = [
     (r"\frac{1}{2}", "0.5"), (r"\frac12", "1/2"), (r"-\frac{2}{3}", "-2/3"), (r"3\frac{1}{2}", r"\dfrac{7}{2}"),

@@ -92,8 +92,8 @@ def foresee(recipe: "Recipe", out: Path, only: str | None) -> dict[str, dict[str
         return {}
     try:
         found = forecast(recipe, pending, probe(), fitted(), memory=long)
-    except UserError:
-        return {}  # what is missing is said, with its place, by who checks the recipe
+    except (UserError, OSError):
+        return {}  # what is missing is said, with its place, by who checks the recipe or reads the file
     if found.faults:
         raise UserError(f"{found.sentence} Lower batch_size, micro_batch_tokens or max_new_tokens, or take a smaller model.")
     print(found.sentence, file=sys.stderr)

@@ -39,8 +39,13 @@ def train(
     first_k_dense_replace: Size = None,
     chip: Chip = "h100-sxm",
     sequence_length: Annotated[str, typer.Option(help="Tokens in a sequence.")] = "4096",
-    batch_tokens: Annotated[str | None, typer.Option(help="Tokens of one step; else what is usual for the size.")] = None,
-    precision: Annotated[str, typer.Option(help="bf16, fp8, or fp8-kept (activations kept in FP8, as DeepSeek-V3 does).")] = "bf16",
+    batch_tokens: Annotated[
+        str | None, typer.Option(help="Tokens of one step; else the model's own where known, or what is usual for the size.")
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="bf16, fp8, or fp8-kept (activations kept in FP8, as DeepSeek-V3 does); else the model's own, or bf16."),
+    ] = None,
     layout: Annotated[
         str | None,
         typer.Option(metavar="'KEY=VALUE ...'", help="Fields of the layout to keep, as in 'pipeline=16 expert=64 schedule=dualpipe'."),
@@ -70,13 +75,14 @@ def train(
         from spoutnik.plan.amount import amount, count
         from spoutnik.plan.bill import rent_of
         from spoutnik.plan.chips import chip as chip_named
-        from spoutnik.plan.models import open_model, title_of
+        from spoutnik.plan.models import open_model, title_of, trained_as
         from spoutnik.plan.training import plan_training
 
         given = {key: value for key, value in options.items() if value is not None}
         device, many, total = chip_named(given["chip"]), count(given["devices"], "--count"), amount(given["tokens"], "--tokens")
         called = given.get("model")
         what = title_of(called) if called else words("head.by_sizes")
+        usual = {"precision": "bf16", "batch_tokens": None, **trained_as(called, device)}
         title = f"{what}, {words.quantity(total, 'tokens')}, {words.number(many)} x {device.title}"
         made = plan_training(
             open_model(called, flags),
@@ -85,8 +91,8 @@ def train(
             many,
             _layout(given.get("layout")),
             sequence_length=count(given["sequence_length"], "--sequence-length"),
-            batch_tokens=count(given["batch_tokens"], "--batch-tokens") if "batch_tokens" in given else None,
-            precision=given["precision"],
+            batch_tokens=count(given["batch_tokens"], "--batch-tokens") if "batch_tokens" in given else usual["batch_tokens"],
+            precision=given.get("precision", usual["precision"]),
             rent=rent_of(given.get("price"), given["location"]),
             budget_usd=amount(given["budget"], "--budget") if "budget" in given else None,
             title=title,

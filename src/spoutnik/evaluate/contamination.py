@@ -11,6 +11,7 @@ from spoutnik.errors import UserError
 from spoutnik.evaluate.ngrams import LENGTH, Findings, Overlap, Scanned, Text, scan
 from spoutnik.recipe.schema import TaskSpec
 from spoutnik.tasks import make
+from spoutnik.tasks.harness import HarnessTask
 from spoutnik.tasks.rows import records
 
 QUESTION_FIELDS = ("question", "prompt", "problem", "input", "query", "text")
@@ -47,6 +48,7 @@ class SetReport:
 def task_items(spec: TaskSpec) -> ItemSet:
     """The problems that an evaluation on this task asks."""
     task, count = make(spec.name, **spec.options), spec.problems or 0
+    count = task.available(count) if isinstance(task, HarnessTask) else count
     problems = [task.problem(spec.split, 0, index) for index in range(count)]
     return ItemSet(spec.name, [problem.prompt for problem in problems], [f"{spec.split} problem {index}" for index in range(count)])
 

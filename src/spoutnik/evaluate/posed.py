@@ -65,7 +65,7 @@ def pose(spec: TaskSpec) -> Posed:
     task = make(spec.name, **spec.options)
     if not spec.problems:
         raise UserError(f"The evaluation on {spec.name!r} does not say how many problems; set `problems`.")
-    count = min(spec.problems, len(task)) if isinstance(task, HarnessTask) else spec.problems
+    count = task.available(spec.problems) if isinstance(task, HarnessTask) else spec.problems
     return Posed(spec, task, [task.problem(spec.split, 0, index) for index in range(count)])
 
 

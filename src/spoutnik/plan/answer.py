@@ -41,6 +41,8 @@ def render(plan: Plan, words: Speech) -> str:
     parts = [answer(plan, words), columns(figure_rows(plan, words), right=(1, 2))]
     if plan.lines:
         parts.append(columns(line_rows(plan, words), right=(1, 2, 3)))
+    if plan.setting:
+        parts.append(words("head.setting", setting=plan.setting))
     parts.append(words("head.ask", names=", ".join(plan.figures)))
     return "\n\n".join(parts)
 

@@ -91,7 +91,7 @@ def grade(constants: Calibration | None = None) -> Grades:
     constants = constants or calibration()
     hours = tuple(_hours(run, constants) for run in runs())
     steps, known = _steps(constants)
-    return Grades(hours, steps, _memory(), known)
+    return Grades(hours, steps, memory_rows(), known)
 
 
 def _hours(run: Run, constants: Calibration) -> Graded:
@@ -144,7 +144,7 @@ def _shape(layout: Layout) -> str:
     return f"{ways}{pipe}, {layout.micro_batch_size} x {layout.sequence_length}, {layout.precision}, recompute {layout.recompute}"
 
 
-def _memory() -> tuple[Graded, ...]:
+def memory_rows() -> tuple[Graded, ...]:
     """GiB of the fullest device; the planner gives no range for it."""
     found = []
     table = content()["memory"]["megatron"]

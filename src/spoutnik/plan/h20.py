@@ -112,24 +112,33 @@ def _balance(chip: Chip) -> Figure:
 
 def _many(model: Model, chip: Chip, name: str) -> Figure:
     """Tokens that one chip writes a second at best, by the roofline, among the numbers of chips that can share the model."""
-    best, how = 0.0, ""
+    best, how = 0.0, (0, 0.0, 0.0)
     for unit in units.candidates(model, chip):
         sequences = units.speed_limited_batch(model, unit, chip, CONTEXT, SPEED, 1.0)
         if sequences >= 1:
-            step = inference.decode(model, unit, chip, sequences, CONTEXT)
-            each = sequences / step.seconds / unit.tensor
-            if each > best:
-                best, how = each, f"{unit.devices} chips, {sequences:,.0f} requests a group, {step.seconds * 1e3:.1f} ms a step"
-    return Figure(f"{name}.{chip.name}", best, "tokens/s", "requests / step, by the roofline (plan/inference.py)", _memory_inputs(chip),
-                  f"{how}; {SPEED:g} tokens/s for each user at least, {CONTEXT:,.0f} tokens in each cache; an upper bound.")  # fmt: skip
+            seconds = inference.decode(model, unit, chip, sequences, CONTEXT).seconds
+            if sequences / seconds / unit.tensor > best:
+                best, how = sequences / seconds / unit.tensor, (unit.devices, sequences, seconds)
+    inputs = (*_shared(*how), *_memory_inputs(chip))
+    return Figure(f"{name}.{chip.name}", best, "tokens/s", "requests / step, by the roofline", inputs, "An upper bound; for each chip.")
 
 
 def _one_reader(model: Model, chip: Chip) -> Figure:
     """Tokens a second for a single request on one node, by the roofline."""
     unit = units.unit_asked(model, chip, chip.devices_per_node)
-    step = inference.decode(model, unit, chip, 1.0 / chip.devices_per_node if model.n_routed_experts else 1.0, CONTEXT)
-    return Figure(f"one_reader.{chip.name}", 1 / step.seconds, "tokens/s", "1 / step, by the roofline", _memory_inputs(chip),
-                  f"One request on {chip.devices_per_node} chips; an upper bound.")  # fmt: skip
+    requests = unit.tensor / unit.devices
+    seconds = inference.decode(model, unit, chip, requests, CONTEXT).seconds
+    inputs = (*_shared(unit.devices, requests, seconds), *_memory_inputs(chip))
+    return Figure(f"one_reader.{chip.name}", 1 / seconds, "tokens/s", "1 / step, by the roofline", inputs, "An upper bound.")
+
+
+def _shared(devices: int, requests: float, seconds: float) -> tuple[Input, ...]:
+    """How a model was served."""
+    return (
+        Input("chips", float(devices), "", "", "computed"), Input("requests", requests, "", "for each copy of the attention", "computed"),
+        Input("step", seconds, "s", "plan/inference.py", "computed"), Input("least", SPEED, "tokens/s", "for each user", "assumed"),
+        Input("context", CONTEXT, "tokens", "DeepSeek, 1 March 2025: 4,989 on average", "assumed"),
+    )  # fmt: skip
 
 
 def _memory_inputs(chip: Chip) -> tuple[Input, ...]:

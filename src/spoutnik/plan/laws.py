@@ -23,7 +23,7 @@ SHARE = BETA / (ALPHA + BETA)
 SHARE_ERROR = 0.020
 PIVOT = 1e21
 """FLOP at which the fit's data lie, so that its exponent turns there. The data end at about 1e22 (assumed, not Epoch's)."""
-EXPERTS, HELD = 64, 43.0
+HELD, GRANULARITY = 43.0, 8.0
 """arXiv 2402.07871 fits 64 times as many expert parameters as one token uses: with attention, 43 times as many in all (12 d^2 of 516)."""
 MOE: Mapping[str, float] = MappingProxyType({"a": 18.1, "alpha": 0.115, "b": 30.8, "beta": 0.147, "g": 2.1, "gamma": 0.58, "c": 0.47})
 DENSE: Mapping[str, float] = MappingProxyType({"a": 16.3, "alpha": 0.126, "b": 26.7, "beta": 0.127, "c": 0.47})
@@ -94,15 +94,15 @@ def deepseek(flop: Figure) -> Optimum:
     return Optimum("deepseek", DEEPSEEK, "assumed", {figure.name: figure for figure in found})
 
 
-def experts(flop: Figure, granularity: float = 8.0) -> Optimum:
+def experts(flop: Figure) -> Optimum:
     """Active size and tokens of a fine-grained mixture with 64-fold experts, and how many times the compute a dense model needs.
 
     Both by the same paper's fits, without the router's own operations.
     """
-    active, reached = _best_mixture(flop.middle, granularity)
+    active, reached = _best_mixture(flop.middle, GRANULARITY)
     given = Input("constants", ", ".join(f"{key} {value:g}" for key, value in MOE.items()), "", KRAJEWSKI, "assumed")
     size = Figure("size", active, "parameters", "argmin of c + (g / G^gamma + a) / (43 size)^alpha + b / tokens^beta",
-                  (flop, given), f"Active for a token; 64-fold experts, granularity {granularity:g}.")  # fmt: skip
+                  (flop, given), "Active for a token; 64-fold experts, each an eighth of a layer wide.")  # fmt: skip
     total = Figure("size_total", HELD * active, "parameters", "43 * size", (size,))
     tokens = Figure("tokens", flop.middle / 6 / active, "tokens", "flop / (6 * size)", (flop, size))
     same = _dense_compute(reached)

@@ -13,7 +13,7 @@ def model_figures(model: Model, counted: Counts, source: str = "") -> dict[str, 
     used = tuple(_part(part.name, "active", part.active_parameters, "parameters", origin) for part in main if part.active_parameters)
     done = tuple(_part(part.name, "forward", part.forward, "FLOP/token", origin) for part in main if part.forward)
     done_full = tuple(_part(part.name, "forward_full", part.forward_full, "FLOP/token", origin) for part in main if part.forward_full)
-    convention = f"A multiply-add is 2; a causal mask over {counted.sequence_length:,} tokens; backward is twice forward."
+    convention = "A multiply-add is 2; with a causal mask; backward is twice forward."
     found = [
         Figure("params_total", counted.parameters, "parameters", _sum(held), held, "Without multi-token prediction layers."),
         Figure("params_active", counted.active_parameters, "parameters", _sum(used), used, "The embedding table counts whole."),
@@ -35,7 +35,7 @@ def model_figures(model: Model, counted: Counts, source: str = "") -> dict[str, 
 
 
 def _part(name: str, kind: str, value: float, unit: str, origin: Input, plain: bool = False) -> Figure:
-    return Figure(kind if plain else f"{kind}.{name.replace(' ', '_')}", value, unit, f"{kind} of {name}, from the sizes", (origin,))
+    return Figure(kind if plain else f"{kind}.{name.replace(' ', '_')}", value, unit, "from the sizes", (origin,))
 
 
 def _sum(parts: tuple[Figure, ...]) -> str:

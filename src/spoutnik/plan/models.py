@@ -4,7 +4,7 @@ import difflib
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +16,7 @@ from spoutnik.checkpoint.gguf_head import Head
 from spoutnik.errors import UserError
 from spoutnik.model.config import ARCHITECTURES, ModelConfig
 from spoutnik.model.depth import depth_config
+from spoutnik.plan.chips import Chip
 from spoutnik.plan.families import shape_from_hf
 from spoutnik.plan.shape import Model
 
@@ -35,6 +36,8 @@ class Entry:
     source: str
     config: Mapping[str, Any]
     note: str = ""
+    trained: Mapping[str, Any] = field(default_factory=dict)
+    """`precision` and `batch_tokens` of its pretraining, where they were published and are not what plans assume."""
 
 
 def open_model(name_or_path: str | None, flags: Mapping[str, Any] | None = None) -> Model:
@@ -72,7 +75,7 @@ def catalogue() -> dict[str, Entry]:
     for name, row in content.items():
         same = content[row["same_as"]] if "same_as" in row else row
         note = row.get("note", "")
-        found[name] = Entry(name, row["title"], row.get("source", same["source"]), same["config"], note)
+        found[name] = Entry(name, row["title"], row.get("source", same["source"]), same["config"], note, same.get("trained", {}))
     return found
 
 
@@ -80,6 +83,15 @@ def title_of(name: str) -> str:
     """A catalogue model's title; else what the user called it."""
     entry = catalogue().get(name.lower())
     return entry.title if entry else Path(name).name or name
+
+
+def trained_as(name: str | None, chip: Chip) -> Mapping[str, Any]:
+    """How a model of the catalogue was pretrained, as far as that is not what plans assume and the chip can do it."""
+    entry = catalogue().get((name or "").lower())
+    known = dict(entry.trained) if entry else {}
+    if not chip.fp8_tflops:
+        known.pop("precision", None)
+    return known
 
 
 def _opened(name: str) -> Model:

@@ -36,6 +36,11 @@ class Plan:
     drawings: Mapping[str, str] = field(default_factory=dict)
     """SVG by the key of its heading."""
 
+    @property
+    def setting(self) -> str:
+        """What the plan chose, in a few words; empty where there was nothing to choose."""
+        return ""
+
     def figure(self, name: str) -> Figure:
         """The figure of that name: one of the plan's, one that those are made of, or one of a line, by its number (2.cost_usd) or the first
         line that has it. Raises UserError naming what there is.

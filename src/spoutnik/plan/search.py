@@ -59,7 +59,7 @@ def best_layout(
             quick = step(model, fitting, chip, how, exact=False, parts=parts)
             (ranked if room <= ROOM else tight).append((-quick.tokens_per_second_per_device, place, fitting))
     if not (ranked or tight):
-        raise UserError(_nothing_fits(model, chip, count, least))
+        raise UserError(_nothing_fits(model, chip, count, least, fixed))
     finalists = sorted(ranked or tight)[:6]
     return max((layout for _, _, layout in finalists), key=lambda layout: _speed(step(model, layout, chip, how)))
 
@@ -86,11 +86,8 @@ def _candidates(
     schedules: tuple[str, ...],
     fixed: dict[str, Any],
 ) -> Iterator[Layout]:
-    choices: dict[str, list[Any]] = {
-        "tensor": [ways for ways in _powers(chip.devices_per_node) if count % ways == 0],
+    choices = _ways(model, chip, count) | {
         "context": [ways for ways in _powers(64) if ways == 1 or sequence_length / ways >= 8192],
-        "pipeline": [stages for stages in range(1, min(64, model.num_hidden_layers) + 1) if count % stages == 0],
-        "expert": [ways for ways in _powers(512) if ways == 1 or (model.n_routed_experts and model.n_routed_experts % ways == 0)],
         "micro_batch_size": [1, 2, 4],
         "schedule": list(schedules),
         "zero": [1, 3],
@@ -120,6 +117,15 @@ def _candidates(
         yield layout
 
 
+def _ways(model: Model, chip: Chip, count: int) -> dict[str, list[Any]]:
+    """The numbers of parts that divide the chips and the model."""
+    return {
+        "tensor": [ways for ways in _powers(chip.devices_per_node) if count % ways == 0],
+        "pipeline": [stages for stages in range(1, min(64, model.num_hidden_layers) + 1) if count % stages == 0],
+        "expert": [ways for ways in _powers(512) if ways == 1 or (model.n_routed_experts and model.n_routed_experts % ways == 0)],
+    }
+
+
 def _powers(most: int) -> list[int]:
     found = [1]
     while found[-1] * 2 <= most:
@@ -127,7 +133,14 @@ def _powers(most: int) -> list[int]:
     return found
 
 
-def _nothing_fits(model: Model, chip: Chip, count: int, least: tuple[float, Layout] | None) -> str:
+def _nothing_fits(model: Model, chip: Chip, count: int, least: tuple[float, Layout] | None, fixed: dict[str, Any]) -> str:
+    if least is None and fixed:
+        asked = " ".join(f"{name}={value}" for name, value in fixed.items())
+        could = "; ".join(f"{name} {', '.join(map(str, ways))}" for name, ways in _ways(model, chip, count).items() if name in fixed)
+        return (
+            f"{count} x {chip.name} cannot be laid out with {asked}; leave out what need not be so"
+            + (f", or take of these: {could}." if could else ".")
+        )  # fmt: skip
     if least is None:
         return (
             f"{count} x {chip.name} cannot be laid out for {model.num_hidden_layers} layers and {model.num_attention_heads} heads; "

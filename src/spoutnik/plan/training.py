@@ -38,6 +38,11 @@ class TrainingPlan(Plan):
     layout: Layout | None = None
     step: Step | None = None
 
+    @property
+    def setting(self) -> str:
+        """The layout."""
+        return self.layout.sentence() if self.layout else ""
+
     def to_json(self) -> dict[str, Any]:
         """Adds the layout, where a step's seconds go, and what a device holds, in GiB."""
         assert self.layout is not None

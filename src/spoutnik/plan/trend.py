@@ -70,7 +70,7 @@ def programmes(final_run: Input) -> dict[str, Figure]:
     for name, row in _table()["programme"].items():
         share = Input("final_share", float(row["final_share"]), "", row["source"], row["status"])
         found[name] = Figure(f"programme.{name}", _number(final_run) / row["final_share"], "USD", f"{final_run.name} / final_share",
-                             (final_run, share), row["title"]["en"])  # fmt: skip
+                             (final_run, share))  # fmt: skip
     return found
 
 

@@ -16,8 +16,10 @@ from spoutnik.run.machine import GIB
 from spoutnik.run.progress import duration
 from spoutnik.run.record import read
 
-CROWDED = 0.8
-"""A stage that got less than this share of the cores' time shared the machine with others."""
+CROWDED = 0.7
+"""A stage that used less than this share of the cores' time shared the machine with others."""
+ALONE = ("corpus", "traces")
+"""Kinds of which most work keeps one core busy."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Compared:
     @property
     def crowded(self) -> bool:
         """Whether something else ran beside the stage."""
-        return self.taken.busy < CROWDED
+        return self.taken.busy < CROWDED and self.taken.kind not in ALONE
 
 
 @dataclass(frozen=True)
@@ -62,15 +64,21 @@ class Comparison:
         return sum(stage.taken.undisturbed for stage in self.stages)
 
     @property
+    def knowing(self) -> float:
+        """Predicted seconds with the lengths and signals that the run turned out to have."""
+        return sum(stage.knowing for stage in self.stages)
+
+    @property
     def sentence(self) -> str:
         """The answer."""
         held_up = self.taken - self.undisturbed
         pauses = f" ({error(self.total.p50, self.undisturbed)} without {duration(held_up)} in which it was held up)" if held_up >= 1 else ""
         crowded = [stage.taken.name for stage in self.stages if stage.crowded]
         beside = f"; others used the machine beside {len(crowded)} of {len(self.stages)} stages" if crowded else ""
+        known = f"; with lengths known {error(self.knowing, self.undisturbed)}"
         return (
             f"{self.recipe}: predicted {duration(self.total.p50)}, took {duration(self.taken)}: {error(self.total.p50, self.taken)}"
-            f"{pauses}{beside}."
+            f"{pauses}{known}{beside}."
         )
 
     def rows(self) -> list[list[str]]:
@@ -85,6 +93,7 @@ class Comparison:
             "predicted": asdict(self.total),
             "taken": self.taken,
             "undisturbed": self.undisturbed,
+            "with_lengths_known": self.knowing,
             "error": self.total.p50 / self.taken - 1,
             "left_out": self.left_out,
             "stages": [

@@ -9,17 +9,17 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
 from typing import TypeVar
 
-from spoutnik.engine.request import Begun, Request, Top
+from spoutnik.engine.request import Request
 from spoutnik.engine.scoring import Given, Scored
 from spoutnik.errors import UserError
-from spoutnik.serve.backend import Cost, Load, News, Shape
+from spoutnik.serve.backend import Cost, Load, Shape
 from spoutnik.serve.errors import ApiError, OverloadedError, ServerError, stopping
 from spoutnik.serve.jobs import Job
+from spoutnik.serve.placed import Member, Placed
 from spoutnik.serve.replica import Hello, Letter, Link, LostError
 from spoutnik.serve.routing import Router
 from spoutnik.text.tokenizer import Tokenizer
@@ -40,7 +40,7 @@ class Replicas:
 
     def __init__(self, links: Sequence[Link], hello: Hello, tokenizer: Tokenizer, closed: Callable[[], None] = lambda: None):
         self.info, self.tokenizer = hello.info, tokenizer
-        self._members = [_Member(number, link) for number, link in enumerate(links)]
+        self._members = [Member(number, link) for number, link in enumerate(links)]
         self._router = Router()
         self._numbers = itertools.count()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -56,7 +56,7 @@ class Replicas:
 
     async def generate(self, requests: Sequence[Request], shape: Shape | None = None) -> Job:
         self._check_open()
-        job = _Job(requests, shape, lambda: self._leave(job))
+        job = Placed(requests, shape, lambda: self._leave(job))
         try:
             await self._place(job, patient=False)
         except BaseException:
@@ -89,7 +89,7 @@ class Replicas:
         await asyncio.gather(*(member.link.close() for member in self._members), return_exceptions=True)
         await asyncio.to_thread(self._on_close)
 
-    async def _ask(self, owner: object, tokens: Sequence[int], call: "Callable[[_Member], Awaitable[T | ApiError]]") -> T:
+    async def _ask(self, owner: object, tokens: Sequence[int], call: Callable[[Member], Awaitable[T | ApiError]]) -> T:
         """What a replica answers; another one if it is lost."""
         for _ in range(MOST_LOSSES):
             while not (members := self._order(owner, tokens)):
@@ -109,7 +109,7 @@ class Replicas:
             return outcome
         raise _given_up()
 
-    async def _place(self, job: "_Job", patient: bool) -> None:
+    async def _place(self, job: Placed, patient: bool) -> None:
         """Has a replica take what has not ended of a job. Raises the last refusal where none does, unless `patient`."""
         while job.left:
             self._check_open()
@@ -130,7 +130,7 @@ class Replicas:
                 raise refusal or OverloadedError("The engines are being started again; try again soon.")
             await self._change()
 
-    async def _submit(self, job: "_Job", member: "_Member") -> ApiError | None:
+    async def _submit(self, job: Placed, member: Member) -> ApiError | None:
         """What the replica says to it. Raises LostError; then the job is nowhere."""
         life, number = member.life, next(self._numbers)
         job.member, job.number, job.indices, job.settled = member, number, job.open, False
@@ -149,20 +149,20 @@ class Replicas:
             member.jobs.pop(number, None)
             return refusal
         job.settled = True
-        self._router.remember(member.number, job.owner, job.tokens(), _most_pages(member))
+        self._router.remember(member.number, job.owner, job.tokens(), member.pages)
         return None
 
-    def _leave(self, job: "_Job") -> None:
+    def _leave(self, job: Placed) -> None:
         """Nobody waits for the job any more."""
         if (member := job.member) is not None and member.jobs.pop(job.number, None) is not None and member.life:
             self._spawn(_quietly(member.link.drop(member.life, job.number)))
 
-    def _order(self, owner: object, tokens: Sequence[int]) -> "list[_Member]":
+    def _order(self, owner: object, tokens: Sequence[int]) -> list[Member]:
         """The replicas that are ready, best first."""
         loads = {member.number: member.busy for member in self._members if member.life}
         return [self._members[number] for number in self._router.order(owner, tokens, loads)]
 
-    async def _keep(self, member: "_Member") -> None:
+    async def _keep(self, member: Member) -> None:
         """Follows one replica through its lives."""
         lost = ""
         while True:
@@ -193,7 +193,7 @@ class Replicas:
             self._lose(member, hello.life)
             lost = hello.life
 
-    def _read(self, member: "_Member", letter: Letter) -> None:
+    def _read(self, member: Member, letter: Letter) -> None:
         if letter.load.waiting < member.load.waiting or letter.load.running < member.load.running:
             self._changed.set()
         member.load = letter.load
@@ -207,9 +207,9 @@ class Replicas:
             job.note(news)
             if not job.left:
                 del member.jobs[number]
-                self._router.remember(member.number, job.owner, job.tokens(), _most_pages(member))
+                self._router.remember(member.number, job.owner, job.tokens(), member.pages)
 
-    def _lose(self, member: "_Member", life: str) -> None:
+    def _lose(self, member: Member, life: str) -> None:
         """A life of a replica has ended: what it had is asked of others."""
         if member.life != life:
             return
@@ -223,7 +223,7 @@ class Replicas:
                 job.losses += 1
                 self._spawn(self._replace(job))
 
-    async def _replace(self, job: "_Job") -> None:
+    async def _replace(self, job: Placed) -> None:
         try:
             if job.losses >= MOST_LOSSES:
                 raise _given_up()
@@ -253,89 +253,6 @@ class Replicas:
     def _check_open(self) -> None:
         if self._closed:
             raise stopping()
-
-
-@dataclass(eq=False)
-class _Member:
-    """A replica as it is known here."""
-
-    number: int
-    link: Link
-    life: str = ""
-    """"" while it is not ready."""
-    load: Load = field(default_factory=Load)
-    jobs: "dict[int, _Job]" = field(default_factory=dict)
-    asked: int = 0
-    """Scores and embeddings under way."""
-
-    @property
-    def busy(self) -> int:
-        """Requests under way."""
-        return self.asked + sum(len(job.open) for job in self.jobs.values())
-
-    def take_jobs(self) -> "list[_Job]":
-        """All of them, out of its hands."""
-        jobs, self.jobs = list(self.jobs.values()), {}
-        return jobs
-
-
-class _Answer:
-    """A request, and what was drawn for it until now."""
-
-    def __init__(self, request: Request):
-        self.request, self.ended = request, False
-        self.token_ids: list[int] = []
-        self._logprobs: list[float] = []
-        self._tops: list[Top] = []
-
-    def note(self, news: News) -> None:
-        """Takes an event."""
-        event = news.event
-        self.token_ids += event.tokens
-        self._logprobs += event.logprobs
-        self._tops += event.top_logprobs
-        self.ended = event.completion is not None
-
-    def rest(self) -> Request:
-        """What is still to be done."""
-        return replace(self.request, begun=Begun(tuple(self.token_ids), tuple(self._logprobs), tuple(self._tops)))
-
-
-class _Job(Job):
-    """Requests that were submitted together, with all that is needed to ask for them again. They are at one replica at a time."""
-
-    def __init__(self, requests: Sequence[Request], shape: Shape | None, leave: Callable[[], None]):
-        super().__init__(len(requests), leave)
-        self.shape, self.answers = shape, [_Answer(request) for request in requests]
-        self.owner = (requests[0].owner, requests[0].adapter)
-        self.member: _Member | None = None
-        self.number = -1
-        self.indices: list[int] = []
-        """Of the requests that the replica has, in its order."""
-        self.settled = False
-        """Whether it has accepted them."""
-        self.losses = 0
-
-    @property
-    def open(self) -> list[int]:
-        """The requests that have not ended."""
-        return [index for index, answer in enumerate(self.answers) if not answer.ended]
-
-    def tokens(self) -> Sequence[int]:
-        """Of the first prompt and its answer."""
-        return [*self.answers[0].request.prompt_ids, *self.answers[0].token_ids]
-
-    def note(self, news: list[News]) -> None:
-        """Takes what the replica wrote."""
-        told = [replace(one, index=self.indices[one.index]) for one in news]
-        for one in told:
-            self.answers[one.index].note(one)
-        self.take(told)
-
-
-def _most_pages(member: _Member) -> int:
-    pages = member.load.pages
-    return pages.used + pages.free + pages.cached
 
 
 def _given_up() -> ServerError:

@@ -137,7 +137,8 @@ def _test(task: dict[str, Any], function: Callable[..., Any]) -> None:
 
 
 def compare() -> None:
-    """The second judge's side: ends with AGREES if the answer does what the solution does on all other inputs, and DIFFERS on fewer than half.
+    """The second judge's side: ends with AGREES if the answer does what the solution does on all other inputs, with DIFFERS if on fewer
+    than half.
 
     Between them, and where too few inputs could be tried, it ends with UNSURE. The answer's process shares the output, but not the status.
     """

@@ -51,9 +51,9 @@ class HarnessTask:
         if self.filter is not None and self.filter not in filters:
             raise UserError(f"The task {self.source!r} has no filter {self.filter!r}; it has: {', '.join(filters)}.")
 
-    def __len__(self) -> int:
-        """How many documents there are."""
-        return len(self._documents)
+    def available(self, wanted: int) -> int:
+        """How many of so many problems there are."""
+        return min(wanted, len(self._documents))
 
     @property
     def generates(self) -> bool:

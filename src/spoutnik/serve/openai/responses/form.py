@@ -11,6 +11,7 @@ from spoutnik.serve.conversation import Conversation
 from spoutnik.serve.costs import cost_body
 from spoutnik.serve.errors import ApiError
 from spoutnik.serve.openai.responses.items import Items
+from spoutnik.serve.openai.responses.reading import namespaced
 from spoutnik.serve.openai.responses.schema import ResponsesRequest
 from spoutnik.serve.responses import named
 from spoutnik.serve.service import Answers, Service
@@ -23,7 +24,7 @@ class Form:
     """One response."""
 
     def __init__(self, body: ResponsesRequest, conversation: Conversation, service: Service):
-        self._items = Items(service.token_bytes, CARRYING in (body.include or ()))
+        self._items = Items(service.token_bytes, CARRYING in (body.include or ()), namespaced(body))
         self._currency = service.settings.price.currency
         self._sequence = 0
         self._head = _head(body, conversation, service)
@@ -83,10 +84,6 @@ def _head(body: ResponsesRequest, conversation: Conversation, service: Service) 
     """All fields, as they are before anything is known of the answer."""
     settings, choice = service.settings, body.tool_choice
     text = None if body.text is None else body.text.format
-    tools = [
-        {"type": "function", "name": tool.name, "description": tool.description, "parameters": dict(tool.parameters), "strict": tool.strict}
-        for tool in conversation.tools
-    ]
     return {
         "id": f"resp_{secrets.token_hex(12)}", "object": "response", "created_at": int(time.time()), "completed_at": None,
         "status": "in_progress", "background": False, "error": None, "incomplete_details": None, "instructions": body.instructions,
@@ -96,7 +93,8 @@ def _head(body: ResponsesRequest, conversation: Conversation, service: Service) 
         "service_tier": "default", "store": False,
         "temperature": settings.temperature if body.temperature is None else body.temperature,
         "text": {"format": {"type": "text"} if text is None else text.model_dump(by_alias=True, exclude_unset=text.type != "json_schema")},
-        "tool_choice": "auto" if choice is None else choice if isinstance(choice, str) else choice.model_dump(), "tools": tools,
+        "tool_choice": "auto" if choice is None else choice if isinstance(choice, str) else choice.model_dump(),
+        "tools": [tool.model_dump() for tool in body.tools or []],
         "top_logprobs": body.top_logprobs or 0, "top_p": settings.top_p if body.top_p is None else body.top_p,
         "presence_penalty": 0.0, "frequency_penalty": 0.0, "truncation": "disabled", "usage": None, "metadata": body.metadata or {},
         "system_fingerprint": service.backend.info.fingerprint,

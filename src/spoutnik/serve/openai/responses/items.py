@@ -1,6 +1,7 @@
 """An answer as items of output, and the events that tell of them as they grow."""
 
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 from spoutnik.serve.answer import Likelihood, Part, Reasoning, Text, ToolArguments, ToolStart
@@ -14,12 +15,14 @@ PARTS = {"reasoning": "reasoning_text", "message": "output_text"}
 
 
 class Items:
-    """Takes an answer's parts; at most the last item is open. With `carrying`, thinking comes in `encrypted_content`, too."""
+    """Takes an answer's parts; at most the last item is open. With `carrying`, thinking comes in `encrypted_content`, too; `namespaced` has
+    (namespace, name) of functions that the client knows so.
+    """
 
-    def __init__(self, token_bytes: TokenBytes, carrying: bool):
+    def __init__(self, token_bytes: TokenBytes, carrying: bool, namespaced: Mapping[str, tuple[str, str]]):
         self.finished: list[dict[str, Any]] = []
         """Items that are complete, or as complete as they will be."""
-        self._token_bytes, self._carrying = token_bytes, carrying
+        self._token_bytes, self._carrying, self._namespaced = token_bytes, carrying, namespaced
         self._open: str | None = None  # the type of the item that grows
         self._head: dict[str, Any] = {}
         self._text = ""
@@ -33,7 +36,9 @@ class Items:
         if isinstance(part, Text):
             return self._in("message", {"role": "assistant"}) + self._grow("output_text", part.text, logprobs=self._take())
         if isinstance(part, ToolStart):
-            return self.close() + self._in("function_call", {"call_id": part.id, "name": part.name, "arguments": ""})
+            namespace, name = self._namespaced.get(part.name, (None, part.name))
+            function = {"name": name} if namespace is None else {"name": name, "namespace": namespace}
+            return self.close() + self._in("function_call", {"call_id": part.id, **function, "arguments": ""})
         if isinstance(part, ToolArguments):
             return self._grow("function_call_arguments", part.text)
         if isinstance(part, Likelihood) and not part.reasoning:

@@ -9,7 +9,15 @@ from spoutnik.serve.carried import carried
 from spoutnik.serve.conversation import Conversation, Message, Sampling, Thinking, Tool, ToolCall
 from spoutnik.serve.errors import InvalidRequestError
 from spoutnik.serve.openai.reading import read_content
-from spoutnik.serve.openai.responses.schema import AllowedChoice, CountRequest, FunctionTool, Item, NamedChoice, ResponsesRequest
+from spoutnik.serve.openai.responses.schema import (
+    AllowedChoice,
+    CountRequest,
+    Item,
+    NamedChoice,
+    Namespace,
+    OtherTool,
+    ResponsesRequest,
+)
 from spoutnik.serve.service import Served
 from spoutnik.serve.settings import Settings
 
@@ -71,14 +79,26 @@ def _schema(body: CountRequest, settings: Settings) -> Mapping[str, Any] | None:
     return check_schema(wanted.schema_, settings, "text.format.schema")
 
 
+def namespaced(body: CountRequest) -> dict[str, tuple[str, str]]:
+    """The functions of namespaces, as (namespace, name), by the names under which the model knows them."""
+    spaces = [tool for tool in body.tools or [] if isinstance(tool, Namespace)]
+    return {_joint(space.name, tool.name): (space.name, tool.name) for space in spaces for tool in space.tools}
+
+
+def _joint(namespace: str | None, name: str) -> str:
+    return f"{namespace}.{name}" if namespace else name
+
+
 def _tools(body: CountRequest) -> list[Tool]:
     tools = []
     for place, tool in enumerate(body.tools or []):
-        if not isinstance(tool, FunctionTool):
+        if isinstance(tool, OtherTool):
             raise InvalidRequestError(
                 f"A tool is of the type {tool.type!r}; this server knows functions, which the client runs.", param=f"tools.{place}"
             )
-        tools.append(Tool(tool.name, tool.description or "", tool.parameters or {}, bool(tool.strict)))
+        namespace, functions = (tool.name, tool.tools) if isinstance(tool, Namespace) else (None, [tool])
+        for one in functions:
+            tools.append(Tool(_joint(namespace, one.name), one.description or "", one.parameters or {}, bool(one.strict)))
     return tools
 
 
@@ -114,7 +134,7 @@ def _message(item: Item, param: str) -> Message:
         told = _text(item.content) or carried(item.encrypted_content or "") or _text(item.summary)
         return Message("assistant", "", told or None)
     if item.type == "function_call" and item.name is not None and item.call_id is not None:
-        return Message("assistant", "", None, (ToolCall(item.call_id, item.name, item.arguments or "{}"),))
+        return Message("assistant", "", None, (ToolCall(item.call_id, _joint(item.namespace, item.name), item.arguments or "{}"),))
     if item.type == "function_call_output" and item.call_id is not None:
         return Message("tool", read_content(item.output, f"{param}.output"), tool_call_id=item.call_id)
     if item.type in ("message", "function_call", "function_call_output"):

@@ -16,6 +16,7 @@ class Item(Strict):
     content: str | list[ContentPart] | None = None
     call_id: str | None = None
     name: str | None = None
+    namespace: str | None = None
     arguments: str | None = None
     output: str | list[ContentPart] | None = None
     summary: list[ContentPart] | None = None
@@ -26,6 +27,15 @@ class FunctionTool(FunctionDefinition):
     """A function that the model may call."""
 
     type: Literal["function"]
+
+
+class Namespace(Strict):
+    """Functions that have a name together, as Codex sends them."""
+
+    type: Literal["namespace"]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    description: str | None = None
+    tools: list[FunctionTool]
 
 
 class OtherTool(Strict):
@@ -77,7 +87,7 @@ class CountRequest(Strict):
     model: str
     input: Annotated[list[Item], Field(min_length=1)] | str
     instructions: str | None = None
-    tools: list[FunctionTool | OtherTool] | None = None
+    tools: list[FunctionTool | Namespace | OtherTool] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedChoice | AllowedChoice | None = None
     parallel_tool_calls: bool | None = None
     text: TextConfig | None = None
