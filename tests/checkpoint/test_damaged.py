@@ -1,6 +1,7 @@
 """Models from strangers: whatever is changed in their files, they open or are refused in one sentence, and claim no large memory."""
 
 import contextlib
+import copy
 import json
 import struct
 import tracemalloc
@@ -102,7 +103,7 @@ def test_a_model_with_nonsense_in_its_json_is_refused_or_opened(models, tmp_path
     for _ in range(data.draw(st.integers(1, 2))):
         known = list(places(content))[:2000]
         container, key = known[data.draw(st.integers(0, len(known) - 1))]
-        container[key] = data.draw(ODD)
+        container[key] = copy.deepcopy(data.draw(ODD))  # lists of one example are not to grow in the next one
     (tmp_path / name).write_text(json.dumps(content))
     opened_or_refused(tmp_path)
 
@@ -136,3 +137,15 @@ def test_templates_without_a_default_are_none(tmp_path):
     train_bpe(["the cat"], vocab_size=300).save(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": ["x", {"template": "y"}, {"name": "tool_use"}]}))
     assert Tokenizer.from_dir(tmp_path).chat_template is None
+
+
+@pytest.mark.parametrize(("family", "field"), [("llama", "head_dim"), ("deepseek-v3", "qk_rope_head_dim")])
+def test_a_head_of_any_size_claims_no_memory(models, tmp_path, family, field):
+    """Frequencies are computed before weights are compared: 4 GB of them, once, for a single number in a configuration."""
+    for file in (models / family).iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_bytes())
+    assert field in config
+    (tmp_path / "config.json").write_text(json.dumps(config | {field: 10**9}))
+    with pytest.raises(UserError, match="more than 65536"):
+        open_model(tmp_path)
