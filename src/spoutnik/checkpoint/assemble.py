@@ -14,10 +14,8 @@ from spoutnik.model.rope import frequencies
 from spoutnik.model.transformer import CausalLM
 
 FP8 = torch.float8_e4m3fn
-
-
 MOST_CHANNELS = 1 << 16
-"""Of a head, that are rotated: their frequencies are computed also where no weights are there yet, so a number alone must not claim memory."""
+"""Of a head, that are rotated: their frequencies are computed before weights are compared, so a number alone must not claim memory."""
 
 
 def skeleton(config: ModelConfig, tensors: int) -> CausalLM:
