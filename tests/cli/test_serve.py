@@ -3,8 +3,10 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -17,6 +19,8 @@ from scripted import scripted_model
 from spoutnik.checkpoint.hf import save_checkpoint
 from spoutnik.cli.serve import serve
 from spoutnik.errors import UserError
+from spoutnik.serve.keys.store import KeyStore, Limits
+from spoutnik.teacher.money import BILLIONTHS
 from spoutnik.text.tokenizer import train_bpe
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
@@ -94,10 +98,31 @@ def test_a_second_signal_ends_what_runs_with_an_error(endless):
         assert "Traceback" not in process.stderr.read()
 
 
+def test_other_machines_are_served_with_a_key_and_money_spent_is_written_down_at_the_end(endless, tmp_path):
+    path = tmp_path / "keys.sqlite"
+    store = KeyStore(path)
+    _, secret = store.create(limits=Limits(budget=BILLIONTHS, currency="EUR"))
+    with server(endless, "--host", "0.0.0.0", "--keys", path, "--price", "cpu_core_hour=1.0") as (process, line):
+        address = line.split()[0].replace("0.0.0.0", "127.0.0.1")
+        assert line.endswith(" to whoever reaches it, unencrypted; a key is needed.\n")
+        body = {"model": "counter", "prompt": "\n", "max_tokens": 5}
+        assert httpx2.post(f"{address}/completions", json=body).status_code == 401
+        assert httpx2.post(f"{address}/completions", json=body, headers={"x-api-key": secret}).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+    (kept,) = store.all()
+    store.close()
+    assert (kept.requests, kept.completion_tokens) == (1, 5)
+    assert kept.spent > 0
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"host": "0.0.0.0"}, "there are no keys"),
+        ({"host": "0.0.0.0"}, "no key .*spoutnik key create"),
+        ({"host": "::"}, "no key .*spoutnik key create"),
+        ({"require_key": True}, "no key .*spoutnik key create"),
+        ({"tls_cert": Path("cert.pem")}, "go together"),
         ({"port": 1, "host": "127.0.0.1"}, "cannot listen at 127.0.0.1 port 1 .*choose another --port"),
         ({"adapter": ["poems"]}, "NAME=DIR"),
         ({"adapter": ["poems=a", "poems=b"]}, "NAME=DIR"),
@@ -105,9 +130,25 @@ def test_a_second_signal_ends_what_runs_with_an_error(endless):
         ({"model": "no-such-model"}, "no-such-model"),
     ],
 )
-def test_what_cannot_be_served_is_one_sentence(endless, changes, message):
+def test_what_cannot_be_served_is_one_sentence(endless, changes, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         if changes.get("port") == 1:
             changes, message = {"port": taken.getsockname()[1]}, message.replace("port 1 ", f"port {taken.getsockname()[1]} ")
         with pytest.raises(UserError, match=message):
             serve(**{"model": str(endless), "port": 0, **changes})
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_it_serves_https_where_it_is_given_a_certificate(endless, tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", "1", "-subj",
+         "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True,
+    )  # fmt: skip
+    with server(endless, "--tls-cert", certificate, "--tls-key", key) as (_, line):
+        address = line.split()[0]
+        assert address.startswith("https://127.0.0.1:")
+        assert httpx2.get(f"{address}/models", verify=ssl.create_default_context(cafile=certificate)).status_code == 200
+    with pytest.raises(UserError, match="certificate and its key cannot be used"):
+        serve(str(endless), port=0, tls_cert=key, tls_key=certificate)

@@ -11,7 +11,7 @@ from tiny_models import randomise, tiny_model
 from spoutnik.engine.generator import Engine
 from spoutnik.serve.app import create_app
 from spoutnik.serve.backend import Info
-from spoutnik.serve.listening import listen
+from spoutnik.serve.listening import config, listen
 from spoutnik.serve.settings import Settings
 from spoutnik.serve.worker import Worker
 from spoutnik.text.r1_template import PLAIN_TOKENS
@@ -28,7 +28,7 @@ class Running:
         self.app, self.engine, self.service = app, engine, app.state.service
         listener = listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1))
+        self._server = uvicorn.Server(config(app))
         self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve(sockets=[listener])), daemon=True)
         self._thread.start()
         while not self._server.started:

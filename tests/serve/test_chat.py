@@ -301,3 +301,11 @@ def test_an_adapter_answers_under_its_name(tmp_path, client):
         assert answers["red"].model == "red"
         with pytest.raises(openai.BadRequestError, match="base model"):
             client(running).embeddings.create(model="red", input="the cat")
+
+
+@pytest.mark.parametrize("name", ["template", "self", "write", "messages_", "a b", ""])
+def test_a_variable_of_the_template_may_have_any_name_of_the_programs(tiny, client, name):
+    answer = client(tiny).chat.completions.create(
+        model="tiny", messages=[{"role": "user", "content": "the cat"}], max_tokens=1, extra_body={"chat_template_kwargs": {name: "x"}}
+    )
+    assert answer.choices[0].finish_reason == "length"

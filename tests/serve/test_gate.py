@@ -7,6 +7,7 @@ import pytest
 from fastapi.routing import APIRoute
 from served import random_model, serving
 
+from spoutnik.serve.allowance import Allowance
 from spoutnik.serve.auth import Balance, Principal
 from spoutnik.serve.errors import RateLimitError, UnauthorisedError
 from spoutnik.serve.settings import Settings
@@ -20,12 +21,18 @@ class OneKey:
     required = True
 
     def __init__(self):
-        self.admitted, self.charged = [], []
+        self.admitted, self.charged, self.inside = [], [], 0
 
     async def authenticate(self, headers):
         if headers.get("authorization") != "Bearer right" and headers.get("x-api-key") != "right":
             raise UnauthorisedError("The key is missing or unknown.")
         return Principal("someone")
+
+    def enter(self, principal):
+        self.inside += 1
+
+    def leave(self, principal):
+        self.inside -= 1
 
     async def admit(self, principal, prompt_tokens, most_tokens):
         if most_tokens > 100:
@@ -37,6 +44,12 @@ class OneKey:
 
     async def balance(self, principal):
         return Balance("EUR", 12.345)
+
+    def allowances(self, principal):
+        return {"requests": Allowance(60, 59, 90.0)}
+
+    async def close(self):
+        self.closed = True
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +112,9 @@ def test_who_leaves_pays_for_what_was_made(keyed):
     end = time.monotonic() + 20
     while not keys.charged:
         assert time.monotonic() < end
-    assert 1 <= keys.charged[0][1].completion_tokens <= 100
+    usage = keys.charged[0][1]
+    assert 1 <= usage.completion_tokens <= 100
+    assert usage.cost.cpu_seconds > 0
 
 
 def test_a_large_body_is_refused_before_it_is_read(keyed):
@@ -149,3 +164,31 @@ def test_metrics_count_what_was_answered(tiny):
         assert f"spoutnik_{name}" in page
     assert 'spoutnik_answers_total{finish_reason="length"}' in page
     assert 'path="/chat/completions",status="200"' in page
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n": 1000},
+        {"top_logprobs": 1000, "logprobs": True},
+        {"stop": ["x"] * 1000},
+        {"stop": "x" * 100_000},
+        {"logit_bias": {str(token): 1 for token in range(2000)}},
+        {"tools": [{"function": {"name": f"f{number}"}} for number in range(1000)]},
+        {"messages": [{"role": "user", "content": "x"}] * 5000},
+        {"max_tokens": 10**30, "n": 1000},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"enum": ["x" * 100_000]}}}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_costs_every_step_is_bounded(tiny, changes):
+    response = httpx2.post(f"{tiny.url}/v1/chat/completions", json=ASK | changes)
+    assert response.status_code == 400, response.text[:300]
+    assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_texts_asked_for_at_once_are_bounded(tiny):
+    response = httpx2.post(f"{tiny.url}/v1/completions", json={"model": "tiny", "prompt": ["x"] * 1000})
+    assert response.status_code == 400
+    response = httpx2.post(f"{tiny.url}/v1/embeddings", json={"model": "tiny", "input": ["x"] * 1000})
+    assert response.status_code == 400

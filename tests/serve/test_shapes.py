@@ -8,11 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from spoutnik.errors import UserError
 from spoutnik.serve.backend import Shape
 from spoutnik.serve.call_rules import FAMILIES
 from spoutnik.serve.conversation import Conversation, Message, Tool
+from spoutnik.serve.errors import ApiError, InvalidRequestError
 from spoutnik.serve.grammar import Grammars
 from spoutnik.serve.rendering import Prompt
 from spoutnik.serve.shapes import shape_of
@@ -233,3 +236,93 @@ def test_a_free_answer_has_no_shape(tokenizer):
 def test_a_schema_that_cannot_be_kept_to_is_refused_at_once(tokenizer, schema):
     with pytest.raises(UserError, match="simplify the schema"):
         Grammars(tokenizer).constraint(shape_of(Conversation(ASK, schema=schema), Prompt("", (), False, None), tokenizer))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#"},
+        {"allOf": [{"$ref": "#"}]},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}},
+        {"type": "object", "properties": {"left": {"$ref": "#"}}, "required": ["left"]},
+        {"type": "array", "items": {"$ref": "#"}, "minItems": 1},
+        {
+            "type": "object",
+            "properties": {"a": {"$ref": "#/$defs/x"}},
+            "required": ["a"],
+            "$defs": {"x": {"anyOf": [{"$ref": "#/$defs/x"}]}},
+        },
+        {"type": "integer", "multipleOf": 999_999_937},
+        {"allOf": [{"type": "string", "pattern": f".*{letter}.*"} for letter in "abcdefghijkl"]},
+        {"const": "\ud800"},
+    ],
+)
+def test_a_schema_without_end_or_bound_is_refused_before_the_engine_sees_it(tokenizer, schema):
+    with pytest.raises((UserError, InvalidRequestError), match=r"simplify the schema|a way out"):
+        Grammars(tokenizer).constraint(shape_of(Conversation(ASK, schema=schema), Prompt("", (), False, None), tokenizer))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}}, "additionalProperties": False},
+        {"type": "string", "maxLength": 10**9},
+        {"type": "array", "items": {"type": "integer"}, "minItems": 10**9},
+        {"type": "string", "pattern": "^(a{1,500}){1,500}$"},
+        {"type": "string", "pattern": "^(a|b)*a(a|b){400}$"},
+        {"$ref": "#/$defs/0", "$defs": {str(i): {"allOf": [{"$ref": f"#/$defs/{i + 1}"}] * 2} for i in range(22)} | {"22": {"const": 1}}},
+    ],
+)  # fmt: skip
+def test_a_schema_that_only_looks_endless_is_followed(tokenizer, schema):
+    assert walk(tokenizer, shape_of(Conversation(ASK, schema=schema), Prompt("", (), False, None), tokenizer), 0)
+
+
+KEYS = st.sampled_from(["a", "b", "é", "$ref", "type"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 10**20) | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=6,
+)  # fmt: skip
+SCHEMAS = st.recursive(
+    VALUES | st.builds(lambda to: {"$ref": to}, st.sampled_from(["#", "#/", "#/$defs/a", "#/properties/a", "#/allOf/0", "#/%", "x"])),
+    lambda inner: st.fixed_dictionaries(
+        {}, optional={
+            "type": st.sampled_from(["object", "array", "string", "integer", "number", "null", ["string", "null"], 5]),
+            "properties": st.dictionaries(KEYS, inner, max_size=3) | VALUES, "required": st.lists(KEYS, max_size=2) | VALUES,
+            "items": inner, "prefixItems": st.lists(inner, max_size=2), "minItems": st.integers(-1, 10**12) | VALUES,
+            "allOf": st.lists(inner, max_size=2), "anyOf": st.lists(inner, max_size=3), "oneOf": st.lists(inner, max_size=2),
+            "enum": st.lists(VALUES, max_size=3), "const": VALUES, "pattern": st.text("ab(){}[]*+?|^$.\\0129,", max_size=12),
+            "minimum": VALUES, "multipleOf": VALUES, "minLength": st.integers(-1, 10**6), "maxLength": st.integers(-1, 10**20),
+            "additionalProperties": inner, "$defs": st.dictionaries(st.sampled_from(["a", "b"]), inner, max_size=2),
+            "format": st.sampled_from(["email", "uuid", "nonsense"]), "not": inner,
+        },
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(schema=SCHEMAS.filter(lambda schema: isinstance(schema, dict)))
+def test_any_schema_is_refused_or_followed(tokenizer, schema):
+    grammars = Grammars(tokenizer)
+    try:
+        constraint = grammars.constraint(shape_of(Conversation(ASK, schema=schema), Prompt("", (), False, None), tokenizer))
+        for _ in range(10):
+            allowed = np.unpackbits(constraint.allowed().view(np.uint8), bitorder="little").nonzero()[0]
+            if constraint.finished or tokenizer.eos_token_ids.intersection(allowed.tolist()):
+                break
+            constraint.advance(int(allowed[0]))
+    except (UserError, ApiError):
+        pass
+
+
+def test_answers_of_one_grammar_go_their_own_ways(tokenizer):
+    grammars = Grammars(tokenizer)
+    shape = shape_of(Conversation(ASK, schema=POINT), Prompt("", (), False, None), tokenizer)
+    one, other = grammars.constraint(shape), grammars.constraint(shape)
+    for token in tokenizer.encode('{"x": 2}'):
+        one.advance(token)
+    assert one.finished
+    assert not other.finished
+    for number in range(40):
+        grammars.constraint(Shape(f'start: "{number}"', False))
+    assert len(grammars._matchers) == 16

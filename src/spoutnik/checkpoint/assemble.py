@@ -14,6 +14,8 @@ from spoutnik.model.rope import frequencies
 from spoutnik.model.transformer import CausalLM
 
 FP8 = torch.float8_e4m3fn
+MOST_CHANNELS = 1 << 16
+"""Of a head, that are rotated: their frequencies are computed before weights are compared, so a number alone must not claim memory."""
 
 
 def skeleton(config: ModelConfig, tensors: int) -> CausalLM:
@@ -27,6 +29,9 @@ def skeleton(config: ModelConfig, tensors: int) -> CausalLM:
         raise UserError(
             f"The configuration ({found}) needs more tensors than the {tensors} in the files; the two must come from one model."
         )
+    channels = config.qk_rope_head_dim if config.is_latent else config.head_dim
+    if channels > MOST_CHANNELS:
+        raise UserError(f"The configuration rotates {channels} channels of a head, more than {MOST_CHANNELS}; take the weights' own.")
     try:
         with torch.device("meta"):
             return CausalLM(config)

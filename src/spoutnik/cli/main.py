@@ -9,10 +9,12 @@ from spoutnik.cli import (
     allocator,
     chat,
     compare,
+    connect,
     contamination,
     doctor,
     eval_,
     export,
+    keys,
     launch,
     models,
     plan,
@@ -43,10 +45,12 @@ app.command("contamination")(contamination.contamination)
 app.command("run")(run.run)
 app.command("chat")(chat.chat)
 app.command("serve")(serve.serve)
+app.command("connect")(connect.connect)
 app.command("export")(export.export)
 app.command("quantize")(quantize.quantize)
 app.command("report")(report.report)
 app.command("teachers")(teachers.teachers)
+app.add_typer(keys.app, name="key")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(models.app, name="models")
 app.add_typer(plan.app, name="plan")

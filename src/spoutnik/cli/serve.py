@@ -1,6 +1,7 @@
 """spoutnik serve: a model behind the APIs that clients know."""
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -8,6 +9,12 @@ from spoutnik.cli.answer import Dtype, ModelName, Quantize
 from spoutnik.cli.run import PRICE_HELP
 from spoutnik.errors import UserError
 
+if TYPE_CHECKING:
+    from spoutnik.recipe.tables import Price
+    from spoutnik.serve.keys.keyring import Keyring
+
+KEY_HELP = "Serve this machine, too, only to who has a key; where other machines reach the server it is always so."
+KEYS_HELP = "The file of keys, which are then required [default: keys.sqlite among the user's data]."
 ADAPTER_HELP = "A LoRA adapter, which answers under its name: poems=adapters/poems. May be given several times."
 REASONING_HELP = "What becomes of reasoning_content in messages: kept where tools are called (v4; v4-strict demands it), or refused (r1)."
 
@@ -36,6 +43,10 @@ def serve(
     top_p: Annotated[float, typer.Option(help="Of conversations that do not say.")] = 0.95,
     reasoning_input: Annotated[Literal["v4", "v4-strict", "r1"], typer.Option(help=REASONING_HELP)] = "v4",
     price: Annotated[list[str] | None, typer.Option(help=PRICE_HELP)] = None,
+    require_key: Annotated[bool, typer.Option("--require-key", help=KEY_HELP)] = False,
+    keys: Annotated[Path | None, typer.Option(help=KEYS_HELP)] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Serve https with this certificate (PEM, with its chain).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The certificate's key (PEM).")] = None,
     replicas: Annotated[int | None, typer.Option(min=1, help=REPLICAS_HELP, show_default=False)] = None,
     cluster: Annotated[str | None, typer.Option(metavar="ADDRESS", help=CLUSTER_HELP)] = None,
 ) -> None:
@@ -46,7 +57,7 @@ def serve(
     try:
         from spoutnik.serve.app import create_app
         from spoutnik.serve.backend import Backend
-        from spoutnik.serve.listening import Server, is_loopback, listen
+        from spoutnik.serve.listening import Server, Tls, is_loopback, listen
     except ModuleNotFoundError as error:
         raise UserError(f"The server needs packages that are not installed ({error.name}); install spoutnik[serve].") from error
     from spoutnik.cli import answer
@@ -57,15 +68,18 @@ def serve(
     from spoutnik.serve.ray_backend import open_replicas
     from spoutnik.serve.settings import Settings
 
-    if not is_loopback(host):
-        raise UserError(f"--host {host} would be reached from other machines, and there are no keys; leave it at 127.0.0.1.")
+    if (tls_cert is None) != (tls_key is None):
+        raise UserError("--tls-cert and --tls-key go together; give both, or none for plain http.")
+    tls = Tls(str(tls_cert), str(tls_key)) if tls_cert is not None else None
+    prices = read_price(price or [])
+    with_keys = require_key or keys is not None or not is_loopback(host)
+    keyring = _keyring(keys, prices, host) if with_keys else None
     adapters = _adapters(adapter or [])
     dtype = dtype or answer.fastest_dtype()
     if dtype not in DTYPES:
         raise UserError(f"--dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}.")
     settings = Settings(
-        tuple(alias or ()), temperature, top_p, max_tokens, max_tokens_count, reasoning_input=reasoning_input,
-        price=read_price(price or []),
+        tuple(alias or ()), temperature, top_p, max_tokens, max_tokens_count, reasoning_input=reasoning_input, price=prices
     )  # fmt: skip
     opening = Opening(model, name, DTYPES[dtype], quantize, adapters, speculate, max_batch, max_queue, context, cache_dir)
     listener = listen(host, port)
@@ -78,12 +92,29 @@ def serve(
         backend: Backend = open_backend(opening, settings.price, say)
     else:
         backend = open_replicas(opening, settings.price, replicas or 1, cluster, say)
-    app = create_app(backend, settings)
+    app = create_app(backend, settings, keyring)
+    server = Server(app, tls)
     log_to_stderr()
     listener.listen()  # who comes from now on waits until the server takes him
-    address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-    print(f"{address}/v1 serves {backend.info.model} ({quantize or dtype}) to this machine; no key is needed.", flush=True)
-    Server(app).run(sockets=[listener])
+    address = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    whom = "this machine" if is_loopback(host) else "whoever reaches it" if tls else "whoever reaches it, unencrypted"
+    entry = "a key is needed" if keyring else "no key is needed"
+    print(f"{address}/v1 serves {backend.info.model} ({quantize or dtype}) to {whom}; {entry}.", flush=True)
+    server.run(sockets=[listener])
+
+
+def _keyring(path: Path | None, price: "Price", host: str) -> "Keyring":
+    """Raises UserError where nobody has a key."""
+    import time
+
+    from spoutnik.serve.keys.keyring import Keyring
+    from spoutnik.serve.keys.store import KeyStore, default_path
+
+    store = KeyStore(path or default_path(), wait_s=0.2)
+    if not any(key.usable(time.time()) for key in store.all()):
+        where = "" if path is None else f" --keys {path}"
+        raise UserError(f"There is no key to {host}'s server in {store.path}; make one with `spoutnik key create{where}`.")
+    return Keyring(store, price.currency if price.cpu_core_hour or price.kwh else None)
 
 
 def _adapters(pairs: list[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from spoutnik.serve.answer import End
 from spoutnik.serve.auth import Authenticator, Caller
-from spoutnik.serve.backend import Usage, total
+from spoutnik.serve.backend import Cost, Usage, total
 from spoutnik.serve.metrics import Metrics
 
 log = logging.getLogger("spoutnik.access")
@@ -27,8 +27,8 @@ class Account:
         self._open = len(usages)
         self._closed = False
 
-    def drawn(self, index: int, tokens: int) -> None:
-        """An answer got tokens."""
+    def drawn(self, index: int, tokens: int, cost: Cost) -> None:
+        """An answer got tokens, and cost so much until now."""
         now, last, metrics = time.monotonic(), self._last[index], self._metrics
         if last is None:
             metrics.first_token.observe(now - self._began)
@@ -37,7 +37,7 @@ class Account:
             metrics.between_tokens.observe(now - last)
         self._last[index] = now
         usage = self._usages[index]
-        self._usages[index] = replace(usage, completion_tokens=usage.completion_tokens + tokens)
+        self._usages[index] = replace(usage, completion_tokens=usage.completion_tokens + tokens, cost=cost)
 
     def ended(self, index: int, end: End) -> None:
         """An answer is complete. The last one's end settles the account: a client that has its answer finds it charged."""

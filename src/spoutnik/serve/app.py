@@ -3,10 +3,11 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
@@ -15,8 +16,9 @@ from spoutnik.serve.anthropic import ANTHROPIC
 from spoutnik.serve.auth import Authenticator, NoKeys
 from spoutnik.serve.backend import Backend
 from spoutnik.serve.dialect import Dialect, service_of
+from spoutnik.serve.document import describe
 from spoutnik.serve.errors import ApiError, InvalidRequestError, NotFoundError, TooLargeError, told
-from spoutnik.serve.gate import Gate, dialect_of
+from spoutnik.serve.gate import OPEN_PATHS, Gate, dialect_of
 from spoutnik.serve.once import Answered
 from spoutnik.serve.openai import OPENAI
 from spoutnik.serve.service import Service
@@ -36,9 +38,11 @@ def create_app(backend: Backend, settings: Settings, authenticator: Authenticato
         await backend.start()
         yield
         await backend.close()
+        await service.authenticator.close()
+        service.templates.close()
 
     app = FastAPI(
-        title="Spoutnik", lifespan=lifespan, docs_url=None, redoc_url=None,
+        title="Spoutnik", version=version("spoutnik"), lifespan=lifespan, docs_url=None, redoc_url=None,
         middleware=[Middleware(Gate, service=service, dialects=DIALECTS)],
     )  # fmt: skip
     app.state.service = service
@@ -46,8 +50,9 @@ def create_app(backend: Backend, settings: Settings, authenticator: Authenticato
     for dialect in DIALECTS:
         app.include_router(dialect.router())
     app.include_router(_operations())
-    for kind in (ApiError, UserError, RequestValidationError, HTTPException, Exception):
+    for kind in (ApiError, UserError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _refuse)
+    describe(app, lambda path: dialect_of(DIALECTS, path, {}), OPEN_PATHS, service.authenticator.required)
     return app
 
 
@@ -66,7 +71,7 @@ def _problem(error: Exception, service: Service) -> ApiError:
         if error.status_code == 413:
             return TooLargeError(service.settings.most_body_bytes)
         kind = NotFoundError if error.status_code == 404 else InvalidRequestError
-        problem = kind(f"{error.detail}.")
+        problem = kind(f"{error.detail}.", headers=error.headers)
         problem.status = error.status_code
         return problem
     return told(error)
@@ -80,13 +85,13 @@ def _operations() -> APIRouter:
         """The process lives."""
         return {"status": "ok"}
 
-    @router.get("/ready")
+    @router.get("/ready", responses={503: {"description": "The server is about to stop."}})
     async def ready(request: Request) -> JSONResponse:
         """Whether new requests are taken."""
         draining = service_of(request).draining
         return JSONResponse({"status": "draining" if draining else "ok"}, 503 if draining else 200)
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=PlainTextResponse)
     async def metrics(request: Request) -> Response:
         """For Prometheus."""
         page = service_of(request).metrics

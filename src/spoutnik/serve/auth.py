@@ -1,9 +1,10 @@
-"""Who asks. Where keys are kept is somebody else's matter: this is the seam."""
+"""Who asks. Keys (`keys/`) are one answer to that; this is the seam."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from spoutnik.serve.allowance import Allowances
 from spoutnik.serve.backend import Usage
 
 
@@ -51,6 +52,14 @@ class Authenticator(Protocol):
         """
         ...
 
+    def enter(self, principal: Principal) -> None:
+        """An HTTP request of this caller begins; nothing of its body has been read. Raises `RateLimitError` where it may not."""
+        ...
+
+    def leave(self, principal: Principal) -> None:
+        """A request that entered is over, response and all."""
+        ...
+
     async def admit(self, principal: Principal, prompt_tokens: int, most_tokens: int) -> None:
         """A request with so many tokens of prompts, and at most so many new ones, is about to be queued.
 
@@ -59,13 +68,21 @@ class Authenticator(Protocol):
         ...
 
     def charge(self, principal: Principal, usage: Usage) -> None:
-        """What an admitted request used, once, when it has ended; called from the event loop. Of answers whose client left, tokens are
-        known and the cost is not.
+        """What an admitted request used, once, when it has ended; called from the event loop. Of answers whose client left it is what was
+        known when it left.
         """
         ...
 
     async def balance(self, principal: Principal) -> Balance | None:
         """What is left to the caller; None where nothing is counted."""
+        ...
+
+    def allowances(self, principal: Principal) -> Allowances:
+        """How the caller's rates stand, for the headers of a response."""
+        ...
+
+    async def close(self) -> None:
+        """The server ends: what is not yet written down has to be."""
         ...
 
 
@@ -77,6 +94,12 @@ class NoKeys:
     async def authenticate(self, headers: Mapping[str, str]) -> Principal:
         return Principal("")
 
+    def enter(self, principal: Principal) -> None:
+        """Everyone may."""
+
+    def leave(self, principal: Principal) -> None:
+        """Nobody is counted."""
+
     async def admit(self, principal: Principal, prompt_tokens: int, most_tokens: int) -> None:
         """Everything is admitted."""
 
@@ -85,3 +108,9 @@ class NoKeys:
 
     async def balance(self, principal: Principal) -> Balance | None:
         return None
+
+    def allowances(self, principal: Principal) -> Allowances:
+        return {}
+
+    async def close(self) -> None:
+        """Nothing is kept."""

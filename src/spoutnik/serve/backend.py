@@ -86,7 +86,7 @@ class News:
     """Which of them, from 0."""
     event: Event
     cost: Cost = field(default_factory=Cost)
-    """The request's whole cost; set in its last event."""
+    """The request's cost so far; all of it in its last event."""
 
 
 @dataclass(frozen=True)

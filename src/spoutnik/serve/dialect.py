@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from spoutnik.serve.allowance import Allowances, openai_headers
 from spoutnik.serve.auth import Caller
 from spoutnik.serve.errors import ApiError
 from spoutnik.serve.service import Service
@@ -25,6 +26,8 @@ class Dialect:
     """Whether a request to this path with these headers (lower-case names) is told of errors in this dialect."""
     statuses: Mapping[int, int] = field(default_factory=dict)
     """HTTP's statuses of errors, where the dialect has others."""
+    allowances: Callable[[Allowances], dict[str, str]] = openai_headers
+    """The headers that tell a caller how its rates stand."""
 
     def refusal(self, error: ApiError, request_id: str) -> JSONResponse:
         """The response to a request that gets no answer."""

@@ -1,5 +1,6 @@
 """What every request passes before any route: an id, the caller, where it comes from, whether anything is still taken; and the log line."""
 
+import asyncio
 import logging
 import secrets
 import time
@@ -11,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spoutnik.serve.dialect import Dialect
-from spoutnik.serve.errors import ApiError, ForbiddenError, OverloadedError, TooLargeError
+from spoutnik.serve.errors import ApiError, ForbiddenError, OverloadedError, TooLargeError, told
 from spoutnik.serve.service import Service
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
@@ -32,15 +33,19 @@ class Gate:
             return
         service, request_id, began = self._service, f"req_{secrets.token_hex(12)}", time.monotonic()
         headers, path, status = Headers(scope=scope), scope["path"], 500
+        begun = entered = False
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
 
         async def counted_send(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, begun = message["status"], True
                 own = MutableHeaders(scope=message)
                 own["x-request-id"] = own["request-id"] = request_id
+                if "principal" in state:
+                    allowances = service.authenticator.allowances(state["principal"])
+                    own.update(dialect_of(self._dialects, path, headers).allowances(allowances))
             await send(message)
 
         service.active += 1
@@ -50,12 +55,22 @@ class Gate:
                     self._check(headers)
                     receive = self._bounded(receive, headers)
                     state["principal"] = await service.authenticator.authenticate(headers)
+                    service.authenticator.enter(state["principal"])
+                    entered = True
             except ApiError as error:
                 await dialect_of(self._dialects, path, headers).refusal(error, request_id)(scope, receive, counted_send)
                 return
-            await self._app(scope, receive, counted_send)
+            try:
+                await self._app(scope, receive, counted_send)
+            except Exception as error:
+                if begun:
+                    raise
+                log.exception("a request failed", extra={"fields": {"request_id": request_id}})
+                await dialect_of(self._dialects, path, headers).refusal(told(error), request_id)(scope, receive, counted_send)
         finally:
             service.active -= 1
+            if entered:
+                service.authenticator.leave(state["principal"])
             route = getattr(scope.get("route"), "path", "none")
             service.metrics.responses.labels(scope["method"], route, status).inc()
             if path not in OPEN_PATHS:
@@ -66,16 +81,22 @@ class Gate:
                 log.info("request", extra={"fields": fields})
 
     def _bounded(self, receive: Receive, headers: Mapping[str, str]) -> Receive:
-        """Reads no more of a body than the server takes. Raises TooLargeError at once where the length is told."""
-        most, read = self._service.settings.most_body_bytes, 0
+        """Reads no more of a body than the server takes, nor waits longer for it. Raises TooLargeError at once where the length is told."""
+        settings, read, whole = self._service.settings, 0, False
+        most, loop = settings.most_body_bytes, asyncio.get_running_loop()
+        end = loop.time() + settings.body_s
         length = headers.get("content-length", "")
-        if length.isdigit() and int(length) > most:
+        if length.isdecimal() and int(length) > most:
             raise TooLargeError(most)
 
         async def bounded() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
+            nonlocal read, whole
+            try:  # what comes behind the body is the client's leaving, which has no hour
+                message = await asyncio.wait_for(receive(), None if whole else max(0.0, end - loop.time()))
+            except TimeoutError as error:
+                detail = f"The body did not come within {settings.body_s:g} seconds"
+                raise HTTPException(408, detail, {"connection": "close"}) from error
+            read, whole = read + len(message.get("body", b"")), not message.get("more_body", False)
             if read > most:
                 raise HTTPException(413)  # the one kind of error that FastAPI passes on from here
             return message

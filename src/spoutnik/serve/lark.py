@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from spoutnik.serve.endless import check_finite
 from spoutnik.text.tokenizer import Tokenizer
 
 COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -41,7 +42,8 @@ class Lark:
 
 
 def as_json(schema: Mapping[str, Any]) -> str:
-    """A value that fits a JSON schema."""
+    """A value that fits a JSON schema. Raises InvalidRequestError where nothing does."""
+    check_finite(schema)
     return f"%json {json.dumps({**schema, 'x-guidance': COMPACT})}"
 
 

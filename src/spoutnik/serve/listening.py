@@ -4,12 +4,14 @@ import asyncio
 import ipaddress
 import logging
 import socket
+from dataclasses import dataclass
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
 from spoutnik.errors import UserError
+from spoutnik.serve.connection import Connection
 from spoutnik.serve.service import Service
 
 LOOK_EVERY_S = 0.1
@@ -39,17 +41,36 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+@dataclass(frozen=True)
+class Tls:
+    """A certificate with its chain, and its key; PEM files."""
+
+    certificate: str
+    key: str
+
+
+def config(app: FastAPI, tls: Tls | None = None) -> uvicorn.Config:
+    """uvicorn's settings. Raises UserError where certificate and key cannot be used."""
+    found = uvicorn.Config(
+        app, http=Connection, ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=1, server_header=False,
+        date_header=False, ssl_certfile=tls.certificate if tls else None, ssl_keyfile=tls.key if tls else None,
+    )  # fmt: skip
+    try:
+        found.load()
+    except OSError as error:  # ssl.SSLError is one
+        raise UserError(f"The certificate and its key cannot be used ({error}); give PEM files that belong together.") from error
+    return found
+
+
 class Server(uvicorn.Server):
     """On the first SIGTERM or SIGINT the service takes nothing new, and the server ends when what runs has ended, or after `drain_s`
     seconds. A second one ends it at once.
     """
 
-    def __init__(self, app: FastAPI):
+    def __init__(self, app: FastAPI, tls: "Tls | None" = None):
         self._service: Service = app.state.service
         self._hurry = False
-        super().__init__(
-            uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1, server_header=False, date_header=False)
-        )
+        super().__init__(config(app, tls))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._service.draining:

@@ -1,7 +1,7 @@
 """The prompt that the model's own chat template makes of a conversation."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from spoutnik.serve.errors import ContextTooLongError, InvalidRequestError
 from spoutnik.serve.settings import Settings
 from spoutnik.text import tool_calls
 from spoutnik.text.reasoning import CLOSE, OPEN, starts_thinking
+from spoutnik.text.template import render as write_template
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.text.tool_calls import ToolFormat
 
@@ -27,8 +28,13 @@ class Prompt:
     """How calls are written, where calls are wanted."""
 
 
-def render(conversation: Conversation, tokenizer: Tokenizer, settings: Settings, context: int) -> Prompt:
-    """The prompt. Raises InvalidRequestError where the template refuses the messages, and ContextTooLongError."""
+def render(
+    conversation: Conversation, tokenizer: Tokenizer, settings: Settings, context: int, write: Callable[..., str] = write_template
+) -> Prompt:
+    """The prompt; `write` renders templates.
+
+    Raises InvalidRequestError where the template refuses the messages, and ContextTooLongError.
+    """
     template = tokenizer.chat_template
     if template is None:
         raise InvalidRequestError("This model has no chat template, so it holds no conversations; ask for a completion of plain text.")
@@ -45,7 +51,9 @@ def render(conversation: Conversation, tokenizer: Tokenizer, settings: Settings,
     if any(message.reasoning is not None for message in history):
         variables["keep_reasoning"] = True
     try:
-        text = tokenizer.render(messages, tools=tools, **{**variables, **conversation.template_variables})
+        text = write(
+            template, messages, **{**tokenizer.template_variables(), "tools": tools, **variables, **conversation.template_variables}
+        )
     except UserError as error:
         raise InvalidRequestError(str(error), param="messages") from error
     text = _begin(text, begun, enabled, CLOSE in template)

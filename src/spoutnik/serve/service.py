@@ -14,12 +14,13 @@ from spoutnik.serve.answer import AnswerReader, End, Part, Reader, TextReader
 from spoutnik.serve.auth import Authenticator, Caller
 from spoutnik.serve.backend import Backend, Cost, Generation, Shape, Usage
 from spoutnik.serve.conversation import Conversation, Sampling, Thinking
-from spoutnik.serve.errors import ContextTooLongError, NotFoundError
+from spoutnik.serve.errors import ContextTooLongError, InvalidRequestError, NotFoundError
 from spoutnik.serve.metrics import Metrics
 from spoutnik.serve.rendering import Prompt, render
 from spoutnik.serve.settings import Settings
 from spoutnik.serve.shapes import shape_of
 from spoutnik.text.reasoning import CLOSE
+from spoutnik.text.template_process import TemplateProcess
 from spoutnik.text.token_bytes import TokenBytes
 
 T = TypeVar("T")
@@ -49,6 +50,7 @@ class Service:
         self.backend, self.settings, self.authenticator = backend, settings, authenticator
         self.metrics = Metrics(backend)
         self.token_bytes = TokenBytes(backend.tokenizer)
+        self.templates = TemplateProcess(settings.template_s)
         self.draining = False
         """Set when the server is to stop: nothing new is taken."""
         self.active = 0
@@ -73,10 +75,15 @@ class Service:
         Raises ContextTooLongError, unless it need not be `bounded`.
         """
         context = self.backend.info.context if bounded else sys.maxsize
-        return await asyncio.to_thread(render, conversation, self.backend.tokenizer, self.settings, context)
+        return await asyncio.to_thread(render, conversation, self.backend.tokenizer, self.settings, context, self.templates.render)
 
     async def converse(self, conversation: Conversation, sampling: Sampling, served: Served, caller: Caller) -> "Answers":
         """Answers to a conversation, `sampling.n` of them, accepted by the backend. Close what is returned."""
+        if len(conversation.messages) > (most := self.settings.most_messages):
+            raise InvalidRequestError(
+                f"There are {len(conversation.messages)} messages; this server takes at most {most}.", param="messages"
+            )
+        self._check(sampling)
         prompt = await self.prompt(conversation)
         sampling = replace(
             sampling,
@@ -101,6 +108,7 @@ class Service:
 
     async def continue_(self, prompts: Sequence[Sequence[int]], sampling: Sampling, served: Served, caller: Caller) -> "Answers":
         """`sampling.n` continuations of each of several texts; in these think tags are text. Close what is returned."""
+        self._check(sampling)
         sampling = replace(sampling, max_tokens=self.settings.max_tokens if sampling.max_tokens is None else sampling.max_tokens)
         for prompt in prompts:
             if len(prompt) >= self.backend.info.context:
@@ -141,6 +149,14 @@ class Service:
             self.authenticator.charge(caller.principal, usage)
         return found, usage
 
+    def _check(self, sampling: Sampling) -> None:
+        """Raises InvalidRequestError for what would cost every step too much, whatever dialect asked for it."""
+        settings = self.settings
+        if any(len(string) > settings.most_stop_chars for string in sampling.stop):
+            raise InvalidRequestError(f"stop holds a string of more than {settings.most_stop_chars} characters.", param="stop")
+        if len(sampling.logit_bias) > settings.most_biases:
+            raise InvalidRequestError(f"logit_bias names more than {settings.most_biases} tokens.", param="logit_bias")
+
     def _budget(self, thinking: Thinking) -> int | None:
         """Most tokens of thinking, None for no bound of its own."""
         budget = thinking.budget
@@ -178,7 +194,7 @@ class Answers:
         parts: list[tuple[int, Part]] = []
         for news in await anext(self._generation):
             if news.event.tokens:
-                self._account.drawn(news.index, len(news.event.tokens))
+                self._account.drawn(news.index, len(news.event.tokens), news.cost)
             for part in self._readers[news.index].read(news.event, news.cost):
                 parts.append((news.index, part))
                 if isinstance(part, End):

@@ -38,12 +38,28 @@ class Settings:
     most_choices: int = 16
     most_logprobs: int = 20
     most_stops: int = 16
+    most_stop_chars: int = 1024
+    """Of a string that ends an answer."""
+    most_biases: int = 1024
+    """Tokens that a request's logit_bias may name."""
     most_prompts: int = 256
     """Of one request for completions or embeddings."""
     most_tools: int = 128
     most_schema_bytes: int = 64 << 10
     most_schema_depth: int = 64
+    most_messages: int = 4096
     most_body_bytes: int = 16 << 20
+    most_head_bytes: int = 64 << 10
+    """Of a request's line and headers."""
+    template_s: float = 10.0
+    """A chat template that takes longer is ended."""
+    most_connections: int = 512
+    head_s: float = 20.0
+    """A connection is closed after so long without a whole head of a request on it."""
+    body_s: float = 60.0
+    """A request is refused whose body has not come by then."""
+    write_s: float = 60.0
+    """A connection is closed whose client takes nothing of what is sent for so long."""
     keep_alive_s: float = 10.0
     """After so long without news a stream gets a comment, and a whole answer that is not ready a blank line."""
     drain_s: float = 30.0

@@ -184,7 +184,7 @@ class Worker:
                 continue  # cancelled
             job, index = self._jobs[event.request_id]
             if event.completion is None:
-                news = News(index, event)
+                news = News(index, event, self._costs[event.request_id])
             else:
                 news = News(index, event, self._costs.pop(event.request_id))
                 del self._jobs[event.request_id]

@@ -24,15 +24,15 @@ _MAX_PRODUCT = 1 << 20
 _MAX_EXPONENT = 64
 
 
-def render(template: str, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
+def render(template: str, messages: Sequence[Mapping[str, Any]], /, **variables: Any) -> str:
     """The prompt that `template` makes of `messages` and `variables` (`add_generation_prompt`, `tools`, `bos_token`, ...).
 
     As in Hugging Face's library, `tools` and `documents` are None unless given. Raises UserError if the template is broken, leaves the
-    sandbox, refuses the messages or writes too much. Running time is not bounded beyond the sandbox's limit on `range`.
+    sandbox, refuses the messages or writes too much. Neither time nor memory on the way are bounded; `template_process.py` bounds both.
     """
     pieces, size = [], 0
     try:
-        for piece in _compiled(template).generate(messages=messages, **{"tools": None, "documents": None, **variables}):
+        for piece in _compiled(template).generate({"messages": messages, "tools": None, "documents": None, **variables}):
             size += len(piece)
             if size > MAX_RENDERED_CHARS:
                 raise UserError(

@@ -70,14 +70,17 @@ class Tokenizer:
         """Text of `ids`; bytes that form no whole character become U+FFFD, ids beyond the vocabulary vanish."""
         return str(self.backend.decode(list(ids), skip_special_tokens=skip_special_tokens))
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool = True, **variables: Any) -> str:
+    def render(self, messages: Sequence[Message], /, add_generation_prompt: bool = True, **variables: Any) -> str:
         """The prompt that the model's chat template makes of `messages` ({"role", "content"}); `variables` are the template's."""
         from spoutnik.text.template import render
 
         if self.chat_template is None:
             raise UserError("this tokenizer has no chat template, so it cannot hold a conversation: use a chat model or give plain prompts")
-        known: dict[str, Any] = {"tools": None, "documents": None, **self.special_tokens, "add_generation_prompt": add_generation_prompt}
-        return render(self.chat_template, messages, **{**known, **variables})
+        return render(self.chat_template, messages, **{**self.template_variables(add_generation_prompt), **variables})
+
+    def template_variables(self, add_generation_prompt: bool = True) -> dict[str, Any]:
+        """What a chat template finds beside the messages."""
+        return {"tools": None, "documents": None, **self.special_tokens, "add_generation_prompt": add_generation_prompt}
 
     def fingerprint(self) -> str:
         """Hex SHA-256 of all that decides which ids a text gets: equal fingerprints mean interchangeable token ids."""
@@ -114,12 +117,14 @@ class Tokenizer:
         except Exception as error:  # the library raises bare Exception
             raise UserError(f"{file} is not a tokenizer that the `tokenizers` library can read ({error})") from error
         config = _read_json(directory / "tokenizer_config.json")
-        template = _chat_template(directory, config.pop("chat_template", None))
-        named = {key: _content(config.pop(key, None)) for key in ("bos_token", "eos_token", "pad_token")}
+        template = _text(_chat_template(directory, config.pop("chat_template", None)), "chat_template", directory)
+        named = {key: _text(_content(config.pop(key, None)), key, directory) for key in ("bos_token", "eos_token", "pad_token")}
         for unwanted in ("auto_map", "added_tokens_decoder"):  # code from the repository; a copy of what tokenizer.json says
             config.pop(unwanted, None)
         ends = _read_json(directory / "generation_config.json").get("eos_token_id")
-        more = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+        more = [] if ends is None else ends if isinstance(ends, list) else [ends]
+        if not all(type(end) is int for end in more):
+            raise UserError(f"{directory / 'generation_config.json'} gives eos_token_id as {ends!r}, expected numbers; repair it.")
         return cls(backend, **named, chat_template=template, more_eos_ids=more, config=config)
 
 
@@ -178,23 +183,31 @@ def _read_json(file: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is not valid JSON ({error}): repair it or download it again") from error
     if not isinstance(content, dict):
         raise UserError(f"{file} holds a JSON {type(content).__name__}, expected an object: repair it or download it again")
     return content
 
 
-def _chat_template(directory: Path, from_config: Any) -> str | None:
+def _chat_template(directory: Path, from_config: Any) -> Any:
     """The template in its own file wins over the one in the configuration; of several named ones the `default` counts."""
     file = directory / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        return file.read_bytes().decode("utf-8", "surrogateescape")
     if isinstance(from_config, list):
-        from_config = {entry["name"]: entry["template"] for entry in from_config}.get("default")
+        named = [entry for entry in from_config if isinstance(entry, dict) and entry.get("name") == "default"]
+        from_config = named[-1].get("template") if named else None
     return from_config
 
 
-def _content(token: Any) -> str | None:
+def _content(token: Any) -> Any:
     """A special token is written either as a string or as a serialised AddedToken."""
-    return token["content"] if isinstance(token, dict) else token
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _text(value: Any, name: str, directory: Path) -> str | None:
+    """The value, if it is Unicode text or None."""
+    if value is None or (isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)):
+        return value
+    raise UserError(f"{directory} gives {name} as {value!r:.80}, expected text; take the tokenizer files that belong to the model.")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
+from spoutnik.serve.allowance import anthropic_headers
 from spoutnik.serve.anthropic import messages, models
 from spoutnik.serve.anthropic.errors import STATUSES, error_body
 from spoutnik.serve.dialect import Dialect
@@ -25,4 +26,4 @@ def _speaks(path: str, headers: Mapping[str, str]) -> bool:
     return path.startswith(("/v1/messages", f"{OWN}/")) or models.VERSION in headers
 
 
-ANTHROPIC = Dialect("anthropic", _router, error_body, _speaks, STATUSES)
+ANTHROPIC = Dialect("anthropic", _router, error_body, _speaks, STATUSES, anthropic_headers)

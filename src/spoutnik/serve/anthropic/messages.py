@@ -14,6 +14,7 @@ from spoutnik.serve.anthropic.reading import read_conversation, read_model, read
 from spoutnik.serve.anthropic.schema import CountRequest, MessagesRequest
 from spoutnik.serve.anthropic.usage import counts, usage_body
 from spoutnik.serve.dialect import caller_of, service_of
+from spoutnik.serve.document import streamed
 from spoutnik.serve.once import OnceRoute
 from spoutnik.serve.responses import Patient, Streamed, named
 from spoutnik.serve.service import Answers
@@ -25,7 +26,7 @@ def router() -> APIRouter:
     """The routes."""
     routes = APIRouter(route_class=OnceRoute)
 
-    @routes.post("/v1/messages", response_model=None)
+    @routes.post("/v1/messages", response_model=None, responses=streamed("message"))
     async def messages(body: MessagesRequest, request: Request) -> Response:
         """Answers a conversation."""
         service, settings = service_of(request), service_of(request).settings

@@ -2,12 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+
+from spoutnik.serve.exact import Strict, Whole
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Block(BaseModel):
+class Block(Strict):
     """A block of content; which fields it has, its type says."""
 
     type: str
@@ -22,14 +24,14 @@ class Block(BaseModel):
     is_error: bool | None = None
 
 
-class MessageIn(BaseModel):
+class MessageIn(Strict):
     """One turn."""
 
     role: Literal["user", "assistant", "system"]
     content: str | list[Block]
 
 
-class ToolIn(BaseModel):
+class ToolIn(Strict):
     """A tool: a function of the client's, unless its type says that it runs on Anthropic's servers."""
 
     type: str | None = None
@@ -39,7 +41,7 @@ class ToolIn(BaseModel):
     strict: bool | None = None
 
 
-class ToolChoice(BaseModel):
+class ToolChoice(Strict):
     """Whether a tool is to be used."""
 
     type: Literal["auto", "any", "tool", "none"] = "auto"
@@ -47,35 +49,35 @@ class ToolChoice(BaseModel):
     disable_parallel_tool_use: bool | None = None
 
 
-class ThinkingConfig(BaseModel):
+class ThinkingConfig(Strict):
     """Whether to think, how much, and whether to tell."""
 
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
-    budget_tokens: Annotated[int, Field(ge=0)] | None = None
+    budget_tokens: Annotated[int, Field(ge=0), Whole] | None = None
     display: Literal["summarized", "omitted"] | None = None
 
 
-class OutputFormat(BaseModel):
+class OutputFormat(Strict):
     """A schema for the answer."""
 
     type: Literal["json_schema"]
     schema_: Annotated[dict[str, Any], Field(alias="schema")]
 
 
-class OutputConfig(BaseModel):
+class OutputConfig(Strict):
     """How much effort to make, and what shape the answer is to have."""
 
     effort: str | None = None
     format: OutputFormat | None = None
 
 
-class Metadata(BaseModel):
+class Metadata(Strict):
     """About the request."""
 
     user_id: Annotated[str, Field(max_length=512)] | None = None
 
 
-class CountRequest(BaseModel):
+class CountRequest(Strict):
     """POST /v1/messages/count_tokens."""
 
     model: str
@@ -90,10 +92,10 @@ class CountRequest(BaseModel):
 class MessagesRequest(CountRequest):
     """POST /v1/messages."""
 
-    max_tokens: Annotated[int, Field(ge=1)]
+    max_tokens: Annotated[int, Field(ge=1), Whole]
     stop_sequences: list[str] | None = None
     stream: bool | None = False
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
+    top_k: Annotated[int, Field(ge=0), Whole] | None = None
     metadata: Metadata | None = None

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from spoutnik.serve.answer import End, Likelihood, Part, Reasoning, Text, ToolArguments, ToolStart
 from spoutnik.serve.backend import Usage, total
 from spoutnik.serve.dialect import caller_of, service_of
+from spoutnik.serve.document import streamed
 from spoutnik.serve.once import OnceRoute
 from spoutnik.serve.openai.errors import error_body
 from spoutnik.serve.openai.head import Head
@@ -25,7 +26,7 @@ def router() -> APIRouter:
     """The route."""
     routes = APIRouter(route_class=OnceRoute)
 
-    @routes.post("/chat/completions", response_model=None)
+    @routes.post("/chat/completions", response_model=None, responses=streamed("chat.completion.chunk"))
     async def chat(body: ChatRequest, request: Request) -> Response:
         """Answers a conversation."""
         service, settings = service_of(request), service_of(request).settings

@@ -12,6 +12,7 @@ from spoutnik.serve.auth import Caller
 from spoutnik.serve.backend import Cost, Usage, total
 from spoutnik.serve.conversation import Sampling
 from spoutnik.serve.dialect import caller_of, service_of
+from spoutnik.serve.document import streamed
 from spoutnik.serve.errors import InvalidRequestError
 from spoutnik.serve.once import OnceRoute
 from spoutnik.serve.openai.errors import error_body
@@ -33,7 +34,7 @@ def router() -> APIRouter:
     """The route."""
     routes = APIRouter(route_class=OnceRoute)
 
-    @routes.post("/completions", response_model=None)
+    @routes.post("/completions", response_model=None, responses=streamed("text_completion"))
     async def completions(body: CompletionRequest, request: Request) -> Response:
         """Continues texts."""
         service = service_of(request)

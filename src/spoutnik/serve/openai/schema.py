@@ -2,16 +2,22 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+from pydantic import Strict as Exactly
+
+from spoutnik.serve.exact import Integer, Strict, Whole
 
 Stop = str | list[str] | None
-Prompts = str | list[str] | list[int] | list[list[int]]
+Prompts = str | list[str] | list[Integer] | list[list[Integer]]
 """One text or several, or their tokens."""
 UserId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,512}$")]
+TokenId = Annotated[int, Exactly(False), Field(json_schema_extra={"pattern": "^[0-9]{1,9}$"})]
+"""As a key of an object it is text."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
+Biases = Annotated[dict[TokenId, Annotated[Number, Field(ge=-100, le=100)]], Field(json_schema_extra={"additionalProperties": False})]
 
 
-class ContentPart(BaseModel):
+class ContentPart(Strict):
     """A part of a message. This server reads text alone."""
 
     type: str
@@ -19,14 +25,14 @@ class ContentPart(BaseModel):
     refusal: str | None = None
 
 
-class FunctionCall(BaseModel):
+class FunctionCall(Strict):
     """A call that the assistant made: its arguments are JSON text."""
 
     name: str
     arguments: str = "{}"
 
 
-class ToolCallIn(BaseModel):
+class ToolCallIn(Strict):
     """A tool call in an assistant's message."""
 
     id: str = ""
@@ -34,7 +40,7 @@ class ToolCallIn(BaseModel):
     function: FunctionCall
 
 
-class ChatMessage(BaseModel):
+class ChatMessage(Strict):
     """One message."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -46,7 +52,7 @@ class ChatMessage(BaseModel):
     prefix: bool | None = False
 
 
-class FunctionDefinition(BaseModel):
+class FunctionDefinition(Strict):
     """A function that the model may call."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
@@ -55,40 +61,40 @@ class FunctionDefinition(BaseModel):
     strict: bool | None = None
 
 
-class ToolDefinition(BaseModel):
+class ToolDefinition(Strict):
     """A tool; functions are the only kind here."""
 
     type: Literal["function"] = "function"
     function: FunctionDefinition
 
 
-class NamedFunction(BaseModel):
+class NamedFunction(Strict):
     """A function's name."""
 
     name: str
 
 
-class NamedTool(BaseModel):
+class NamedTool(Strict):
     """The one function that must be called."""
 
     type: Literal["function"] = "function"
     function: NamedFunction
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(Strict):
     """What else a stream tells."""
 
     include_usage: bool | None = False
 
 
-class ThinkingSwitch(BaseModel):
+class ThinkingSwitch(Strict):
     """DeepSeek's switch."""
 
     type: Literal["enabled", "disabled", "adaptive"] = "enabled"
-    budget_tokens: Annotated[int, Field(ge=0)] | None = None
+    budget_tokens: Annotated[int, Field(ge=0), Whole] | None = None
 
 
-class JsonSchema(BaseModel):
+class JsonSchema(Strict):
     """A schema for the answer."""
 
     name: str = ""
@@ -96,29 +102,29 @@ class JsonSchema(BaseModel):
     strict: bool | None = None
 
 
-class ResponseFormat(BaseModel):
+class ResponseFormat(Strict):
     """What shape the answer is to have."""
 
     type: Literal["text", "json_object", "json_schema"] = "text"
     json_schema: JsonSchema | None = None
 
 
-class SamplingFields(BaseModel):
+class SamplingFields(Strict):
     """What chat and completions share."""
 
     model: str
-    max_tokens: Annotated[int, Field(ge=0)] | None = None
+    max_tokens: Annotated[int, Field(ge=0), Whole] | None = None
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = None
+    top_k: Annotated[int, Field(ge=-1), Whole] | None = None
     min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
     presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     repetition_penalty: Annotated[Number, Field(gt=0)] | None = None
-    logit_bias: dict[int, Annotated[Number, Field(ge=-100, le=100)]] | None = None
-    n: Annotated[int, Field(ge=1)] | None = None
+    logit_bias: Biases | None = None
+    n: Annotated[int, Field(ge=1), Whole] | None = None
     stop: Stop = None
-    seed: int | None = None
+    seed: Integer | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     user_id: UserId | None = None
@@ -128,10 +134,10 @@ class ChatRequest(SamplingFields):
     """POST /chat/completions."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1), Whole] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1), Whole] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0), Whole] | None = None
     tools: list[ToolDefinition] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
@@ -147,14 +153,14 @@ class CompletionRequest(SamplingFields):
     prompt: Prompts
     suffix: str | None = None
     echo: bool | None = False
-    logprobs: Annotated[int, Field(ge=0)] | None = None
+    logprobs: Annotated[int, Field(ge=0), Whole] | None = None
 
 
-class EmbeddingRequest(BaseModel):
+class EmbeddingRequest(Strict):
     """POST /embeddings."""
 
     model: str
     input: Prompts
     encoding_format: Literal["float", "base64"] | None = "float"
-    dimensions: Annotated[int, Field(ge=1)] | None = None
+    dimensions: Annotated[int, Field(ge=1), Whole] | None = None
     user_id: UserId | None = None

@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from spoutnik.serve.dialect import caller_of, service_of
+from spoutnik.serve.document import streamed
 from spoutnik.serve.once import OnceRoute
 from spoutnik.serve.openai.responses.form import Form
 from spoutnik.serve.openai.responses.reading import read_conversation, read_sampling
@@ -16,7 +17,7 @@ def router() -> APIRouter:
     """The routes."""
     routes = APIRouter(route_class=OnceRoute)
 
-    @routes.post("/responses", response_model=None)
+    @routes.post("/responses", response_model=None, responses=streamed("response"))
     async def responses(body: ResponsesRequest, request: Request) -> Response:
         """Answers a conversation."""
         service, settings = service_of(request), service_of(request).settings

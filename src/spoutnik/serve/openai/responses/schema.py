@@ -2,12 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
+from spoutnik.serve.exact import Integer, Strict, Whole
 from spoutnik.serve.openai.schema import ContentPart, FunctionDefinition, Number, UserId
 
 
-class Item(BaseModel):
+class Item(Strict):
     """A part of the conversation; which fields it has, its type says. One without a type is a message."""
 
     type: str = "message"
@@ -28,7 +29,7 @@ class FunctionTool(FunctionDefinition):
     type: Literal["function"]
 
 
-class Namespace(BaseModel):
+class Namespace(Strict):
     """Functions that have a name together, as Codex sends them."""
 
     type: Literal["namespace"]
@@ -37,20 +38,20 @@ class Namespace(BaseModel):
     tools: list[FunctionTool]
 
 
-class OtherTool(BaseModel):
+class OtherTool(Strict):
     """A tool that OpenAI's servers run."""
 
     type: str
 
 
-class NamedChoice(BaseModel):
+class NamedChoice(Strict):
     """The one function that must be called."""
 
     type: Literal["function"]
     name: str
 
 
-class AllowedChoice(BaseModel):
+class AllowedChoice(Strict):
     """The functions that may, or must, be called."""
 
     type: Literal["allowed_tools"]
@@ -58,7 +59,7 @@ class AllowedChoice(BaseModel):
     tools: list[NamedChoice]
 
 
-class TextFormat(BaseModel):
+class TextFormat(Strict):
     """What shape the answer is to have."""
 
     type: Literal["text", "json_object", "json_schema"] = "text"
@@ -68,19 +69,19 @@ class TextFormat(BaseModel):
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
 
 
-class TextConfig(BaseModel):
+class TextConfig(Strict):
     """About the answer's text."""
 
     format: TextFormat | None = None
 
 
-class ReasoningConfig(BaseModel):
+class ReasoningConfig(Strict):
     """How much to think."""
 
     effort: str | None = None
 
 
-class CountRequest(BaseModel):
+class CountRequest(Strict):
     """POST /responses/input_tokens."""
 
     model: str
@@ -102,11 +103,11 @@ class ResponsesRequest(CountRequest):
     stream: bool | None = False
     store: bool | None = None
     background: bool | None = None
-    max_output_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_output_tokens: Annotated[int, Field(ge=1), Whole] | None = None
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
-    top_logprobs: Annotated[int, Field(ge=0)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0), Whole] | None = None
     include: list[str] | None = None
     metadata: dict[str, str] | None = None
-    seed: int | None = None
+    seed: Integer | None = None
     user_id: UserId | None = None

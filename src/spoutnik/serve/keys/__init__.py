@@ -1,0 +1,1 @@
+"""API keys: made once, kept as hashes, limited and charged."""
