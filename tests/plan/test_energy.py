@@ -1,8 +1,11 @@
 """Electricity, carbon and water from hours of chips."""
 
+import json
+
 import pytest
 
 from spoutnik.errors import UserError
+from spoutnik.plan.bill import bill, rent_of
 from spoutnik.plan.chips import chip
 from spoutnik.plan.energy import energy, grid, grids, measured_power
 from spoutnik.plan.figure import Figure, Input
@@ -76,6 +79,19 @@ def test_a_measurement_takes_the_place_of_assumptions():
     assert watts == Input("measured_watts", 30.0, "W", "2 stages of a run: measured (RAPL, whole processor)", "measured")
     found = energy(hours(1.0), chip("xeon-amx"), watts=watts)["energy_kwh"]
     assert 0.03 < found.value.range().p10 < found.value.range().p90 < 0.05
+
+
+def test_a_runs_record_takes_the_place_of_the_data_sheet(tmp_path):
+    costs = {"wall_s": 10.0, "energy_joules": 6000.0, "accelerators": 2, "energy_source": "measured (NVML)"}
+    (tmp_path / "record.jsonl").write_text(json.dumps({"event": "stage_end", "costs": costs}) + "\n", encoding="utf-8")
+    measured = bill(hours(1000.0), chip("h800-sxm"), rent_of(None, "world", str(tmp_path)))["energy_kwh"]
+    drawn = next(one for one in measured.inputs if one.name == "watts_per_device")
+    assert drawn.value == 300.0
+    (tmp_path / "record.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match="no stage whose energy was measured"):
+        rent_of(None, "world", str(tmp_path))
+    with pytest.raises(UserError, match="no record to read"):
+        rent_of(None, "world", str(tmp_path / "nowhere"))
 
 
 def test_an_estimate_is_no_measurement():

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from spoutnik.cli.plan_output import Chip, Compare, Drawn, Html, Json, Lang, Location, Output, Price, Why, show
+from spoutnik.cli.plan_output import Chip, Compare, Drawn, Html, Json, Lang, Location, Measured, Output, Price, Why, show
 
 
 def distill(
@@ -19,6 +19,7 @@ def distill(
     chip: Chip = "h800-sxm",
     price: Price = None,
     location: Location = "world",
+    measured: Measured = None,
     as_json: Json = False,
     html: Html = None,
     why: Why = None,
@@ -28,7 +29,7 @@ def distill(
     """Distillation: a teacher writes or reads, a student learns."""
     options = {
         "teacher": teacher, "student": student, "samples": samples, "length": length, "mode": mode, "epochs": epochs, "kept": kept,
-        "devices": devices, "chip": chip, "price": price, "location": location,
+        "devices": devices, "chip": chip, "price": price, "location": location, "measured": measured,
     }  # fmt: skip
     show(_plan, Output(as_json, html, why, compare, lang, options))
 
@@ -45,6 +46,7 @@ def _plan(
     chip: str,
     price: str | None,
     location: str,
+    measured: str | None,
 ) -> Drawn:
     from spoutnik.plan.amount import amount, count
     from spoutnik.plan.bill import rent_of
@@ -56,4 +58,6 @@ def _plan(
     lesson = Lesson(mode, amount(samples, "--samples"), amount(length, "--length"), amount(epochs, "--epochs"), amount(kept, "--kept"))
     title = f"{title_of(teacher)} > {title_of(student)}, {device.title}"
     number = count(devices, "--devices")
-    return Drawn(plan_distillation(open_model(teacher), open_model(student), title, device, number, lesson, rent_of(price, location)))
+    return Drawn(
+        plan_distillation(open_model(teacher), open_model(student), title, device, number, lesson, rent_of(price, location, measured))
+    )

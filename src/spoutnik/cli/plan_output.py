@@ -25,6 +25,10 @@ Lang = Annotated[str | None, typer.Option("--lang", help="en or fr; else French 
 Chip = Annotated[str, typer.Option(help="Name of a chip; `spoutnik plan chips` lists them.")]
 Price = Annotated[str | None, typer.Option(help="USD for one hour of one device; else the spread of published offers.")]
 
+Measured = Annotated[
+    str | None, typer.Option(metavar="RUN", help="A run's folder: its measured power takes the place of the chip's data sheet.")
+]
+
 Location = Annotated[str, typer.Option(help="Whose electricity: world, france, eu... for energy, carbon dioxide and water.")]
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from spoutnik.cli.plan_output import Chip, Compare, Drawn, Html, Json, Lang, Location, Output, Price, Why, show
+from spoutnik.cli.plan_output import Chip, Compare, Drawn, Html, Json, Lang, Location, Measured, Output, Price, Why, show
 
 
 def rl(
@@ -22,6 +22,7 @@ def rl(
     chip: Chip = "h800-sxm",
     price: Price = None,
     location: Location = "world",
+    measured: Measured = None,
     as_json: Json = False,
     html: Html = None,
     why: Why = None,
@@ -32,7 +33,7 @@ def rl(
     options = {
         "model": model, "devices": devices, "steps": steps, "length": length, "prompts": prompts, "group": group, "max_length": max_length,
         "prompt": prompt, "minibatches": minibatches, "reference": reference, "old": old, "chip": chip, "price": price,
-        "location": location,
+        "location": location, "measured": measured,
     }  # fmt: skip
     show(_plan, Output(as_json, html, why, compare, lang, options))
 
@@ -52,6 +53,7 @@ def _plan(
     chip: str,
     price: str | None,
     location: str,
+    measured: str | None,
 ) -> Drawn:
     from spoutnik.plan.amount import amount, count
     from spoutnik.plan.bill import rent_of
@@ -65,4 +67,6 @@ def _plan(
         amount(max_length, "--max-length"), amount(prompt, "--prompt"), count(minibatches, "--minibatches"), reference, old,
     )  # fmt: skip
     title = f"{title_of(model)}, {device.title}"
-    return Drawn(plan_reinforcement(open_model(model), title, device, count(devices, "--devices"), campaign, rent_of(price, location)))
+    return Drawn(
+        plan_reinforcement(open_model(model), title, device, count(devices, "--devices"), campaign, rent_of(price, location, measured))
+    )

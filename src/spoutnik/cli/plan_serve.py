@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from spoutnik.cli.plan_output import Chip, Compare, Drawn, Html, Json, Lang, Location, Output, Price, Why, show
+from spoutnik.cli.plan_output import Chip, Compare, Drawn, Html, Json, Lang, Location, Measured, Output, Price, Why, show
 
 
 def serve(
@@ -25,6 +25,7 @@ def serve(
     devices: Annotated[str | None, typer.Option(help="Devices that share one copy of the model; else the best number is sought.")] = None,
     price: Price = None,
     location: Location = "world",
+    measured: Measured = None,
     as_json: Json = False,
     html: Html = None,
     why: Why = None,
@@ -35,7 +36,7 @@ def serve(
     options = {
         "model": model, "input_tokens": input_tokens, "output_tokens": output_tokens, "chip": chip, "cache_hits": cache_hits,
         "prompt": prompt, "context": context, "speed": speed, "days": days, "mtp": mtp, "prefill_per_node": prefill_per_node,
-        "decode_per_node": decode_per_node, "devices": devices, "price": price, "location": location,
+        "decode_per_node": decode_per_node, "devices": devices, "price": price, "location": location, "measured": measured,
     }  # fmt: skip
     show(_plan, Output(as_json, html, why, compare, lang, options))
 
@@ -56,6 +57,7 @@ def _plan(
     devices: str | None,
     price: str | None,
     location: str,
+    measured: str | None,
 ) -> Drawn:
     from spoutnik.errors import UserError
     from spoutnik.plan.amount import amount, count
@@ -77,5 +79,5 @@ def _plan(
         rates = amount(prefill_per_node, "--prefill-per-node"), amount(decode_per_node, "--decode-per-node")
         given = Throughput(*rates, "--prefill-per-node, --decode-per-node", "claimed")
     unit = unit_asked(config, device, count(devices, "--devices")) if devices is not None else None
-    plan = plan_serving(config, f"{title_of(model)}, {device.title}", device, service, rent_of(price, location), given, unit)
+    plan = plan_serving(config, f"{title_of(model)}, {device.title}", device, service, rent_of(price, location, measured), given, unit)
     return Drawn(plan, device.memory_gb * 1e9)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spoutnik.cli.plan_output import Chip, Compare, Drawn, Html, Json, Lang, Location, Output, Price, Why, show
+from spoutnik.cli.plan_output import Chip, Compare, Drawn, Html, Json, Lang, Location, Measured, Output, Price, Why, show
 
 if TYPE_CHECKING:
     from spoutnik.plan.schedule import Timeline
@@ -53,6 +53,7 @@ def train(
     budget: Annotated[str | None, typer.Option(help="USD; a run that cannot be had for so much is refused.")] = None,
     price: Price = None,
     location: Location = "world",
+    measured: Measured = None,
     as_json: Json = False,
     html: Html = None,
     why: Why = None,
@@ -93,7 +94,7 @@ def train(
             sequence_length=count(given["sequence_length"], "--sequence-length"),
             batch_tokens=count(given["batch_tokens"], "--batch-tokens") if "batch_tokens" in given else usual["batch_tokens"],
             precision=given.get("precision", usual["precision"]),
-            rent=rent_of(given.get("price"), given["location"]),
+            rent=rent_of(given.get("price"), given["location"], given.get("measured")),
             budget_usd=amount(given["budget"], "--budget") if "budget" in given else None,
             title=title,
         )
@@ -102,6 +103,7 @@ def train(
     options = {
         "model": model or name, "tokens": tokens, "devices": devices, "chip": chip, "sequence_length": sequence_length,
         "batch_tokens": batch_tokens, "precision": precision, "layout": layout, "budget": budget, "price": price, "location": location,
+        "measured": measured,
     }  # fmt: skip
     show(plan, Output(as_json, html, why, compare, lang, options))
 

@@ -91,15 +91,17 @@ def _value(one: Input) -> Number:
 
 
 def measured_power(events: Sequence[dict[str, Any]]) -> Input | None:
-    """Watts that a run drew on average while its stages worked, from its record (`run.record.read`); None where nothing was measured.
+    """Watts that one device of a run drew on average while its stages worked, from its record (`run.record.read`); None where nothing was
+    measured.
 
-    Of a machine without accelerators it is the processors' own counters (RAPL), all cores together. An estimate is no measurement.
+    Of a machine without accelerators it is the processors' own counters (RAPL), all cores together, as one device. An estimate is no
+    measurement.
     """
     costs = [event["costs"] for event in events if event.get("event") == "stage_end" and event.get("costs")]
     measured = [
         cost for cost in costs if str(cost.get("energy_source", "")).startswith("measured") and "estimated" not in cost["energy_source"]
     ]
-    seconds = sum(cost["wall_s"] for cost in measured)
+    seconds = sum(cost["wall_s"] * max(1, cost.get("accelerators", 0)) for cost in measured)
     if not seconds:
         return None
     joules = sum(cost["energy_joules"] for cost in measured)
