@@ -17,13 +17,14 @@ def machine(
 
     from spoutnik.cli.output import print_json, table
     from spoutnik.plan.probe import figures
+    from spoutnik.plan.speech import speech
 
     found = probe(again)
     if as_json:
         print_json(asdict(found))
         return
     print(f"{found.identity}: {found.gemm_bfloat16 / 1e12:.2f} TFLOP/s in bfloat16, measured {found.date}.", end="\n\n")
-    rows = [[figure.name, figure.text(), figure.inputs[0].name] for figure in figures(found)]
+    rows = [[figure.name, speech("en").quantity(figure.value, figure.unit), figure.inputs[0].name] for figure in figures(found)]
     print(table([["figure", "measured", "of what"], *rows]))
 
 

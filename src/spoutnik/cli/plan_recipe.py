@@ -24,8 +24,9 @@ def recipe(
     from spoutnik.cli.output import data_paths, print_json, table
     from spoutnik.cli.plan_machine import probe
     from spoutnik.errors import UserError
-    from spoutnik.plan.figure import why as why_lines
+    from spoutnik.plan.answer import why as reasons
     from spoutnik.plan.laptop import fitted
+    from spoutnik.plan.speech import speech
     from spoutnik.rehearsal.against import compare
     from spoutnik.rehearsal.forecast import forecast
 
@@ -46,7 +47,7 @@ def recipe(
         explained = next((stage for stage in found.stages if stage.work.name == why), None)
         if explained is None or explained.seconds is None:
             raise UserError(f"{chosen.name} has no stage {why!r} whose time is predicted; it has: {', '.join(found.expected)}.")
-        print("\n".join(why_lines(explained.seconds)))
+        print(reasons(explained.seconds, speech("en")))
     elif as_json:
         print_json({"answer": found.sentence, "total": found.total.to_dict(), "stages": found.expected, "unknown": found.unknown})
     else:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from spoutnik.plan.uncertain import Number, Uncertain, middle
 
@@ -47,10 +47,6 @@ class Figure:
         """A number, or {p10, p50, p90}."""
         return self.value.range().to_dict() if isinstance(self.value, Uncertain) else self.value
 
-    def text(self) -> str:
-        """As people read it, with its unit."""
-        return quantity(self.value, self.unit)
-
     def walk(self) -> "Iterator[Input | Figure]":
         """The figure and all that it rests on."""
         yield self
@@ -59,21 +55,6 @@ class Figure:
                 yield from part.walk()
             else:
                 yield part
-
-
-def why(figure: Figure, indent: str = "") -> list[str]:
-    """The lines that explain a figure: its value and formula, then those of its inputs, recursively."""
-    lines = [f"{indent}{figure.name} = {figure.text()}"]
-    lines.append(f"{indent}  = {figure.formula}")
-    if figure.note:
-        lines.append(f"{indent}  {figure.note}")
-    for part in figure.inputs:
-        if isinstance(part, Figure):
-            lines += why(part, indent + "    ")
-        else:
-            source = f"; {part.source}" if part.source else ""
-            lines.append(f"{indent}    {part.name} = {quantity(part.value, part.unit)}  [{part.status}{source}]")
-    return lines
 
 
 def find_figure(name: str, figures: Sequence[Figure]) -> Figure:
@@ -91,33 +72,3 @@ def find_figure(name: str, figures: Sequence[Figure]) -> Figure:
         return known[name]
     close = difflib.get_close_matches(name, known, n=3) or list(known)
     raise UserError(f"No figure {name!r} in this plan; there is {', '.join(close)}.")
-
-
-def quantity(value: Number | str | Any, unit: str = "") -> str:
-    """A number, a range ("4.1 (3.2 to 5.6) M USD") or words, with a unit."""
-    suffix = f" {unit}" if unit else ""
-    if isinstance(value, str):
-        return value + suffix
-    if isinstance(value, Uncertain):
-        found = value.range()
-        scale, prefix = _scale(found.p50)
-        low, mid, high = (_digits(part / scale, 3) for part in (found.p10, found.p50, found.p90))
-        return f"{mid} ({low} to {high}){prefix and ' ' + prefix}{suffix}"
-    scale, prefix = _scale(float(value))
-    return f"{_digits(float(value) / scale)}{prefix and ' ' + prefix}{suffix}"
-
-
-def _scale(value: float) -> tuple[float, str]:
-    """The power of ten that a number is written in, and its word."""
-    size = abs(value)
-    if size >= 1e15:
-        return 1.0, ""
-    for scale, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
-        if size >= scale:
-            return scale, prefix
-    return 1.0, ""
-
-
-def _digits(value: float, significant: int = 4) -> str:
-    size = abs(value)
-    return f"{value:,.0f}" if 10**significant <= size < 1e6 else f"{value:.{significant}g}"

@@ -43,10 +43,10 @@ UNITS = {
     "gemm_float32": ("FLOP/s", "products of 2,048 x 2,048 float32 matrices"),
     "gemm_bfloat16": ("FLOP/s", "products of 2,048 x 2,048 bfloat16 matrices"),
     "gemm_small": ("FLOP/s", "products of 1,152 x 128 by 128 x 128 float32 matrices"),
-    "bandwidth": ("B/s", "read and written by a copy of 256 MiB"),
+    "bandwidth": ("bytes/s", "read and written by a copy of 256 MiB"),
     "small_step": ("s", "forward and backward of a V3 model of two layers over 6 x 192 tokens"),
-    "disk_write": ("B/s", "256 MiB written until they are on the disk"),
-    "disk_read": ("B/s", "256 MiB read back"),
+    "disk_write": ("bytes/s", "256 MiB written until they are on the disk"),
+    "disk_read": ("bytes/s", "256 MiB read back"),
 }
 
 
