@@ -102,3 +102,8 @@ def test_the_press_numbers_lie_on_the_curve_and_say_what_they_are(tmp_path):
 def test_what_cannot_be_is_answered_in_a_sentence(arguments, says):
     with pytest.raises(UserError, match=says):
         run(*arguments)
+
+
+def test_schedules_and_the_grading_speak_french_too():
+    assert "microlots prend" in run("schedule", "1f1b", "--stages", "2", "--microbatches", "4", "--lang", "fr")
+    assert "erreur médiane" in run("grade", "--lang", "fr")

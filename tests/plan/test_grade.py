@@ -10,6 +10,7 @@ from spoutnik.plan.fit import BOUNDS, factors, get, log_errors, loss, put, softw
 from spoutnik.plan.grade import carbon, grade, v3_utilisation
 from spoutnik.plan.grade_page import markdown, svg, verdicts
 from spoutnik.plan.runs import content, measured, runs
+from spoutnik.plan.speech import speech
 
 GRADES = grade()
 PAGE = Path(__file__).parents[2] / "docs" / "grading.md"
@@ -79,4 +80,4 @@ def test_scores_hold_as_the_page_says():
 def test_the_page_is_what_the_command_writes():
     assert PAGE.read_text(encoding="utf-8") == markdown(GRADES, str(content()["split_date"]), "images/grading.svg")
     assert (PAGE.parent / "images" / "grading.svg").read_text(encoding="utf-8") == svg(GRADES)
-    assert any("missed" in line for line in verdicts(GRADES.scores()))
+    assert any("missed" in line for line in verdicts(GRADES.scores(), speech("en")))

@@ -10,6 +10,7 @@ from spoutnik.model.flops import training_flops
 from spoutnik.pipeline import run_recipe
 from spoutnik.plan.laptop import Shares, fitted, terms
 from spoutnik.plan.probe import Probe
+from spoutnik.plan.speech import speech
 from spoutnik.plan.work import Answers, Readings, Updates, Writing
 from spoutnik.recipe import parse_recipe
 from spoutnik.rehearsal.against import compare
@@ -17,6 +18,7 @@ from spoutnik.rehearsal.forecast import forecast
 from spoutnik.rehearsal.work import Workload, about_tokens
 from spoutnik.run.record import read
 
+ENGLISH = speech("en")
 PROBE = Probe("here", "2026-01-01", 2e11, 1e12, 1e11, 1e10, 0.02, 1e9, 2e9)
 TASK = {"name": "countdown", "numbers": [2], "high": 9}
 CORPUS = {"kind": "corpus", "name": "corpus", "sources": [{"task": TASK}], "tokens": 4000, "vocab_size": 300}
@@ -115,8 +117,8 @@ def test_who_answers_elsewhere_has_no_known_time():
 def test_a_forecast_names_its_range_its_fullest_stage_and_every_stage():
     chosen = recipe(CORPUS, BASE, RL, SAMPLES, SFT, *OTHERS)
     found = forecast(chosen, chosen.stages, PROBE, fitted())
-    assert found.sentence.startswith("test takes about ")
-    assert "GiB (" in found.sentence
+    assert found.sentence(ENGLISH).startswith("test takes about ")
+    assert "GiB (" in found.sentence(ENGLISH)
     assert set(found.expected) == {stage.name for stage in chosen.stages if stage.kind != "report"}
     assert all(stage["p10"] <= stage["p50"] <= stage["p90"] for stage in found.expected.values())
     assert found.total.p50 == pytest.approx(sum(stage["p50"] for stage in found.expected.values()), rel=0.2)
@@ -125,7 +127,7 @@ def test_a_forecast_names_its_range_its_fullest_stage_and_every_stage():
 def test_what_does_not_fit_is_said_instead_of_a_time(monkeypatch):
     monkeypatch.setattr("spoutnik.rehearsal.forecast.memory_of", lambda device: Memory(10**6, 10**6, "this machine"))
     chosen = recipe(CORPUS, BASE)
-    assert forecast(chosen, chosen.stages, PROBE, fitted()).sentence.startswith("test cannot run here: stage 'base': it needs ")
+    assert forecast(chosen, chosen.stages, PROBE, fitted()).sentence(ENGLISH).startswith("test cannot run here: stage 'base': it needs ")
 
 
 def test_a_run_is_held_against_its_prediction_stage_by_stage(tmp_path):
@@ -140,7 +142,7 @@ def test_a_run_is_held_against_its_prediction_stage_by_stage(tmp_path):
     shown = found.to_json()
     assert shown["error"] == pytest.approx(shown["predicted"]["p50"] / wall - 1)
     assert all(stage["memory_taken"] > 0 for stage in shown["stages"])
-    assert len(found.rows()) == 4
+    assert len(found.rows(ENGLISH)) == 4
 
 
 def test_what_is_no_run_of_the_recipe_is_refused(tmp_path):

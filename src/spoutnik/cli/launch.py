@@ -83,9 +83,11 @@ def foresee(recipe: "Recipe", out: Path, only: str | None) -> dict[str, dict[str
     from spoutnik.device import HOST, computing_device
     from spoutnik.pipeline import planned_minutes, wanted
     from spoutnik.plan.laptop import fitted
+    from spoutnik.plan.speech import speech
     from spoutnik.rehearsal.forecast import forecast
     from spoutnik.run.directory import RunDirectory
 
+    words = speech("en")
     pending = [stage for stage in wanted(recipe, only) if not RunDirectory(out).is_done(stage.name)]
     long = planned_minutes(pending) >= LONG_MINUTES
     if not (long or is_measured()) or computing_device().type != HOST:
@@ -95,10 +97,10 @@ def foresee(recipe: "Recipe", out: Path, only: str | None) -> dict[str, dict[str
     except (UserError, OSError):
         return {}  # what is missing is said, with its place, by who checks the recipe or reads the file
     if found.faults:
-        raise UserError(f"{found.sentence} Lower batch_size, micro_batch_tokens or max_new_tokens, or take a smaller model.")
-    print(found.sentence, file=sys.stderr)
+        raise UserError(f"{found.sentence(words)} Lower batch_size, micro_batch_tokens or max_new_tokens, or take a smaller model.")
+    print(found.sentence(words), file=sys.stderr)
     if long:
-        print(table(rows(found)), end="\n\n", file=sys.stderr)
+        print(table(rows(found, words)), end="\n\n", file=sys.stderr)
     return found.expected
 
 

@@ -6,20 +6,23 @@ from typing import Annotated
 
 import typer
 
-from spoutnik.cli.plan_output import Json
+from spoutnik.cli.plan_output import Json, Lang
 
 
 def grade(
     as_json: Json = False,
     report: Annotated[Path | None, typer.Option(help="Write the whole report here, its picture into images/ beside it.")] = None,
     fit: Annotated[bool, typer.Option("--fit", help="Fit the constants again on calibration rows and print them.")] = False,
+    lang: Lang = None,
 ) -> None:
     """How far plans are off on published runs that they were not calibrated on, and whether their intervals hold."""
     from spoutnik.cli.output import print_json, table
     from spoutnik.plan.grade import grade as graded
     from spoutnik.plan.grade_page import markdown, summary, svg, verdicts
     from spoutnik.plan.runs import content
+    from spoutnik.plan.speech import language_of, speech
 
+    words = speech(language_of(lang))
     if fit:
         _fit()
         return
@@ -37,8 +40,8 @@ def grade(
         }
         print_json({"scores": {name: asdict(score) for name, score in scores.items()}, **rows})
         return
-    print("\n".join(verdicts(scores)))
-    print(table([[cell.replace("**", "") for cell in row] for row in summary(scores)]))
+    print("\n".join(verdicts(scores, words)))
+    print(table(summary(scores, words)))
 
 
 def _fit() -> None:

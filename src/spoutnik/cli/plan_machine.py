@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spoutnik.cli.plan_output import Lang
+
 if TYPE_CHECKING:
     from spoutnik.plan.probe import Probe
 
@@ -11,21 +13,24 @@ if TYPE_CHECKING:
 def machine(
     again: Annotated[bool, typer.Option("--again", help="Measure anew instead of using what was measured before.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    lang: Lang = None,
 ) -> None:
     """Measure this machine once, in half a minute: products, memory, a small model's step, disk. Predictions rest on it."""
     from dataclasses import asdict
 
     from spoutnik.cli.output import print_json, table
     from spoutnik.plan.probe import figures
-    from spoutnik.plan.speech import speech
+    from spoutnik.plan.speech import language_of, speech
 
+    words = speech(language_of(lang))
     found = probe(again)
     if as_json:
         print_json(asdict(found))
         return
-    print(f"{found.identity}: {found.gemm_bfloat16 / 1e12:.2f} TFLOP/s in bfloat16, measured {found.date}.", end="\n\n")
-    rows = [[figure.name, speech("en").quantity(figure.value, figure.unit), figure.inputs[0].name] for figure in figures(found)]
-    print(table([["figure", "measured", "of what"], *rows]))
+    rate = words.quantity(found.gemm_bfloat16, "FLOP/s")
+    print(words("machine.answer", machine=found.identity, rate=rate, date=found.date), end="\n\n")
+    rows = [[figure.name, words.quantity(figure.value, figure.unit), words.phrase(figure.inputs[0].name)] for figure in figures(found)]
+    print(table([[words(f"machine.{name}") for name in ("figure", "measured", "what")], *rows]))
 
 
 def probe(again: bool = False) -> "Probe":

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spoutnik.cli.launch import DATA_HELP, RECIPE_HELP
+from spoutnik.cli.plan_output import Lang
 
 if TYPE_CHECKING:
+    from spoutnik.plan.speech import Speech
     from spoutnik.rehearsal.forecast import Forecast
 
 
@@ -18,6 +20,7 @@ def recipe(
     data: Annotated[list[str] | None, typer.Option(help=DATA_HELP, metavar="NAME=PATH")] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="Of the recipe's smoke form.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    lang: Lang = None,
 ) -> None:
     """Predict the time and memory of each stage on this machine; with --against compare them with what a run took."""
     import spoutnik.recipe as recipes
@@ -26,10 +29,11 @@ def recipe(
     from spoutnik.errors import UserError
     from spoutnik.plan.answer import why as reasons
     from spoutnik.plan.laptop import fitted
-    from spoutnik.plan.speech import speech
+    from spoutnik.plan.speech import language_of, speech
     from spoutnik.rehearsal.against import compare
     from spoutnik.rehearsal.forecast import forecast
 
+    words = speech(language_of(lang))
     chosen = recipes.load_recipe(name, data_paths(data or []))
     chosen = recipes.smoke(chosen) if smoke else chosen
     if against is not None:
@@ -37,32 +41,35 @@ def recipe(
         if as_json:
             print_json(comparison.to_json())
             return
-        print(comparison.sentence, end="\n\n")
-        print(table(comparison.rows()))
+        print(comparison.sentence(words), end="\n\n")
+        print(table(comparison.rows(words)))
         if comparison.left_out:
-            print(f"\nNot compared, since they were resumed, or not finished: {', '.join(comparison.left_out)}.")
+            print(f"\n{words('recipe.left_out', stages=', '.join(comparison.left_out))}")
         return
     found = forecast(chosen, chosen.stages, probe(), fitted(), memory=why is None)
     if why is not None:
         explained = next((stage for stage in found.stages if stage.work.name == why), None)
         if explained is None or explained.seconds is None:
             raise UserError(f"{chosen.name} has no stage {why!r} whose time is predicted; it has: {', '.join(found.expected)}.")
-        print(reasons(explained.seconds, speech("en")))
+        print(reasons(explained.seconds, words))
     elif as_json:
-        print_json({"answer": found.sentence, "total": found.total.to_dict(), "stages": found.expected, "unknown": found.unknown})
+        answer = found.sentence(speech("en"))
+        print_json({"answer": answer, "total": found.total.to_dict(), "stages": found.expected, "unknown": found.unknown})
     else:
-        print(found.sentence, end="\n\n")
-        print(table(rows(found)))
+        print(found.sentence(words), end="\n\n")
+        print(table(rows(found, words)))
 
 
-def rows(found: "Forecast") -> list[list[str]]:
+def rows(found: "Forecast", words: "Speech") -> list[list[str]]:
     """A table of the stages, its heading first."""
     from spoutnik.run.machine import GIB
     from spoutnik.run.progress import duration
 
-    table = [["stage", "kind", "time", "8 of 10", "memory"]]
+    table = [[words(f"recipe.{name}") for name in ("stage", "kind", "time", "interval", "held")]]
     for stage in found.stages:
-        seconds, memory = stage.range, f"{stage.memory / GIB:.1f} GiB" if stage.memory else ""
-        times = [duration(seconds.p50), f"{duration(seconds.p10)} to {duration(seconds.p90)}"] if seconds else ["?", stage.work.unknown]
+        memory = words.quantity(stage.memory / GIB, "GiB", exact=False) if stage.memory else ""
+        times = ["?", stage.work.unknown]
+        if (seconds := stage.range) is not None:
+            times = [duration(seconds.p50), words("recipe.between", low=duration(seconds.p10), high=duration(seconds.p90))]
         table.append([stage.work.name, stage.work.kind, *times, memory])
     return table

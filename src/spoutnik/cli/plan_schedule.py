@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from spoutnik.cli.plan_output import Json
+from spoutnik.cli.plan_output import Json, Lang
 
 
 def schedule(
@@ -20,12 +20,15 @@ def schedule(
     hop: Annotated[float, typer.Option(help="How long activations travel between devices.")] = 0.0,
     svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it.")] = None,
     as_json: Json = False,
+    lang: Lang = None,
 ) -> None:
     """Generates and simulates a pipeline schedule: who does what when, how long devices wait, what they hold."""
     from spoutnik.cli.output import print_json
     from spoutnik.errors import UserError
     from spoutnik.plan.schedule import Durations, formulas, gantt, generate, simulate
+    from spoutnik.plan.speech import language_of, speech
 
+    words = speech(language_of(lang))
     durations = Durations(forward, backward, weights, together)
     timeline = simulate(generate(name, stages, microbatches, chunks), durations, hop)
     exact = hop == 0 and formulas.holds(name, stages, microbatches, durations)
@@ -59,11 +62,13 @@ def schedule(
             }
         )
         return
-    measure = "idle between a device's first and last work" if name == "zbv" else "idle"
     found = timeline.idle_within if name == "zbv" else timeline.idle
-    agreed = "as the closed formula says" if exact else f"the closed formula says {closed:g}, but does not hold for these durations"
-    print(f"{name} on {stages} devices with {microbatches} microbatches takes {timeline.seconds:g}: {timeline.bubble:.1%} bubble; "
-          f"{measure} {found:g}, {agreed}.")  # fmt: skip
-    print(f"A device holds the activations of up to {max(timeline.in_flight())} microbatches of one of {timeline.program.stages} stages.\n")
+    answer = words(
+        "schedule.answer", name=name, devices=stages, microbatches=microbatches, seconds=words.number(timeline.seconds),
+        bubble=words.quantity(timeline.bubble, "share"), measure=words("schedule.idle_within" if name == "zbv" else "schedule.idle"),
+        idle=words.number(found), agreed=words("schedule.agrees" if exact else "schedule.differs", closed=words.number(closed)),
+    )  # fmt: skip
+    print(answer)
+    print(words("schedule.holds", most=max(timeline.in_flight()), stages=timeline.program.stages), end="\n\n")
     print(gantt.text(timeline, min(forward, backward - weights or forward, weights or forward)))
-    print("\nF forward, B backward, I backward for inputs, W backward for weights, P a forward and a backward together; dots: waiting.")
+    print(f"\n{words('schedule.legend')}")

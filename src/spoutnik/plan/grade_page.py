@@ -6,16 +6,19 @@ from collections.abc import Callable, Sequence
 
 from spoutnik.plan.calibration import calibration
 from spoutnik.plan.grade import TARGETS, Graded, Grades, Score, carbon, v3_utilisation
+from spoutnik.plan.speech import NARROW, Speech, speech
 
-NAMES = {
-    "gpu_hours_calibration": "GPU-hours, calibration rows",
-    "gpu_hours_held_out": "**GPU-hours, held-out rows**",
-    "step_calibration": "step time, calibration rows",
-    "step_held_out": "**step time, held-out rows**",
-    "step_held_out_program_known": "step time, held out, program has calibration rows",
-    "step_held_out_program_unknown": "step time, held out, program without any",
-    "memory": "memory of a device (nothing fitted, no range)",
-}
+ROWS = (
+    "gpu_hours_calibration",
+    "gpu_hours_held_out",
+    "step_calibration",
+    "step_held_out",
+    "step_held_out_program_known",
+    "step_held_out_program_unknown",
+    "memory",
+)
+ASKED = ("gpu_hours_held_out", "step_held_out")
+"""Rows that the targets are about."""
 HEAD = """# How good the plans are
 
 Remade by `spoutnik plan grade --report docs/grading.md`; the table of runs with its sources is `src/spoutnik/plan/runs.toml`. Every row is
@@ -47,38 +50,50 @@ LIMITS = """
 """
 
 
-def summary(scores: dict[str, Score]) -> list[list[str]]:
+def summary(scores: dict[str, Score], words: Speech) -> list[list[str]]:
     """Rows of text: what, how many, median error, bias, coverage."""
-    rows = [["", "rows", "median error", "bias", "in the 80 % interval"]]
-    for name, title in NAMES.items():
+    rows = [["", *(words(f"grade.{name}") for name in ("rows", "median", "bias", "inside"))]]
+    for name in ROWS:
         score = scores[name]
-        coverage = f"{score.coverage:.0%}" if name != "memory" else "-"
-        rows.append([title, str(score.count), f"{score.median:.1%}", f"{score.bias:+.1%}", coverage])
+        coverage = _percent(score.coverage, words, ".0f") if name != "memory" else "-"
+        rows.append(
+            [words(f"grade.{name}"), str(score.count), _percent(score.median, words), _percent(score.bias, words, "+.1f"), coverage]
+        )  # fmt: skip
     return rows
 
 
-def verdicts(scores: dict[str, Score]) -> list[str]:
+def verdicts(scores: dict[str, Score], words: Speech) -> list[str]:
     """Each target with what became of it."""
     hours, steps = scores["gpu_hours_held_out"], scores["step_held_out"]
     told = [
-        ("median error of GPU-hours on held-out runs", hours.median, TARGETS["gpu_hours"], hours.median <= TARGETS["gpu_hours"]),
-        ("median error of step time on held-out rows", steps.median, TARGETS["step"], steps.median <= TARGETS["step"]),
-        ("held-out runs within their 80 % interval", hours.coverage, TARGETS["coverage"], hours.coverage >= TARGETS["coverage"] - 1e-9),
-        (
-            "held-out step times within their 80 % interval",
-            steps.coverage,
-            TARGETS["coverage"],
-            steps.coverage >= TARGETS["coverage"] - 1e-9,
-        ),
+        ("hours", hours.median, TARGETS["gpu_hours"], hours.median <= TARGETS["gpu_hours"]),
+        ("steps", steps.median, TARGETS["step"], steps.median <= TARGETS["step"]),
+        ("hours_inside", hours.coverage, TARGETS["coverage"], hours.coverage >= TARGETS["coverage"] - 1e-9),
+        ("steps_inside", steps.coverage, TARGETS["coverage"], steps.coverage >= TARGETS["coverage"] - 1e-9),
     ]
-    return [f"{name}: {found:.1%}, wanted {wanted:.0%}: {'met' if met else 'missed'}" for name, found, wanted, met in told]
+    return [
+        words(
+            "grade.verdict", what=words(f"grade.{name}"), found=_percent(found, words), wanted=_percent(wanted, words, ".0f"),
+            outcome=words("grade.met" if met else "grade.missed"),
+        )
+        for name, found, wanted, met in told
+    ]  # fmt: skip
+
+
+def _percent(share: float, words: Speech, form: str = ".1f") -> str:
+    text = f"{100 * share:{form}}"
+    return text.replace(".", ",") + f"{NARROW}%" if words.language == "fr" else f"{text}%"
 
 
 def markdown(grades: Grades, split: str, image: str) -> str:
     """The whole report."""
     scores, shares = grades.scores(), calibration()
-    parts = [HEAD.format(split=split), _table(summary(scores)), ""]
-    parts += [f"- {line}" for line in verdicts(scores)]
+    words = speech("en")
+    rows = summary(scores, words)
+    for name, row in zip(ROWS, rows[1:], strict=True):
+        row[0] = f"**{row[0]}**" if name in ASKED else row[0]
+    parts = [HEAD.format(split=split), _table(rows), ""]
+    parts += [f"- {line}" for line in verdicts(scores, words)]
     parts += ["", f"![Predicted and published GPU-hours]({image})", "", "## GPU-hours", ""]
     parts.append(_rows(grades.hours, "GPU-hours", lambda value: f"{value:,.0f}", ranges=True))
     parts += ["", "## Step time, layout known", "", "Seconds of one step of the optimiser.", ""]

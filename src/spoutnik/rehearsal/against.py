@@ -8,6 +8,7 @@ from typing import Any
 from spoutnik.errors import UserError
 from spoutnik.plan.laptop import Factors, Predicted, as_it_was, predict, samples
 from spoutnik.plan.probe import Probe
+from spoutnik.plan.speech import Speech, speech
 from spoutnik.plan.taken import Taken, taken
 from spoutnik.plan.uncertain import Range
 from spoutnik.recipe import Recipe
@@ -68,28 +69,28 @@ class Comparison:
         """Predicted seconds with the lengths and signals that the run turned out to have."""
         return sum(stage.knowing for stage in self.stages)
 
-    @property
-    def sentence(self) -> str:
+    def sentence(self, words: Speech) -> str:
         """The answer."""
         held_up = self.taken - self.undisturbed
-        pauses = f" ({error(self.total.p50, self.undisturbed)} without {duration(held_up)} in which it was held up)" if held_up >= 1 else ""
         crowded = [stage.taken.name for stage in self.stages if stage.crowded]
-        beside = f"; others used the machine beside {len(crowded)} of {len(self.stages)} stages" if crowded else ""
-        known = f"; with lengths known {error(self.knowing, self.undisturbed)}"
-        return (
-            f"{self.recipe}: predicted {duration(self.total.p50)}, took {duration(self.taken)}: {error(self.total.p50, self.taken)}"
-            f"{pauses}{known}{beside}."
-        )
+        without = error(self.total.p50, self.undisturbed)
+        return words(
+            "recipe.compared", recipe=self.recipe, predicted=duration(self.total.p50), took=duration(self.taken),
+            error=error(self.total.p50, self.taken),
+            pauses=words("recipe.pauses", error=without, held_up=duration(held_up)) if held_up >= 1 else "",
+            known=words("recipe.known", error=error(self.knowing, self.undisturbed)),
+            beside=words("recipe.beside", crowded=len(crowded), stages=len(self.stages)) if crowded else "",
+        )  # fmt: skip
 
-    def rows(self) -> list[list[str]]:
+    def rows(self, words: Speech) -> list[list[str]]:
         """A table, its heading first."""
-        heading = ["stage", "kind", "predicted", "8 of 10", "took", "error", "held up", "busy", "lengths known", "memory", "held"]
-        return [heading, *map(_row, self.stages)]
+        columns = ("stage", "kind", "predicted", "interval", "took", "error", "held_up", "busy", "lengths", "held", "taken")
+        return [[words(f"recipe.{name}") for name in columns], *(_row(stage, words) for stage in self.stages)]
 
     def to_json(self) -> dict[str, Any]:
         """For machines: seconds, bytes and shares."""
         return {
-            "answer": self.sentence,
+            "answer": self.sentence(speech("en")),
             "predicted": asdict(self.total),
             "taken": self.taken,
             "undisturbed": self.undisturbed,
@@ -142,14 +143,15 @@ def _compared(stage: Predicted, took: Mapping[str, Taken], probe: Probe, factors
     return Compared(stage, samples(known.seconds.value).range().p50, mine)
 
 
-def _row(stage: Compared) -> list[str]:
+def _row(stage: Compared, words: Speech) -> list[str]:
     predicted, took = stage.seconds, stage.taken
+    between = words("recipe.between", low=duration(predicted.p10), high=duration(predicted.p90))
     return [
-        took.name, took.kind, duration(predicted.p50), f"{duration(predicted.p10)} to {duration(predicted.p90)}", duration(took.seconds),
+        took.name, took.kind, duration(predicted.p50), between, duration(took.seconds),
         error(predicted.p50, took.seconds), duration(took.paused) if took.paused >= 1 else "", f"{took.busy:.0%}",
-        error(stage.knowing, took.undisturbed), _gib(stage.predicted.memory), _gib(took.memory),
+        error(stage.knowing, took.undisturbed), _gib(stage.predicted.memory, words), _gib(took.memory, words),
     ]  # fmt: skip
 
 
-def _gib(size: float | None) -> str:
-    return f"{size / GIB:.1f} GiB" if size else ""
+def _gib(size: float | None, words: Speech) -> str:
+    return words.quantity(size / GIB, "GiB", exact=False) if size else ""

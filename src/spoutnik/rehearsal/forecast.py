@@ -7,6 +7,7 @@ from spoutnik.device import computing_device, memory_of
 from spoutnik.plan import laptop
 from spoutnik.plan.laptop import Factors, Predicted, predict
 from spoutnik.plan.probe import Probe
+from spoutnik.plan.speech import Speech
 from spoutnik.plan.uncertain import Range
 from spoutnik.recipe import AnyStage, Recipe
 from spoutnik.rehearsal.answer import memory_fault
@@ -31,16 +32,18 @@ class Forecast:
         """Why some stages' times are not in the total."""
         return [f"{stage.work.name}: {stage.work.unknown}" for stage in self.stages if stage.work.unknown]
 
-    @property
-    def sentence(self) -> str:
-        """The answer."""
+    def sentence(self, words: Speech) -> str:
+        """The answer. Faults are told in English."""
         if self.faults:
             return f"{self.recipe} cannot run here: " + "; ".join(f"stage {name!r}: {fault}" for name, fault in self.faults.items()) + "."
         fullest = max(self.stages, key=lambda stage: stage.memory or 0.0, default=None)
-        memory = f", at most {fullest.memory / GIB:.1f} GiB ({fullest.work.name})" if fullest and fullest.memory else ""
-        without = f", without what cannot be predicted ({'; '.join(self.unknown)})" if self.unknown else ""
-        between = f"{duration(self.total.p10)} to {duration(self.total.p90)}"
-        return f"{self.recipe} takes about {duration(self.total.p50)} on this machine (8 times of 10: {between}){memory}{without}."
+        size = words.quantity(fullest.memory / GIB, "GiB", exact=False) if fullest and fullest.memory else ""
+        return words(
+            "recipe.answer", recipe=self.recipe, middle=duration(self.total.p50), low=duration(self.total.p10),
+            high=duration(self.total.p90),
+            memory=words("recipe.memory", size=size, stage=fullest.work.name) if fullest and size else "",
+            without=words("recipe.without", stages="; ".join(self.unknown)) if self.unknown else "",
+        )  # fmt: skip
 
     @property
     def expected(self) -> dict[str, dict[str, float]]:
