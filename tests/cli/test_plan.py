@@ -65,9 +65,9 @@ def test_a_comparison_changes_options_by_their_names(tmp_path):
     assert told["difference"]["cost_usd"]["p50"] == pytest.approx(told["first"]["cost_usd"]["p50"] / 2)
 
 
-def test_the_guides_programme_runs(tmp_path):
-    guide = (SOURCE.parent / "docs" / "guide.md").read_text(encoding="utf-8")
-    example = next(part for part in guide.split("```toml\n")[1:] if part.startswith('title = "Mine"')).split("```")[0]
+def test_the_documented_programme_runs(tmp_path):
+    page = (SOURCE.parent / "docs" / "planning.md").read_text(encoding="utf-8")
+    example = next(part for part in page.split("```toml\n")[1:] if part.startswith('title = "Mine"')).split("```")[0]
     (tmp_path / "mine.toml").write_text(example, encoding="utf-8")
     told = json.loads(plan("programme", tmp_path / "mine.toml", "--json").stdout)
     assert [line["status"] for line in told["lines"]] == ["computed", "measured"]
