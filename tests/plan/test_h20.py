@@ -2,10 +2,11 @@
 
 import pytest
 
+from spoutnik.plan.answer import why
 from spoutnik.plan.chips import chip
-from spoutnik.plan.figure import why
 from spoutnik.plan.h20 import laboratory
 from spoutnik.plan.models import open_model
+from spoutnik.plan.speech import speech
 from spoutnik.plan.uncertain import middle
 
 
@@ -44,4 +45,4 @@ def test_what_is_left_to_train_is_a_range_and_everything_has_its_reasons(found):
     bounds = found.best_size.value.range()
     assert 1e10 < bounds.p10 < bounds.p90 < 1e12
     for figure in found.figures().values():
-        assert len(why(figure)) >= 2
+        assert len(why(figure, speech("en")).splitlines()) >= 2

@@ -87,7 +87,7 @@ def test_the_command_takes_a_model_by_name_and_by_sizes():
 
 def test_the_schedule_command_draws_and_counts(tmp_path):
     out = tmp_path / "dualpipe.svg"
-    assert "9.1% bubble; idle 6, as the closed formula says" in run(
+    assert "9.09% bubble; idle 6, as the closed formula says" in run(
         "schedule", "dualpipe", "--stages", "8", "--microbatches", "20", "--svg", str(out)
     )
     assert out.read_text().startswith("<svg xmlns")
