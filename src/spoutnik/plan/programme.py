@@ -7,11 +7,13 @@ everything is to be predicted. So one file holds both the published sum and what
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from spoutnik.errors import UserError
 from spoutnik.plan.bill import Rent
 from spoutnik.plan.chips import Chip, chip
+from spoutnik.plan.components import counts
 from spoutnik.plan.distillation import Lesson, plan_distillation
 from spoutnik.plan.energy import WORLD
 from spoutnik.plan.figure import Figure, Input
@@ -29,11 +31,11 @@ from spoutnik.plan.update import update_hours
 
 def plan_programme(programme: Programme, predict: bool = False, price: float | None = None, location: str = WORLD) -> Plan:
     """The sum of all lines. `predict` sets aside what the lines disclose; `price` replaces theirs."""
-    lines = []
+    lines, projects = [], _project_flops(programme)
     days: float | Uncertain = 0.0
     for line in programme.lines:
         device, rent = chip(line["chip"]), _rent(line, price, location)
-        hours, status = _hours(line, device, rent, predict)
+        hours, status = _hours(line, device, rent, predict, projects.get(line.get("group", "")))
         made = line_of(line["name"], line.get("group", ""), line["kind"], hours, device, rent, status)
         lines.append(made)
         days = days + (line["days"] if "days" in line else hours.value / (24.0 * line["devices"]) if "devices" in line else 0.0)
@@ -87,12 +89,24 @@ def _disclosed(line: Mapping[str, Any]) -> Figure | None:
     return None
 
 
-def _hours(line: dict[str, Any], device: Chip, rent: Rent, predict: bool) -> tuple[Figure, str]:
+def _project_flops(programme: Programme) -> dict[str, float]:
+    """Operations of all training lines of each group: a group is one project, whose short runs are prepared as well as its long one."""
+    found: dict[str, float] = {}
+    for line in programme.lines:
+        if line["kind"] == "train" and line.get("group"):
+            model = open_model(line["model"])
+            parts = zip(line["tokens"], line["sequence_length"], strict=True)
+            operations = sum(tokens * counts(model, round(length)).training() for tokens, length in parts)
+            found[line["group"]] = found.get(line["group"], 0.0) + operations
+    return found
+
+
+def _hours(line: dict[str, Any], device: Chip, rent: Rent, predict: bool, project_flops: float | None) -> tuple[Figure, str]:
     disclosed = _disclosed(line)
     if disclosed and (line["kind"] == "given" or not predict):
         return disclosed, line.get("status", "disclosed")
     makers: dict[str, Callable[[dict[str, Any], Chip, Rent], Figure]] = {
-        "train": _train_hours,
+        "train": partial(_train_hours, project_flops=project_flops),
         "sft": _sft_hours,
         "rl": _rl_hours,
         "distill": _distill_hours,
@@ -103,7 +117,7 @@ def _hours(line: dict[str, Any], device: Chip, rent: Rent, predict: bool) -> tup
     return makers[line["kind"]](line, device, rent), "computed"
 
 
-def _train_hours(line: dict[str, Any], device: Chip, rent: Rent) -> Figure:
+def _train_hours(line: dict[str, Any], device: Chip, rent: Rent, project_flops: float | None) -> Figure:
     """The hours of one training plan for each length of sequence; the line's layout is that of each."""
     if "devices" not in line:
         raise UserError(f"The line {line['name']!r} (train) does not say how many devices train; give it devices.")
@@ -120,6 +134,7 @@ def _train_hours(line: dict[str, Any], device: Chip, rent: Rent) -> Figure:
             batch_tokens=batch,
             precision=line.get("precision", "bf16"),
             rent=rent,
+            project_flops=project_flops,
         )
         parts.append(replace(made.figures["gpu_hours"], name=f"hours_at_{length:.0f}"))
     if len(parts) == 1:

@@ -25,7 +25,7 @@ from spoutnik.plan.result import Plan
 from spoutnik.plan.search import ROOM, best_layout
 from spoutnik.plan.shape import Model
 from spoutnik.plan.step import Step, step
-from spoutnik.plan.uncertain import Range, Uncertain, lognormal, triangular
+from spoutnik.plan.uncertain import Range, Uncertain, lognormal, middle, triangular
 
 EFFECTIVE = (0.85, 0.93, 0.98)
 """Least, usual and most share of paid time that trains."""
@@ -68,11 +68,13 @@ def plan_training(
     budget_usd: float | None = None,
     title: str = "",
     constants: Calibration | None = None,
+    project_flops: float | None = None,
 ) -> TrainingPlan:
     """What training on `tokens` tokens takes with `count` chips.
 
-    `layout`: a whole layout, or fields that the search keeps. `rent`: a price instead of the table's range, and a location. Raises
-    UserError for what cannot be: a layout that does not divide or fit, tokens that are not positive, a budget that would not do.
+    `layout`: a whole layout, or fields that the search keeps. `rent`: a price instead of the table's range, and a location.
+    `project_flops`: operations of all the training that is prepared together, where this is one part of it. Raises UserError for what
+    cannot be: a layout that does not divide or fit, tokens that are not positive, a budget that would not do.
     """
     if not tokens > 0:
         raise UserError(f"A run of {tokens:g} tokens cannot be planned; give a positive number, as --tokens 15e12.")
@@ -90,7 +92,7 @@ def plan_training(
         )
     held = check_layout(model, layout, chip, count)
     one = step(model, layout, chip, how)
-    figures = _figures(model, tokens, chip, layout, one, held, constants, rent or Rent())
+    figures = _figures(model, tokens, chip, layout, one, held, constants, rent or Rent(), project_flops)
     if budget_usd is not None:
         _check_budget(figures["cost_usd"], tokens, budget_usd)
     title = title or f"{tokens / 1e12:g} T tokens on {count:,} x {chip.title}"
@@ -115,11 +117,11 @@ def check_layout(model: Model, layout: Layout, chip: Chip, count: int) -> Memory
 
 
 def _check_budget(cost: Figure, tokens: float, budget_usd: float) -> None:
-    middle = cost.middle
-    if budget_usd < (cost.value.range().p10 if isinstance(cost.value, Uncertain) else middle):
+    usual = cost.middle
+    if budget_usd < (cost.value.range().p10 if isinstance(cost.value, Uncertain) else usual):
         raise UserError(
-            f"{budget_usd:,.0f} USD would not do: the run costs about {middle:,.0f} USD; that budget pays for about "
-            f"{tokens * budget_usd / middle:.3g} tokens."
+            f"{budget_usd:,.0f} USD would not do: the run costs about {usual:,.0f} USD; that budget pays for about "
+            f"{tokens * budget_usd / usual:.3g} tokens."
         )
 
 
@@ -129,7 +131,15 @@ def spread(found: Range, name: str) -> Uncertain:
 
 
 def _figures(
-    model: Model, tokens: float, chip: Chip, layout: Layout, one: Step, held: Memory, constants: Calibration, rent: Rent
+    model: Model,
+    tokens: float,
+    chip: Chip,
+    layout: Layout,
+    one: Step,
+    held: Memory,
+    constants: Calibration,
+    rent: Rent,
+    project_flops: float | None,
 ) -> dict[str, Figure]:
     counted = counts(model, layout.sequence_length)
     flops = Figure(
@@ -158,7 +168,10 @@ def _figures(
         "mfu", flops.value * throughput.value / chip.rate("fp16"), "", "flops_per_token x tokens_per_second_per_device / peak",
         (flops, throughput, chip.input("bf16_tflops")),
     )  # fmt: skip
-    goodput, practice = _beyond_the_step(flops, tokens, given, constants)
+    operations: Figure | Input = Figure("run_flops", flops.value * tokens, "FLOP", "flops_per_token * tokens", (flops, given))
+    if project_flops is not None:
+        operations = Input("project_flops", project_flops, "FLOP", "all training of the project", "computed")
+    goodput, practice = _beyond_the_step(operations, constants)
     hours = Figure(
         "gpu_hours", tokens / throughput.value / 3600 / goodput.value / practice.value, "h",
         "tokens / tokens_per_second_per_device / 3600 / goodput / practice", (given, throughput, goodput, practice),
@@ -181,7 +194,7 @@ def _figures(
     return {figure.name: figure for figure in found}
 
 
-def _beyond_the_step(flops: Figure, tokens: float, given: Input, constants: Calibration) -> tuple[Figure, Figure]:
+def _beyond_the_step(operations: Figure | Input, constants: Calibration) -> tuple[Figure, Figure]:
     """(goodput, practice). Their product is what calibration runs made of the best layout's throughput; goodput is told apart by what the
     few who publish it say, the rest is practice."""
     share = triangular(*EFFECTIVE, name="availability")
@@ -190,13 +203,13 @@ def _beyond_the_step(flops: Figure, tokens: float, given: Input, constants: Cali
         "goodput", share, "", "effective time / paid time", (Input("effective_time", share, "", source, "assumed"),),
         "failures, restarts, checkpoints, evaluations; not part of the MFU",
     )  # fmt: skip
-    fitted = constants.goodput.at(flops.middle * tokens)
+    fitted = constants.goodput.at(middle(operations.value))
     rest = math.sqrt(max(0.0, constants.goodput.deviation**2 - float(np.log(share.samples).std()) ** 2))
-    middle = fitted.p50 / goodput.middle
-    reached = lognormal(*(middle * math.exp(z * rest) for z in (-1.2816, 0.0, 1.2816)), name="practice")
+    usual = fitted.p50 / goodput.middle
+    reached = lognormal(*(usual * math.exp(z * rest) for z in (-1.2816, 0.0, 1.2816)), name="practice")
     practice = Figure(
         "practice", reached, "", "throughput of runs like this over that of the best layout",
-        (Input("practice", reached, "", "fitted on calibration runs (runs.toml), by operations", "measured"), flops, given),
+        (Input("practice", reached, "", "fitted on calibration runs (runs.toml), by operations", "measured"), operations),
         "layouts and batches that were not the best, and hours on cards that hold more than the run",
     )  # fmt: skip
     return goodput, practice
