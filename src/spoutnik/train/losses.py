@@ -28,7 +28,7 @@ def policy_loss(log_ratio_BT: Tensor, advantages_BT: Tensor, low: float, high: f
 def k3_kl(logprobs_BT: Tensor, reference_logprobs_BT: Tensor) -> Tensor:
     """Schulman's k3 estimate of KL(p || reference): r - log r - 1 with r = p_reference / p (GRPO, R1 equation 2). Never negative."""
     log_ratio_BT = reference_logprobs_BT - logprobs_BT
-    return log_ratio_BT.exp() - log_ratio_BT - 1
+    return log_ratio_BT.expm1() - log_ratio_BT
 
 
 def forward_kl(student_logits_NV: Tensor, teacher: Tensor | TopK) -> Tensor:
