@@ -7,7 +7,7 @@ from tiny_models import tiny_model
 from spoutnik.tasks import make
 from spoutnik.train.examples import collate
 from spoutnik.train.rollouts import rollout_engine, sample_rollouts
-from spoutnik.train.scoring import answer_logits, answer_logprobs, engine_logprobs, rescored, spread, with_values
+from spoutnik.train.scoring import answer_logits, answer_logprobs, computed_in, engine_logprobs, rescored, spread, with_values
 
 
 def test_answers_are_scored_as_the_whole_model_would_at_the_temperature():
@@ -36,6 +36,23 @@ def test_padding_changes_no_gradient():
         grads.append({name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None})
     for name in grads[0]:
         torch.testing.assert_close(grads[1][name], grads[0][name], rtol=1e-4, atol=1e-5)
+
+
+def test_in_bfloat16_few_shapes_are_multiplied_and_nothing_else_changes():
+    """Each shape costs kernels that are kept; so does each number of rows of the head."""
+    model, shapes, rows = tiny_model("llama"), set(), set()
+    model.model.layers[0].mlp.register_forward_hook(lambda module, given, made: shapes.add(given[0].shape[1]))
+    model.lm_head.register_forward_hook(lambda module, given, made: rows.add(given[0].shape[0]))
+    for length in range(3, 40, 3):
+        ids_BT, mask_BT = collate([list(range(1, length + 1)), [1, 2, 3]], [1, 2])
+        with computed_in("bfloat16", ids_BT):
+            expected_NV = model(ids_BT)[:, :-1][mask_BT[:, 1:] > 0]
+            shapes.clear()
+            rows.clear()
+            found_NV = answer_logits(model, ids_BT, mask_BT)
+        torch.testing.assert_close(found_NV, expected_NV, rtol=0.05, atol=0.05)
+        assert found_NV.shape == expected_NV.shape
+        assert (shapes, rows) == ({-(-(length - 1) // 16) * 16}, {128})
 
 
 def test_an_engine_scores_the_same_places_and_its_own_samples_to_the_bit(tokenizer, model):

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from spoutnik.engine.generator import Engine
 from spoutnik.engine.scoring import Given
@@ -13,11 +14,19 @@ from spoutnik.model.transformer import CausalLM
 from spoutnik.recipe.tables import Dtype
 from spoutnik.train.rollouts import Rollout
 
+WIDTH, ROWS = 16, 128
+"""In a lower precision lengths and numbers of answers' tokens are rounded up to multiples of these. oneDNN makes kernels for every shape
+and keeps them: of ever new shapes a fine-tuning of 300 steps held twice the memory, and what it left behind slowed later stages down."""
+
 
 def answer_logits(model: CausalLM, ids_BT: Tensor, mask_BT: Tensor, routing: Routing | None = None) -> Tensor:
     """Logits [N, V] of the masked tokens only, row by row; the head, the dearest matrix of a small model, skips all other places."""
-    hidden_BTD = model.hidden(ids_BT[:, :-1], routing=routing)
-    return model.head(hidden_BTD[mask_BT[:, 1:] > 0])
+    ids_BT, places_BT = ids_BT[:, :-1], mask_BT[:, 1:] > 0
+    if routing is not None or not torch.is_autocast_enabled(ids_BT.device.type):
+        return model.head(model.hidden(ids_BT, routing=routing)[places_BT])
+    more = -ids_BT.shape[1] % WIDTH
+    hidden_ND = model.hidden(pad(ids_BT, (0, more)))[pad(places_BT, (0, more))]
+    return model.head(pad(hidden_ND, (0, 0, 0, -len(hidden_ND) % ROWS)))[: len(hidden_ND)]
 
 
 def computed_in(dtype: Dtype, ids_BT: Tensor) -> torch.autocast:
