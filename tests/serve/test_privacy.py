@@ -4,12 +4,14 @@ import asyncio
 import io
 import json
 import logging
+import subprocess
+import sys
 
 import httpx2
 import pytest
 from served import random_model, scripted, serving
 
-from spoutnik.serve.logs import JsonFormatter
+from spoutnik.serve.logs import NOT_SHOWN, JsonFormatter
 from spoutnik.serve.settings import Settings
 
 CANARY = "kestrl-7136"
@@ -97,3 +99,22 @@ def test_what_asyncio_says_of_tasks_that_nobody_awaits_is_not_shown(logged):
     lines = [json.loads(line) for line in logged.getvalue().splitlines()]
     assert {line.get("exception") for line in lines if line["logger"] == "asyncio"} >= {"ZeroDivisionError"}
     assert CANARY not in logged.getvalue()
+
+
+def test_a_replica_in_a_process_of_its_own_keeps_silent_as_well():
+    program = f"""
+import logging
+from spoutnik.recipe.tables import Price
+from spoutnik.serve.opening import Opening
+from spoutnik.serve.ray_backend import Actor
+Actor(Opening("tiny"), Price())
+logging.getLogger("elsewhere").error("{CANARY}")
+try:
+    raise ValueError("{CANARY}")
+except ValueError:
+    logging.getLogger("spoutnik.serve.worker").exception("a step failed")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    lines = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert [line["message"] for line in lines] == [NOT_SHOWN, "a step failed"]
+    assert CANARY not in ended.stderr

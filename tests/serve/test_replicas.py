@@ -107,10 +107,12 @@ def running(opening, tokenizer, count, work):
 
 
 async def answers(generation):
-    """Completions, and the tokens and texts of all events, of each request."""
-    found, tokens, texts = {}, {}, {}
+    """Completions, and the tokens and texts of all events, of each request; what was spent on it is never forgotten."""
+    found, tokens, texts, spent = {}, {}, {}, {}
     async for news in generation:
         for one in news:
+            assert one.cost.cpu_seconds >= spent.get(one.index, 0.0)
+            spent[one.index] = one.cost.cpu_seconds
             tokens.setdefault(one.index, []).extend(one.event.tokens)
             texts[one.index] = texts.get(one.index, "") + one.event.text
             if one.event.completion is not None:

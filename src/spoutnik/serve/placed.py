@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from spoutnik.engine.request import Begun, Request, Top
-from spoutnik.serve.backend import Load, News, Shape
+from spoutnik.serve.backend import Cost, Load, News, Shape
 from spoutnik.serve.jobs import Job
 from spoutnik.serve.replica import Link
 
@@ -43,20 +43,23 @@ class _Answer:
 
     def __init__(self, request: Request):
         self.request, self.ended = request, False
+        self._cost = self._before = Cost()
         self.token_ids: list[int] = []
         self._logprobs: list[float] = []
         self._tops: list[Top] = []
 
-    def note(self, news: News) -> None:
-        """Takes an event."""
-        event = news.event
+    def note(self, news: News) -> News:
+        """Takes an event; returns it with what replicas that were lost had spent before."""
+        event, self._cost = news.event, self._before + news.cost
         self.token_ids += event.tokens
         self._logprobs += event.logprobs
         self._tops += event.top_logprobs
         self.ended = event.completion is not None
+        return replace(news, cost=self._cost)
 
-    def rest(self) -> Request:
-        """What is still to be done."""
+    def resume(self) -> Request:
+        """What is still to be done, at whatever replica: what that spends comes on top."""
+        self._before = self._cost
         return replace(self.request, begun=Begun(tuple(self.token_ids), tuple(self._logprobs), tuple(self._tops)))
 
 
@@ -86,7 +89,5 @@ class Placed(Job):
 
     def note(self, news: list[News]) -> None:
         """Takes what the replica wrote."""
-        told = [replace(one, index=self.indices[one.index]) for one in news]
-        for one in told:
-            self.answers[one.index].note(one)
-        self.take(told)
+        placed = [replace(one, index=self.indices[one.index]) for one in news]
+        self.take([self.answers[one.index].note(one) for one in placed])

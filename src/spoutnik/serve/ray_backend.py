@@ -27,6 +27,7 @@ from spoutnik.recipe.tables import Price
 from spoutnik.run.machine import cores
 from spoutnik.serve.backend import Cost, Shape
 from spoutnik.serve.errors import ApiError
+from spoutnik.serve.logs import log_to_stderr
 from spoutnik.serve.opening import Opening
 from spoutnik.serve.replica import Hello, Letter, LostError, Replica
 from spoutnik.serve.replicas import Replicas
@@ -52,7 +53,7 @@ def open_replicas(opening: Opening, price: Price, count: int, address: str | Non
     try:
         import ray
 
-        kind: Any = ray.remote(Replica)
+        kind: Any = ray.remote(Actor)
         settings: dict[str, Any] = {
             "num_cpus": _share(count), "max_restarts": -1, "max_concurrency": CALLS, "scheduling_strategy": "SPREAD"
         }  # fmt: skip
@@ -69,8 +70,16 @@ def open_replicas(opening: Opening, price: Price, count: int, address: str | Non
         raise
 
 
+class Actor(Replica):
+    """A replica that has its process to itself, whose logs hold no words of a prompt either."""
+
+    def __init__(self, opening: Opening, price: Price):
+        log_to_stderr()
+        super().__init__(opening, price)
+
+
 class RayLink:
-    """A `Link` to an actor made of `Replica`."""
+    """A `Link` to an `Actor`."""
 
     def __init__(self, actor: Any):
         self._actor = actor

@@ -136,7 +136,7 @@ class Replicas:
         job.member, job.number, job.indices, job.settled = member, number, job.open, False
         member.jobs[number] = job
         try:
-            refusal = await member.link.submit(life, number, [job.answers[index].rest() for index in job.indices], job.shape)
+            refusal = await member.link.submit(life, number, [job.answers[index].resume() for index in job.indices], job.shape)
         except LostError:
             self._lose(member, life)
             raise

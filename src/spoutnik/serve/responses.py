@@ -54,15 +54,30 @@ class Streamed(Response):
         self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        last = loop.time()
+
         async def write(text: str, more: bool = True) -> None:
+            nonlocal last
             await send({"type": "http.response.body", "body": text.encode(), "more_body": more})
+            last = loop.time()
+
+        async def tell() -> None:
+            async for text in self._events:
+                await write(text)
+
+        def due() -> float:
+            return last + self._keep_alive_s - loop.time()
+
+        async def live() -> None:
+            if due() <= 0:
+                await write(self._alive)
 
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async with _watched(receive) as gone:
                 try:
-                    while (text := await _next(self._events, gone, self._keep_alive_s, lambda: write(self._alive))) is not None:
-                        await write(text)
+                    await _first(asyncio.ensure_future(tell()), gone, due, live)
                 except ClientGoneError:
                     return
                 except Exception as error:
@@ -100,7 +115,7 @@ class Patient(Response):
         try:
             async with _watched(receive) as gone:
                 try:
-                    made = await _first(asyncio.ensure_future(self._make()), gone, self._keep_alive_s, live)
+                    made = await _first(asyncio.ensure_future(self._make()), gone, lambda: self._keep_alive_s, live)
                     self.made = True
                 except ClientGoneError:
                     return
@@ -132,21 +147,12 @@ async def _watched(receive: Receive) -> AsyncIterator["asyncio.Task[None]"]:
         task.cancel()
 
 
-async def _next(events: AsyncIterator[T], gone: "asyncio.Task[None]", every_s: float, live: Callable[[], Awaitable[None]]) -> T | None:
-    """The next event, None at the end; see `_first`."""
-
-    async def following() -> T | None:
-        return await anext(events, None)
-
-    return await _first(asyncio.ensure_future(following()), gone, every_s, live)
-
-
-async def _first(work: "asyncio.Future[T]", gone: "asyncio.Task[None]", every_s: float, live: Callable[[], Awaitable[None]]) -> T:
-    """What `work` gives; calls `live` whenever it has taken another `every_s` seconds. Raises ClientGoneError if the client goes before."""
+async def _first(work: "asyncio.Future[T]", gone: "asyncio.Task[None]", due: Callable[[], float], live: Callable[[], Awaitable[None]]) -> T:
+    """What `work` gives; calls `live` whenever the seconds that `due` says are over. Raises ClientGoneError if the client goes before."""
     both: set[asyncio.Future[Any]] = {work, gone}
     try:
         while True:
-            done, _ = await asyncio.wait(both, timeout=every_s, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(both, timeout=due(), return_when=asyncio.FIRST_COMPLETED)
             if work in done:
                 return work.result()
             if gone in done:
