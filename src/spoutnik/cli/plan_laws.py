@@ -60,7 +60,7 @@ def _compute(budget: str, chip_name: str | None, price: str | None) -> "Figure":
         value = amount(text.removesuffix("flop"), "--budget")
         return Figure("flop", value, "FLOP", "given", (Input("budget", value, "FLOP", "--budget", "assumed"),))
     if not text.endswith("usd") and "$" not in budget:
-        raise UserError(f"--budget {budget!r} is neither compute nor money; write it as 1e24flop or 5.5e6usd.")
+        raise UserError("--budget {budget!r} is neither compute nor money; write it as 1e24flop or 5.5e6usd.", budget=budget)
     if chip_name is None:
         raise UserError("Money buys compute of some chip; name it with --chip, as in --chip h100-sxm.")
     device = chip_named(chip_name)

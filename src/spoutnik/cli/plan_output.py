@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,6 +53,24 @@ class Output:
     lang: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     """The command's own options, which --compare may change."""
+
+
+def spoken(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, telling its user's mistakes in the language that it was asked to speak."""
+
+    @wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except UserError as error:
+            from spoutnik.plan.speech import language_of, speech
+            from spoutnik.plan.words import LANGUAGES
+
+            asked = str(options.get("lang") or "").lower()
+            words = speech(language_of(asked if asked in LANGUAGES else None))
+            raise UserError(words.phrase(error.phrase)) from error
+
+    return run
 
 
 def show(make: Callable[..., Drawn], output: Output) -> None:
@@ -114,7 +133,9 @@ def _changed(options: dict[str, Any], changes: str) -> dict[str, Any]:
         key = key.strip().lstrip("-").replace("-", "_")
         if not separator or key not in options:
             raise UserError(
-                f"--compare {pair!r} changes no option; write KEY=VALUE with one of {', '.join(_shown(name) for name in options)}."
+                "--compare {pair!r} changes no option; write KEY=VALUE with one of {known}.",
+                pair=pair,
+                known=", ".join(_shown(name) for name in options),
             )
         changed[key] = value.strip() if not isinstance(options[key], bool) else value.strip().lower() in ("1", "yes", "true", "on")
     return changed
@@ -131,4 +152,6 @@ def write(path: Path, text: str) -> None:
     try:
         write_whole(path, text)
     except OSError as error:
-        raise UserError(f"--html {path} cannot be written ({error.strerror}); name a file in a folder that exists.") from error
+        raise UserError(
+            "--html {path} cannot be written ({strerror}); name a file in a folder that exists.", path=path, strerror=error.strerror
+        ) from error

@@ -50,7 +50,12 @@ def recipe(
     if why is not None:
         explained = next((stage for stage in found.stages if stage.work.name == why), None)
         if explained is None or explained.seconds is None:
-            raise UserError(f"{chosen.name} has no stage {why!r} whose time is predicted; it has: {', '.join(found.expected)}.")
+            raise UserError(
+                "{name} has no stage {why!r} whose time is predicted; it has: {expected}.",
+                name=chosen.name,
+                why=why,
+                expected=", ".join(found.expected),
+            )
         print(reasons(explained.seconds, words))
     elif as_json:
         answer = found.sentence(speech("en"))

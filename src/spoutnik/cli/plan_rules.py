@@ -151,8 +151,10 @@ def _compute(subject: str, tokens: str | None) -> "Figure":
         ends = [amount(low, "FLOP"), amount(high, "FLOP")] if separator else [amount(low, "FLOP")]
     except UserError:
         raise UserError(
-            f"{subject!r} is neither a chip ({', '.join(list(all_chips())[:4])}, ...) nor an amount of FLOP (as 3.4e24 or 8e24..1.1e25); "
-            "for a model add --tokens, as in --tokens 14.8T."
+            "{subject!r} is neither a chip ({chips}, ...) nor an amount of FLOP (as 3.4e24 or 8e24..1.1e25); for a model "
+            "add --tokens, as in --tokens 14.8T.",
+            subject=subject,
+            chips=", ".join(list(all_chips())[:4]),
         ) from None
     value = uniform(*ends, name="training_flop") if separator else ends[0]
     return Figure("training_flop", value, "FLOP", "given", (Input("given", value, "FLOP", "the command line", "assumed"),))

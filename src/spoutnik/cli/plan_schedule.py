@@ -37,7 +37,9 @@ def schedule(
         try:
             svg.write_text(gantt.svg(timeline), encoding="utf-8")
         except OSError as error:
-            raise UserError(f"--svg {svg} cannot be written ({error.strerror}); name a file in a folder that exists.") from error
+            raise UserError(
+                "--svg {svg} cannot be written ({strerror}); name a file in a folder that exists.", svg=svg, strerror=error.strerror
+            ) from error
     if as_json:
         cells = [
             {"device": cell.device, "start": cell.start, "end": cell.end, "kind": cell.task.kind, "stage": cell.task.stage,

@@ -122,9 +122,11 @@ def _layout(text: str | None) -> dict[str, Any] | None:
     for pair in text.replace(",", " ").split():
         key, separator, value = pair.partition("=")
         if not separator or key not in known:
-            raise UserError(f"--layout {pair!r} is no field of a layout; write KEY=VALUE with one of {', '.join(known)}.")
+            raise UserError(
+                "--layout {pair!r} is no field of a layout; write KEY=VALUE with one of {known}.", pair=pair, known=", ".join(known)
+            )
         if known[key] is int and not value.isdigit():
-            raise UserError(f"--layout {pair!r} needs a whole number, as in {key}=8.")
+            raise UserError("--layout {pair!r} needs a whole number, as in {key}=8.", pair=pair, key=key)
         table[key] = int(value) if known[key] is int else value == "yes" if known[key] is bool else value
     return table
 

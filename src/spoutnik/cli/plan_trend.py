@@ -48,7 +48,7 @@ def _asked(cost: str | None, on: str, to: str) -> "dict[str, Figure]":
         return {}
     value = amount(cost.lower().removesuffix("usd"), "--cost")
     if not value > 0:
-        raise UserError(f"--cost {cost} must be positive; give USD, as in 80M.")
+        raise UserError("--cost {cost} must be positive; give USD, as in 80M.", cost=cost)
     given = Input("cost", value, "USD", f"--cost, of {on}", "assumed")
     return {decline.name: later(given, year_of(to) - year_of(on), decline) for decline in declines()}
 

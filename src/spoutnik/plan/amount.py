@@ -13,7 +13,7 @@ def amount(text: str | float, option: str) -> float:
         return float(text)
     found = re.fullmatch(r"\s*([-+]?[0-9][0-9_,]*\.?[0-9]*(?:[eE][-+]?[0-9]+)?)\s*([kKmMbBgGtT]?)\s*", text)
     if not found:
-        raise UserError(f"{option} {text!r} is no number; write it as in 14.8T, 608B, 1.5M, 2048 or 1e12.")
+        raise UserError("{option} {text!r} is no number; write it as in 14.8T, 608B, 1.5M, 2048 or 1e12.", option=option, text=text)
     return float(re.sub("[_,]", "", found[1])) * SCALES[found[2].lower()]
 
 
@@ -21,5 +21,5 @@ def count(text: str | float, option: str) -> int:
     """An amount that must be whole and 1 or more."""
     value = amount(text, option)
     if value < 1 or value != int(value):
-        raise UserError(f"{option} {text} must be a whole number of 1 or more.")
+        raise UserError("{option} {text} must be a whole number of 1 or more.", option=option, text=text)
     return int(value)

@@ -37,7 +37,7 @@ class Lesson:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise UserError(f"--mode {self.mode} is no way to distil; choose one of {', '.join(MODES)}.")
+            raise UserError("--mode {mode} is no way to distil; choose one of {modes}.", mode=self.mode, modes=", ".join(MODES))
         if min(self.samples, self.length, self.epochs) <= 0 or not 0 < self.kept <= 1:
             raise UserError("Distillation needs --samples, --length and --epochs above 0, and --kept above 0 and at most 1.")
 
@@ -46,8 +46,9 @@ def plan_distillation(teacher: Model, student: Model, title: str, chip: Chip, de
     """Hours and money of the teacher's and the student's part. Raises UserError where the teacher fits on no number of the chips."""
     if lesson.mode != "samples" and teacher.vocab_size != student.vocab_size:
         raise UserError(
-            f"The teacher's {teacher.vocab_size} tokens are not the student's {student.vocab_size}, so their distributions do not compare; "
-            "use --mode samples."
+            "The teacher's {teacher} tokens are not the student's {student}, so their distributions do not compare; use --mode samples.",
+            teacher=teacher.vocab_size,
+            student=student.vocab_size,
         )
     tokens = _tokens(lesson)
     times = lesson.epochs if lesson.mode != "on-policy" else 1.0

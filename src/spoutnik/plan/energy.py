@@ -113,7 +113,7 @@ def grid(name: str) -> Grid:
     found = grids().get(name.lower())
     if found is None:
         near = difflib.get_close_matches(name.lower(), grids(), n=2)
-        raise UserError(f"No grid {name!r} in the table; there is {', '.join(near or grids())}.")
+        raise UserError("No grid {name!r} in the table; there is {near}.", name=name, near=", ".join(near or grids()))
     return found
 
 

@@ -71,4 +71,4 @@ def find_figure(name: str, figures: Sequence[Figure]) -> Figure:
     if name in known:
         return known[name]
     close = difflib.get_close_matches(name, known, n=3) or list(known)
-    raise UserError(f"No figure {name!r} in this plan; there is {', '.join(close)}.")
+    raise UserError("No figure {name!r} in this plan; there is {close}.", name=name, close=", ".join(close))

@@ -56,7 +56,11 @@ def open_model(name_or_path: str | None, flags: Mapping[str, Any] | None = None)
         return model
     unknown = [key for key in flags if not hasattr(model, key)]
     if unknown:
-        raise UserError(f"{unknown[0]} is no field of a {model.model_type} model; leave it out, or give sizes without a model's name.")
+        raise UserError(
+            "{field} is no field of a {model_type} model; leave it out, or give sizes without a model's name.",
+            field=unknown[0],
+            model_type=model.model_type,
+        )
     return model.with_(**flags)
 
 
@@ -104,7 +108,9 @@ def _opened(name: str) -> Model:
     elif name.startswith(HUB_PREFIX):
         cached = in_hub_cache(name.removeprefix(HUB_PREFIX))
         if cached is None:
-            raise UserError(f"{name} is not in the hub's cache, and a plan fetches nothing; give its config.json, or its sizes as flags.")
+            raise UserError(
+                "{name} is not in the hub's cache, and a plan fetches nothing; give its config.json, or its sizes as flags.", name=name
+            )
         path = cached
     if path.is_dir():
         path = path / "config.json"
@@ -114,8 +120,10 @@ def _opened(name: str) -> Model:
         return _from_recipe(recipe, name.rpartition(":")[2] if ":" in name else None)
     close = difflib.get_close_matches(name.lower(), catalogue(), n=3, cutoff=0.4) or list(catalogue())[:5]
     raise UserError(
-        f"No model {name!r}: it is neither a file nor a folder with a config.json, nor a recipe, nor a name of the catalogue; near it are "
-        f"{', '.join(close)} (spoutnik plan models lists all)."
+        "No model {name!r}: it is neither a file nor a folder with a config.json, nor a recipe, nor a name of the "
+        "catalogue; near it are {close} (spoutnik plan models lists all).",
+        name=name,
+        close=", ".join(close),
     )
 
 
@@ -123,9 +131,11 @@ def _from_json(path: Path) -> Model:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not JSON ({error}); give a Hugging Face config.json.") from None
+        raise UserError("{path} is not JSON ({error}); give a Hugging Face config.json.", path=path, error=error) from None
     if not isinstance(raw, dict):
-        raise UserError(f"{path} holds a JSON {type(raw).__name__}, expected an object; give a Hugging Face config.json.")
+        raise UserError(
+            "{path} holds a JSON {found}, expected an object; give a Hugging Face config.json.", path=path, found=type(raw).__name__
+        )
     return from_hf(raw)
 
 
@@ -144,12 +154,14 @@ def _from_recipe(path: Path, stage: str | None) -> ModelConfig:
 
     made = pretrained(load_recipe(path))
     if not made:
-        raise UserError(f"{path} pretrains no model; name one of the catalogue (spoutnik plan models lists it).")
+        raise UserError("{path} pretrains no model; name one of the catalogue (spoutnik plan models lists it).", path=path)
     if stage is None and len(made) == 1:
         return next(iter(made.values()))
     if stage not in made:
-        found = f"has no pretrain stage {stage!r}" if stage else "pretrains several models"
-        raise UserError(f"{path} {found}; write {path.stem}:STAGE with one of {', '.join(made)}.")
+        several = {"path": path, "stem": path.stem, "made": ", ".join(made)}
+        if stage:
+            raise UserError("{path} has no pretrain stage {stage!r}; write {stem}:STAGE with one of {made}.", stage=stage, **several)
+        raise UserError("{path} pretrains several models; write {stem}:STAGE with one of {made}.", **several)
     return made[stage]
 
 
@@ -167,7 +179,9 @@ def _from_flags(flags: Mapping[str, Any]) -> Model:
     """A model made of flags alone: with latent attention where kv_lora_rank is given, else llama's family."""
     missing = [f"--{name.replace('_', '-')}" for name in NEEDED if name not in flags]
     if missing:
-        raise UserError(f"The model's sizes lack {', '.join(missing)}; give them, or a model's name (spoutnik plan models lists them).")
+        raise UserError(
+            "The model's sizes lack {missing}; give them, or a model's name (spoutnik plan models lists them).", missing=", ".join(missing)
+        )
     family = flags.get("model_type") or ("deepseek_v3" if flags.get("kv_lora_rank") else "llama")
     raw = {"model_type": family} | dict(flags)
     if family in ("deepseek_v3", "deepseek_v2"):

@@ -116,9 +116,9 @@ def _measured(folder: Path) -> Mapping[str, float]:
     try:
         found: dict[str, float] = json.loads(run.stdout)
     except ValueError:
-        last = (run.stderr.strip().splitlines() or [f"it ended with status {run.returncode}"])[-1]
+        last = (run.stderr.strip().splitlines() or [f"status {run.returncode}"])[-1]
         raise UserError(
-            f"This machine's speed cannot be measured: {last}; see whether `spoutnik doctor` finds something missing."
+            "This machine's speed cannot be measured: {last}; see whether `spoutnik doctor` finds something missing.", last=last
         ) from None
     return found
 

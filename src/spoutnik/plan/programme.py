@@ -120,7 +120,7 @@ def _hours(line: dict[str, Any], device: Chip, rent: Rent, predict: bool, projec
 def _train_hours(line: dict[str, Any], device: Chip, rent: Rent, project_flops: float | None) -> Figure:
     """The hours of one training plan for each length of sequence; the line's layout is that of each."""
     if "devices" not in line:
-        raise UserError(f"The line {line['name']!r} (train) does not say how many devices train; give it devices.")
+        raise UserError("The line {name!r} (train) does not say how many devices train; give it devices.", name=line["name"])
     model, parts = open_model(line["model"]), []
     for tokens, length in zip(line["tokens"], line["sequence_length"], strict=True):
         batch = round(line["batch_tokens"]) if "batch_tokens" in line else None
@@ -163,7 +163,7 @@ def _rl_hours(line: dict[str, Any], device: Chip, rent: Rent) -> Figure:
         line.get("minibatches", 1),
     )
     if "devices" not in line:
-        raise UserError(f"The line {line['name']!r} (rl) does not say how many devices sample; give it devices.")
+        raise UserError("The line {name!r} (rl) does not say how many devices sample; give it devices.", name=line["name"])
     return plan_reinforcement(open_model(line["model"]), line["name"], device, line["devices"], campaign, rent).figures["gpu_hours"]
 
 

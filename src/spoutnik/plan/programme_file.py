@@ -66,11 +66,11 @@ def read_programme(name: str, language: str = "en") -> Programme:
     elif path.is_file():
         text = path.read_text(encoding="utf-8")
     else:
-        raise UserError(f"There is no programme {name!r}; give a TOML file or one of {', '.join(names())}.")
+        raise UserError("There is no programme {name!r}; give a TOML file or one of {known}.", name=name, known=", ".join(names()))
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{name} is not a TOML file: {error}.") from error
+        raise UserError("{name} is not a TOML file: {error}.", name=name, error=error) from error
     return check(_in_language(raw, language), name)
 
 
@@ -90,33 +90,45 @@ def check(raw: dict[str, Any], name: str) -> Programme:
     """The programme that a TOML table says. Raises UserError naming file, line and key."""
     unknown = set(raw) - {"title", "chip", "price", "line"}
     if unknown:
-        raise UserError(f"{name}: unknown key {min(unknown)!r}; a programme has title, chip, price and [[line]] tables.")
+        raise UserError("{name}: unknown key {key!r}; a programme has title, chip, price and [[line]] tables.", name=name, key=min(unknown))
     if not isinstance(raw.get("line"), list) or not raw["line"]:
-        raise UserError(f"{name} has no [[line]]; a programme needs one or more.")
+        raise UserError("{name} has no [[line]]; a programme needs one or more.", name=name)
     shared = {key: raw[key] for key in ("chip", "price") if key in raw}
-    lines = tuple(_check_line(shared | line, f"{name}, line {number}") for number, line in enumerate(raw["line"], start=1))
+    lines = tuple(_check_line(shared | line, f"{name}, [[line]] {number}") for number, line in enumerate(raw["line"], start=1))
     return Programme(str(raw.get("title", name)), lines)
 
 
 def _check_line(line: dict[str, Any], where: str) -> dict[str, Any]:
     kind = line.get("kind")
     if kind not in KINDS:
-        raise UserError(f"{where}: kind is {kind!r}; it must be one of {', '.join(KINDS)}.")
+        raise UserError("{where}: kind is {kind!r}; it must be one of {kinds}.", where=where, kind=kind, kinds=", ".join(KINDS))
     required, optional = KINDS[kind]
     known = COMMON | required | optional
     for key in line:
         if key not in known:
-            raise UserError(f"{where} ({kind}): unknown key {key!r}; it may have {', '.join(sorted(known))}.")
+            raise UserError(
+                "{where} ({kind}): unknown key {key!r}; it may have {known}.",
+                where=where,
+                kind=kind,
+                key=key,
+                known=", ".join(sorted(known)),
+            )
     for key in ("name", "chip", *required):
         if key not in line:
-            raise UserError(f"{where} ({kind}): {key!r} is missing; a line of this kind needs {', '.join(('name', 'chip', *required))}.")
+            raise UserError(
+                "{where} ({kind}): {key!r} is missing; a line of this kind needs {known}.",
+                where=where,
+                kind=kind,
+                key=key,
+                known=", ".join(("name", "chip", *required)),
+            )
     checked = {key: _typed(value, known[key], f"{where}: {key}") for key, value in line.items()}
     if kind == "given" and "gpu_hours" not in checked and not {"devices", "hours"} <= set(checked):
-        raise UserError(f"{where} (given): it says neither gpu_hours nor devices and hours; give one or the other.")
+        raise UserError("{where} (given): it says neither gpu_hours nor devices and hours; give one or the other.", where=where)
     if kind == "train" and len(checked["tokens"]) != len(checked["sequence_length"]):
-        raise UserError(f"{where} (train): tokens and sequence_length must be lists of the same length, or both one number.")
+        raise UserError("{where} (train): tokens and sequence_length must be lists of the same length, or both one number.", where=where)
     if ("prefill_per_node" in checked) != ("decode_per_node" in checked):
-        raise UserError(f"{where} (serve): prefill_per_node and decode_per_node belong together; give both or neither.")
+        raise UserError("{where} (serve): prefill_per_node and decode_per_node belong together; give both or neither.", where=where)
     return checked
 
 
@@ -127,13 +139,15 @@ def _typed(value: Any, kind: type, where: str) -> Any:
         return [_typed(one, float, where) for one in values]
     if kind is dict:
         if not isinstance(value, dict):
-            raise UserError(f"{where} is {value!r}; it must be a table, as in {{ pipeline = 16, expert = 64 }}.")
+            raise UserError("{where} is {value!r}; it must be a table, as in {{ pipeline = 16, expert = 64 }}.", where=where, value=value)
         return value
     if kind is str:
         if not isinstance(value, str):
-            raise UserError(f"{where} is {value!r}; it must be text.")
+            raise UserError("{where} is {value!r}; it must be text.", where=where, value=value)
         return value
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or value < 0 or (kind is int and (value != int(value) or value < 1)):
-        raise UserError(f"{where} is {value!r}; it must be a {'whole number of 1 or more' if kind is int else 'number, not negative'}.")
+        if kind is int:
+            raise UserError("{where} is {value!r}; it must be a whole number of 1 or more.", where=where, value=value)
+        raise UserError("{where} is {value!r}; it must be a number, not negative.", where=where, value=value)
     return kind(value)

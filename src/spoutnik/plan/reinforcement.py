@@ -49,7 +49,9 @@ class Campaign:
             raise UserError("Reinforcement learning needs --steps, --prompts, --group and --minibatches of 1 or more, and lengths above 0.")
         if self.max_length < self.length:
             raise UserError(
-                f"Answers of {self.length:g} tokens on average cannot all end by {self.max_length:g}; raise --max-length or lower --length."
+                "Answers of {length:g} tokens on average cannot all end by {max_length:g}; raise --max-length or lower --length.",
+                length=self.length,
+                max_length=self.max_length,
             )
 
 
@@ -109,7 +111,10 @@ def _rollout_hours(config: Model, chip: Chip, devices: int, campaign: Campaign) 
     unit = units.smallest_unit(config, chip, context)
     if unit.devices > devices:
         raise UserError(
-            f"{devices} x {chip.title} do not hold one copy of the model to sample from; give --devices {unit.devices} or more."
+            "{devices} x {title} do not hold one copy of the model to sample from; give --devices {needed} or more.",
+            devices=devices,
+            title=chip.title,
+            needed=unit.devices,
         )
     groups = devices / unit.tensor
     waiting = at_once / groups

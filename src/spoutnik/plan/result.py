@@ -47,7 +47,7 @@ class Plan:
         key = name if name in found else next((key for key in found if key.partition(".")[2] == name), None)
         if key is None:
             names = dict.fromkeys(known.partition(".")[2] or known for known in found)
-            raise UserError(f"This plan has no figure {name!r}; it has {', '.join(names)}.")
+            raise UserError("This plan has no figure {name!r}; it has {names}.", name=name, names=", ".join(names))
         return found[key]
 
     def all_figures(self) -> dict[str, Figure]:

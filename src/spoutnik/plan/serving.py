@@ -40,9 +40,11 @@ class Service:
         if self.input_tokens < 0 or self.output_tokens < 0 or self.input_tokens + self.output_tokens == 0:
             raise UserError("A service needs tokens to answer; give --input-tokens and --output-tokens a day, as in 608B and 168B.")
         if not 0 <= self.found < 1:
-            raise UserError(f"--cache-hits {self.found:g} is no share of the input; it must be at least 0 and below 1, as in 0.563.")
+            raise UserError(
+                "--cache-hits {found:g} is no share of the input; it must be at least 0 and below 1, as in 0.563.", found=self.found
+            )
         if not 0 <= self.accepted <= 1:
-            raise UserError(f"--mtp {self.accepted:g} is no share of guesses; it must lie between 0 and 1, as in 0.85.")
+            raise UserError("--mtp {accepted:g} is no share of guesses; it must lie between 0 and 1, as in 0.85.", accepted=self.accepted)
         if min(self.prompt, self.context, self.speed, self.days) <= 0:
             raise UserError("--prompt, --context, --speed and --days must all be above 0.")
 
@@ -62,7 +64,7 @@ def plan_serving(
 ) -> Plan:
     """The nodes, hours and money of `service.days` days. Raises UserError where no number of devices gives the speed that is asked for."""
     if service.accepted and not config.num_nextn_predict_layers:
-        raise UserError(f"{title} has no multi-token prediction layer to guess with; leave --mtp out.")
+        raise UserError("{title} has no multi-token prediction layer to guess with; leave --mtp out.", title=title)
     figures = _model_figures(config, service)
     memory: dict[str, float] = {}
     if given:
@@ -186,24 +188,27 @@ def _decode_unit(config: Model, chip: Chip, service: Service, asked: Unit | None
             if best is None or rate > best[0] * 1.01:
                 best = (rate, unit, many)
     if best is None:
-        raise UserError(_too_slow(config, chip, service, tried))
+        raise _too_slow(config, chip, service, tried)
     return best[1], best[2]
 
 
-def _too_slow(config: Model, chip: Chip, service: Service, tried: list[Unit]) -> str:
+def _too_slow(config: Model, chip: Chip, service: Service, tried: list[Unit]) -> UserError:
     """Why no unit will do, and what would."""
     fitting = [unit for unit in tried if inference.most_sequences(config, unit, chip, service.context) >= 1]
     if not fitting:
         needed = units.smallest_unit(config, chip, service.context).devices
-        found = f"{tried[0].devices} x {chip.title} with {service.context:,.0f} tokens of context"
-        return f"The model does not fit on {found}; take {needed} or more."
+        return UserError(
+            "The model does not fit on {devices} x {chip} with {context:,.0f} tokens of context; take {needed} or more.",
+            devices=tried[0].devices, chip=chip.title, context=service.context, needed=needed,
+        )  # fmt: skip
     drafts = 1 if service.accepted else 0
     least = min(inference.decode(config, unit, chip, 1.0, service.context, drafts).seconds for unit in fitting)
     fastest = (1 + service.accepted) * decode_reach(chip).middle / least
-    return (
-        f"No number of {chip.title} writes {service.speed:g} tokens a second of this model for each user; one alone gets about "
-        f"{fastest:.0f}, so ask for --speed {fastest:.0f} or less, or choose a chip with more bandwidth."
-    )
+    return UserError(
+        "No number of {chip} writes {speed:g} tokens a second of this model for each user; one alone gets about {fastest:.0f}, so ask for "
+        "--speed {fastest:.0f} or less, or choose a chip with more bandwidth.",
+        chip=chip.title, speed=service.speed, fastest=fastest,
+    )  # fmt: skip
 
 
 def _prefill_unit(config: Model, chip: Chip, service: Service, asked: Unit | None) -> Unit:
@@ -213,7 +218,7 @@ def _prefill_unit(config: Model, chip: Chip, service: Service, asked: Unit | Non
     tried = units.candidates(config, chip)
     fitting = [unit for unit in tried if inference.most_sequences(config, unit, chip, service.prompt) >= 1]
     if not fitting:
-        raise UserError(_too_slow(config, chip, service, tried))
+        raise _too_slow(config, chip, service, tried)
     return min(fitting, key=lambda unit: (inference.prefill(config, unit, chip, service.prompt, service.found), unit.devices))
 
 

@@ -2,11 +2,14 @@
 
 import math
 import os
+import string
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
+from spoutnik.errors import Phrase
 from spoutnik.plan.uncertain import Range, Uncertain
-from spoutnik.plan.words import Words, words
+from spoutnik.plan.words import Words, sentences, words
 
 NARROW = "\u202f"
 """The narrow no-break space: in French it parts thousands and stands before units and %."""
@@ -31,9 +34,11 @@ class Speech(Words):
         """A figure's name as people say it; names that are only asked for with --why have none and stay as they are."""
         return self._table.get(f"figure.{figure}", figure)
 
-    def phrase(self, text: str) -> str:
-        """A formula or note that holds words, in this language; arithmetic stays as it is."""
-        return self._table.get(f"phrase.{text}", text)
+    def phrase(self, text: str | Phrase) -> str:
+        """A formula, note or sentence in this language; arithmetic, and what has no translation, stays as it is."""
+        found = text if isinstance(text, str) else text.words
+        found = self._table.get(f"phrase.{found}") or sentences(self.language).get(found, found)
+        return found if isinstance(text, str) or not text.values else _Blanks(self).vformat(found, (), text.values)
 
     def quantity(self, value: float | Uncertain, unit: str, exact: bool = True) -> str:
         """ "$5.58 M", "250.4 GFLOP", "56.7 days": readable, not exact. Of what is uncertain, or no `exact` number, with fewer digits."""
@@ -97,7 +102,25 @@ class Speech(Words):
         rounded = round(value, decimals)
         text = f"{rounded:,.{max(min(decimals, 9), 0)}f}"
         text = text.rstrip("0").rstrip(".") if "." in text else text
-        return text.replace(",", NARROW).replace(".", ",") if self.language == "fr" else text
+        return self.marked(text)
+
+    def marked(self, number: str) -> str:
+        """A number written as in English with the marks of this language for thousands and decimals."""
+        return number.replace(",", NARROW).replace(".", ",") if self.language == "fr" else number
+
+
+class _Blanks(string.Formatter):
+    """Fills the blanks of a phrase. A number with a comma in its format is for people to read and gets the language's marks; any other is
+    written as the command line takes it."""
+
+    def __init__(self, speech: Speech):
+        self._speech = speech
+
+    def format_field(self, value: Any, format_spec: str) -> Any:
+        if isinstance(value, Phrase):
+            return self._speech.phrase(value)
+        text = str(super().format_field(value, format_spec))
+        return self._speech.marked(text) if "," in format_spec else text
 
 
 @cache

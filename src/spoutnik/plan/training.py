@@ -41,7 +41,7 @@ class TrainingPlan(Plan):
     @property
     def setting(self) -> str:
         """The layout."""
-        return self.layout.sentence() if self.layout else ""
+        return self.layout.phrase() if self.layout else ""
 
     def to_json(self) -> dict[str, Any]:
         """Adds the layout, where a step's seconds go, and what a device holds, in GiB."""
@@ -77,9 +77,9 @@ def plan_training(
     cannot be: a layout that does not divide or fit, tokens that are not positive, a budget that would not do.
     """
     if not tokens > 0:
-        raise UserError(f"A run of {tokens:g} tokens cannot be planned; give a positive number, as --tokens 15e12.")
+        raise UserError("A run of {tokens:g} tokens cannot be planned; give a positive number, as --tokens 15e12.", tokens=tokens)
     if count < 1:
-        raise UserError(f"A run on {count} chips cannot be planned; give 1 or more.")
+        raise UserError("A run on {count} chips cannot be planned; give 1 or more.", count=count)
     chip = open_chip(chip) if isinstance(chip, str) else chip
     constants = constants or calibration()
     how = constants.efficiency(chip)
@@ -103,15 +103,19 @@ def check_layout(model: Model, layout: Layout, chip: Chip, count: int) -> Memory
     """What a device holds. Raises UserError if the layout has another number of chips, or does not fit them."""
     if layout.devices != count:
         raise UserError(
-            f"The layout ({layout.sentence()}) takes {layout.devices:,} chips, but {count:,} are planned; "
-            f"ask for --count {layout.devices}, or change data."
+            "The layout ({layout}) takes {devices:,} chips, but {count:,} are planned; ask for --count {devices}, or change data.",
+            layout=layout.phrase(),
+            devices=layout.devices,
+            count=count,
         )
     layout.check(model)
     held = memory(model, layout)
     if held.total > chip.memory_gb * 1e9:
         raise UserError(
-            f"The layout holds {held.gib:.1f} GiB on a chip of {chip.memory_gb * 1e9 / GIB:.1f}; take more tensor or pipeline parallelism, "
-            f"more recomputation or a higher ZeRO stage, or leave the layout out to have one found."
+            "The layout holds {gib:.1f} GiB on a chip of {memory:.1f}; take more tensor or pipeline parallelism, more "
+            "recomputation or a higher ZeRO stage, or leave the layout out to have one found.",
+            gib=held.gib,
+            memory=chip.memory_gb * 1e9 / GIB,
         )
     return held
 
@@ -120,8 +124,10 @@ def _check_budget(cost: Figure, tokens: float, budget_usd: float) -> None:
     usual = cost.middle
     if budget_usd < (cost.value.range().p10 if isinstance(cost.value, Uncertain) else usual):
         raise UserError(
-            f"{budget_usd:,.0f} USD would not do: the run costs about {usual:,.0f} USD; that budget pays for about "
-            f"{tokens * budget_usd / usual:.3g} tokens."
+            "{budget_usd:,.0f} USD would not do: the run costs about {usual:,.0f} USD; that budget pays for about {tokens:.3g} tokens.",
+            budget_usd=budget_usd,
+            usual=usual,
+            tokens=tokens * budget_usd / usual,
         )
 
 
@@ -158,7 +164,7 @@ def _figures(
             Input("software", software, "", "how programs differ, fitted on calibration rows (runs.toml)", "measured"),
             chip.input("bf16_tflops"), chip.input("bandwidth_tbs"), chip.input("scale_up_gbs"), chip.input("scale_out_gbs"),
         ),
-        layout.sentence(),
+        layout.phrase(),
     )  # fmt: skip
     throughput = Figure(
         "tokens_per_second_per_device", one.tokens / seconds.value / layout.devices, "tokens/s", "step_tokens / step_seconds / count",

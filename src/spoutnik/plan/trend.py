@@ -106,7 +106,7 @@ def run(name: str) -> Run:
     """The run of that name. Raises UserError naming those that there are."""
     found = runs().get(name)
     if found is None:
-        raise UserError(f"No run {name!r} among the claims; there is {', '.join(runs())}.")
+        raise UserError("No run {name!r} among the claims; there is {known}.", name=name, known=", ".join(runs()))
     return found
 
 
@@ -120,7 +120,7 @@ def year_of(day: str) -> float:
     """ "2024-12" or "2024-12-26" as a year with its fraction. Raises UserError."""
     found = re.fullmatch(r"(\d{4})-(\d{2})(?:-(\d{2}))?", day)
     if not found or not 1 <= int(found[2]) <= 12:
-        raise UserError(f"{day!r} is no month; write it as 2024-12.")
+        raise UserError("{day!r} is no month; write it as 2024-12.", day=day)
     return int(found[1]) + (int(found[2]) - 1) / 12 + (int(found[3] or 15) - 1) / 365
 
 

@@ -23,8 +23,12 @@ def smallest_unit(config: Model, chip: Chip, context: float = 4096.0) -> Unit:
         if inference.most_sequences(config, unit, chip, context) >= 8:
             return unit
     raise UserError(
-        f"A copy of this model ({counts(config).parameters / 1e9:,.1f} B parameters) does not fit on any number of {chip.title} with "
-        f"{context:,.0f} tokens of context; choose a chip with more than {chip.memory_gb:g} GB, or a smaller --context."
+        "A copy of this model ({billions:,.1f} B parameters) does not fit on any number of {title} with {context:,.0f} tokens "
+        "of context; choose a chip with more than {memory_gb:g} GB, or a smaller --context.",
+        billions=counts(config).parameters / 1e9,
+        title=chip.title,
+        context=context,
+        memory_gb=chip.memory_gb,
     )
 
 
@@ -33,7 +37,12 @@ def unit_asked(config: Model, chip: Chip, devices: int) -> Unit:
     unit = unit_of(config, chip, devices)
     if unit is None:
         possible = ", ".join(str(one.devices) for one in candidates(config, chip))
-        raise UserError(f"{devices} x {chip.title} cannot share one copy of this model; take one of {possible}.")
+        raise UserError(
+            "{devices} x {title} cannot share one copy of this model; take one of {possible}.",
+            devices=devices,
+            title=chip.title,
+            possible=possible,
+        )
     return unit
 
 
@@ -88,6 +97,8 @@ def bulk(config: Model, chip: Chip, context: float) -> tuple[Unit, float, float]
     if best is None:
         smallest_unit(config, chip, context)
         raise UserError(
-            f"The model does not fit on any number of {chip.title} with {context:,.0f} tokens of context; choose a larger chip."
+            "The model does not fit on any number of {title} with {context:,.0f} tokens of context; choose a larger chip.",
+            title=chip.title,
+            context=context,
         )
     return best
