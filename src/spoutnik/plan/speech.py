@@ -110,8 +110,8 @@ class Speech(Words):
 
 
 class _Blanks(string.Formatter):
-    """Fills the blanks of a phrase. A number with a comma in its format is for people to read and gets the language's marks; any other is
-    written as the command line takes it."""
+    """Fills the blanks of a phrase. A number whose format is a unit, or holds a comma, is for people to read; any other is written as the
+    command line takes it."""
 
     def __init__(self, speech: Speech):
         self._speech = speech
@@ -119,6 +119,8 @@ class _Blanks(string.Formatter):
     def format_field(self, value: Any, format_spec: str) -> Any:
         if isinstance(value, Phrase):
             return self._speech.phrase(value)
+        if self._speech.has(f"unit.{format_spec}"):
+            return self._speech.quantity(value, format_spec, exact=False)
         text = str(super().format_field(value, format_spec))
         return self._speech.marked(text) if "," in format_spec else text
 
