@@ -120,7 +120,7 @@ class _Blanks(string.Formatter):
         if isinstance(value, Phrase):
             return self._speech.phrase(value)
         if self._speech.has(f"unit.{format_spec}"):
-            return self._speech.quantity(value, format_spec, exact=False)
+            return self._speech.quantity(value, format_spec)
         text = str(super().format_field(value, format_spec))
         return self._speech.marked(text) if "," in format_spec else text
 
