@@ -91,8 +91,8 @@ def test_a_sentence_can_be_filled_in(english):
 
 def test_numbers_to_be_read_have_french_marks_and_those_to_be_typed_have_none():
     phrase = UserError(
-        "{budget_usd:,.0f} USD would not do: the run costs about {middle:,.0f} USD; that budget pays for about {tokens:.3g} tokens.",
-        budget_usd=1234.0, middle=5.576e6, tokens=1.5e9,
+        "{budget_usd:,.0f} USD would not do: the run costs about {usual:,.0f} USD; that budget pays for about {tokens:.3g} tokens.",
+        budget_usd=1234.0, usual=5.576e6, tokens=1.5e9,
     ).phrase  # fmt: skip
     assert speech("fr").phrase(phrase).replace(NARROW, "_").startswith("1_234_$ ne suffiraient pas_: l’entraînement coûte environ 5,576_M_$")
     assert speech("en").phrase(phrase).startswith("1,234 USD would not do: the run costs about 5,576,000 USD")
