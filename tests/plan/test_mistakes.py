@@ -65,7 +65,7 @@ def test_the_planner_keeps_the_words_and_values_of_its_mistakes_apart():
 
 def test_every_mistake_is_there_in_french_and_none_is_left_over():
     wanted = {words for _, words, _ in TEMPLATES if holds_words(words)}
-    assert sorted(wanted - set(FRENCH)) == []
+    assert sorted(words for words in wanted - set(FRENCH) if not speech("fr").has(f"phrase.{words}")) == []
     assert sorted(set(FRENCH) - wanted) == []
 
 

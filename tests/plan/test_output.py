@@ -85,8 +85,18 @@ def test_formulas_and_notes_that_hold_words_are_translated(name):
     words = speech("fr")
     for figure in PLANS[name].all_figures().values():
         for text in (figure.formula, figure.note):
-            if PHRASE.search(text) and not re.search(r"\d", text):
-                assert words.phrase(text) != text, f"{figure.name}: {text!r} is not in words_fr.toml"
+            if PHRASE.search(str(text)) and not re.search(r"\d", str(text)):
+                assert words.phrase(text) != str(text), f"{figure.name}: {text!r} is not in words_fr.toml"
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_sources_in_words_are_translated_and_citations_stay(name):
+    """A name or a number makes a citation of a source."""
+    words = speech("fr")
+    sources = {one.source for figure in PLANS[name].all_figures().values() for one in figure.inputs if isinstance(one, Input)}
+    for text in sources:
+        if PHRASE.search(str(text)) and not re.search(r"\d|[A-Z]", str(text)):
+            assert words.phrase(text) != str(text), f"{text} is not in words_fr.toml"
 
 
 @pytest.mark.parametrize(("name", "language"), EVERY)

@@ -39,7 +39,7 @@ def trend(
 
 def _asked(cost: str | None, on: str, to: str) -> "dict[str, Figure]":
     """The cost that was asked for at the other date, by each decline."""
-    from spoutnik.errors import UserError
+    from spoutnik.errors import Phrase, UserError
     from spoutnik.plan.amount import amount
     from spoutnik.plan.figure import Input
     from spoutnik.plan.trend import declines, later, year_of
@@ -49,7 +49,7 @@ def _asked(cost: str | None, on: str, to: str) -> "dict[str, Figure]":
     value = amount(cost.lower().removesuffix("usd"), "--cost")
     if not value > 0:
         raise UserError("--cost {cost} must be positive; give USD, as in 80M.", cost=cost)
-    given = Input("cost", value, "USD", f"--cost, of {on}", "assumed")
+    given = Input("cost", value, "USD", Phrase("--cost, of {on}", on=on), "assumed")
     return {decline.name: later(given, year_of(to) - year_of(on), decline) for decline in declines()}
 
 

@@ -128,11 +128,11 @@ def formula(figure: Figure, words: Speech) -> str:
 
 def input_text(one: Input, words: Speech) -> str:
     """ "tokens = 14.8 T tokens [disclosed: DeepSeek-V3 technical report]"."""
-    source = f": {words.phrase(one.source)}" if one.source else ""
-    value = one.value if isinstance(one.value, str) else words.quantity(one.value, one.unit)
+    value = words.phrase(one.value) if isinstance(one.value, str) else words.quantity(one.value, one.unit)
     if isinstance(one.value, Uncertain):
         value += in_brackets(one.value, one.unit, words)
-    return f"{one.name} = {value} [{words(f'status.{one.status}')}{source}]"
+    status = words(f"status.{one.status}")
+    return f"{one.name} = {value} [{words('plain.pair', name=status, value=words.phrase(one.source)) if one.source else status}]"
 
 
 def render_comparison(comparison: Comparison, words: Speech) -> str:

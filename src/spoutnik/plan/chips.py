@@ -7,7 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from spoutnik.errors import UserError
+from spoutnik.errors import Phrase, UserError
 from spoutnik.plan.figure import Input, Status
 from spoutnik.plan.uncertain import Uncertain, triangular
 
@@ -93,7 +93,7 @@ class Chip:
         """The hourly price as an input of a figure. Raises UserError where none is known."""
         if self.price is None:
             raise UserError("No hourly price is known for {title}; give one with --price.", title=self.title)
-        note = f"{self.price.source}, {self.price.date}"
+        note = Phrase("{source}, {date}", source=Phrase(self.price.source), date=self.price.date)
         return Input(f"{self.name}.price", self.price.distribution(), "USD/h", note, self.price.status)
 
 

@@ -94,7 +94,7 @@ def reasons(figure: Figure) -> dict[str, Any]:
     for one in figure.inputs:
         if isinstance(one, Input):
             value = one.value.range().to_dict() if isinstance(one.value, Uncertain) else one.value
-            told["inputs"].append({"name": one.name, "value": value, "unit": one.unit, "source": one.source, "status": one.status})
+            told["inputs"].append({"name": one.name, "value": value, "unit": one.unit, "source": str(one.source), "status": one.status})
         else:
             told["inputs"].append(reasons(one))
     return told

@@ -101,7 +101,7 @@ def decline_lines(words: Speech, figures: Mapping[str, Figure]) -> list[str]:
 def source_lines(words: Speech) -> list[str]:
     """Who said each cost."""
     return [
-        words("trend.item", name=one.title[words.language], text=f"{one.usd.source} [{words(f'status.{one.usd.status}')}]")
+        words("trend.item", name=one.title[words.language], text=f"{words.phrase(one.usd.source)} [{words(f'status.{one.usd.status}')}]")
         for one in runs().values()
     ]
 
