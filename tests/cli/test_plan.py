@@ -11,6 +11,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src"
 PLAIN = {key: value for key, value in os.environ.items() if not key.startswith("LC_") and key != "LANG"} | {"PYTHONPATH": str(SOURCE)}
 SERVE = ("serve", "deepseek-v3", "--input-tokens", "608B", "--output-tokens", "168B", "--price", "2")
+TRAIN = ("train", "llama-3.1-8b", "--tokens", "1T", "--devices", "8")
 COMMANDS = {
     "train": ("train", "llama-3.1-8b", "--tokens", "15T", "--devices", "1024"),
     "rl": ("rl", "qwen2.5-7b", "--chip", "h100-sxm", "--devices", "8", "--steps", "1000", "--length", "2000"),
@@ -23,6 +24,14 @@ COMMANDS = {
 def plan(*arguments, cwd=None, **environment):
     command = [sys.executable, "-m", "spoutnik", "plan", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=PLAIN | environment, timeout=60, check=False)
+
+
+def assert_one_sentence(result, words):
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("spoutnik: ")
+    assert result.stderr.count("\n") == 1
+    assert words in result.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -98,8 +107,27 @@ def test_why_goes_down_to_the_sources(tmp_path):
 ])  # fmt: skip
 def test_a_mistake_gets_one_sentence(arguments, words, tmp_path):
     result = plan(*arguments, cwd=tmp_path)
-    assert result.returncode == 1
-    assert result.stdout == ""
-    assert result.stderr.startswith("spoutnik: ")
-    assert result.stderr.count("\n") == 1
-    assert words in result.stderr
+    assert_one_sentence(result, words)
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    ((*TRAIN, "--layout", "tensor=3"), "8 x h100-sxm ne peuvent pas être disposées avec tensor=3_; ôtez"),
+    ((*TRAIN, "--chip", "h8000"), "Pas de puce «_h8000_» dans la table_; les plus proches_: "),
+    (("train", "llama-3.1-8b", "--tokens", "-1T", "--devices", "8"), "ne peut pas être planifié_; donnez un nombre positif"),
+    ((*TRAIN, "--budget", "1000"), "1_000_$ ne suffiraient pas_: l’entraînement coûte environ "),
+    (("model", "lama"), "Pas de modèle «_lama_»_: ce n’est ni un fichier"),
+    (("model", "llama-3.1-8b", "--num-key-value-heads", "7"), "est impossible_: 32 têtes de requêtes"),
+    ((*SERVE, "--lang", "de"), "Pas de langue «_de_»_; choisissez en ou fr."),
+    ((*SERVE, "--compare", "price=3", "--why", "nodes"), "--why explique un seul plan"),
+    (("recipe", "sputnic"), "vouliez-vous dire «_sputnik_»_?"),
+])  # fmt: skip
+def test_a_mistake_is_told_in_french_where_french_is_spoken(arguments, words, tmp_path):
+    result = plan(*arguments, cwd=tmp_path, LC_ALL="fr_FR.UTF-8", PYTHONUTF8="1")
+    result.stderr = result.stderr.replace("\u202f", "_").replace("\u00a0", "_")
+    assert_one_sentence(result, words)
+
+
+def test_the_language_that_is_asked_for_comes_before_the_environments(tmp_path):
+    mistake = ("chips", "--date", "tomorrow")
+    assert_one_sentence(plan(*mistake, "--lang", "en", LANG="fr_FR.UTF-8"), "'tomorrow' is no day")
+    assert_one_sentence(plan(*mistake, "--lang", "fr", PYTHONUTF8="1"), "n’est pas un jour")

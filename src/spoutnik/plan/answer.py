@@ -42,7 +42,7 @@ def render(plan: Plan, words: Speech) -> str:
     if plan.lines:
         parts.append(columns(line_rows(plan, words), right=(1, 2, 3)))
     if plan.setting:
-        parts.append(words("head.setting", setting=plan.setting))
+        parts.append(words("head.setting", setting=words.phrase(plan.setting)))
     parts.append(words("head.ask", names=", ".join(plan.figures)))
     return "\n\n".join(parts)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from spoutnik.errors import UserError
+from spoutnik.errors import Phrase, UserError
 from spoutnik.plan.figure import Figure, Input
 from spoutnik.plan.uncertain import Uncertain
 
@@ -35,7 +35,7 @@ class Plan:
     """Bytes on one device, by what they hold."""
 
     @property
-    def setting(self) -> str:
+    def setting(self) -> str | Phrase:
         """What the plan chose, in a few words; empty where there was nothing to choose."""
         return ""
 

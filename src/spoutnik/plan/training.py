@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from spoutnik.errors import UserError
+from spoutnik.errors import Phrase, UserError
 from spoutnik.plan.bill import Rent, bill
 from spoutnik.plan.calibration import Calibration, calibration
 from spoutnik.plan.chips import Chip
@@ -39,7 +39,7 @@ class TrainingPlan(Plan):
     step: Step | None = None
 
     @property
-    def setting(self) -> str:
+    def setting(self) -> str | Phrase:
         """The layout."""
         return self.layout.phrase() if self.layout else ""
 
