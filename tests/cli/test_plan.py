@@ -114,8 +114,8 @@ def test_a_mistake_gets_one_sentence(arguments, words, tmp_path):
     ((*TRAIN, "--layout", "tensor=3"), "8 x h100-sxm ne peuvent pas être disposées avec tensor=3_; ôtez"),
     ((*TRAIN, "--chip", "h8000"), "Pas de puce «_h8000_» dans la table_; les plus proches_: "),
     (("train", "llama-3.1-8b", "--tokens", "-1T", "--devices", "8"), "ne peut pas être planifié_; donnez un nombre positif"),
-    ((*TRAIN, "--budget", "1000"), "1_000_$ ne suffiraient pas_: l’entraînement coûte environ "),
-    (("model", "lama"), "Pas de modèle «_lama_»_: ce n’est ni un fichier"),
+    ((*TRAIN, "--budget", "1000"), "1_000_$ ne suffiraient pas_: l'entraînement coûte environ "),
+    (("model", "lama"), "Pas de modèle «_lama_»_: ce n'est ni un fichier"),
     (("model", "llama-3.1-8b", "--num-key-value-heads", "7"), "est impossible_: 32 têtes de requêtes"),
     ((*SERVE, "--lang", "de"), "Pas de langue «_de_»_; choisissez en ou fr."),
     ((*SERVE, "--compare", "price=3", "--why", "nodes"), "--why explique un seul plan"),
@@ -123,11 +123,11 @@ def test_a_mistake_gets_one_sentence(arguments, words, tmp_path):
 ])  # fmt: skip
 def test_a_mistake_is_told_in_french_where_french_is_spoken(arguments, words, tmp_path):
     result = plan(*arguments, cwd=tmp_path, LC_ALL="fr_FR.UTF-8", PYTHONUTF8="1")
-    result.stderr = result.stderr.replace("\u202f", "_").replace("\u00a0", "_")
+    result.stderr = result.stderr.translate({0x202F: "_", 0xA0: "_", ord("\N{RIGHT SINGLE QUOTATION MARK}"): "'"})
     assert_one_sentence(result, words)
 
 
 def test_the_language_that_is_asked_for_comes_before_the_environments(tmp_path):
     mistake = ("chips", "--date", "tomorrow")
     assert_one_sentence(plan(*mistake, "--lang", "en", LANG="fr_FR.UTF-8"), "'tomorrow' is no day")
-    assert_one_sentence(plan(*mistake, "--lang", "fr", PYTHONUTF8="1"), "n’est pas un jour")
+    assert_one_sentence(plan(*mistake, "--lang", "fr", PYTHONUTF8="1"), "est pas un jour")
