@@ -207,7 +207,7 @@ class ModelConfig:
             return cls(**values)
         except (TypeError, ValueError) as error:
             raise UserError(
-                "config.json lacks a field of a {family} model, or has one of a wrong type: {error}.", family=model_type, error=error
+                "config.json lacks a field of a {family} model, or has one of a wrong type: {error}.", family=model_type, error=str(error)
             ) from error
 
     def to_hf(self) -> dict[str, Any]:

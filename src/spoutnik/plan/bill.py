@@ -41,7 +41,7 @@ def _watts_of(run: Path) -> Input:
     try:
         watts = measured_power(read(run / "record.jsonl" if run.is_dir() else run))
     except (OSError, ValueError) as error:
-        raise UserError("--measured {run} has no record to read ({error}); give the folder of a run.", run=run, error=error) from None
+        raise UserError("--measured {run} has no record to read ({error}); give the folder of a run.", run=run, error=str(error)) from None
     if watts is None:
         raise UserError(
             "--measured {run} holds no stage whose energy was measured; give a run on a machine with counters, or leave it out.", run=run

@@ -131,7 +131,7 @@ def _from_json(path: Path) -> Model:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError("{path} is not JSON ({error}); give a Hugging Face config.json.", path=path, error=error) from None
+        raise UserError("{path} is not JSON ({error}); give a Hugging Face config.json.", path=path, error=str(error)) from None
     if not isinstance(raw, dict):
         raise UserError(
             "{path} holds a JSON {found}, expected an object; give a Hugging Face config.json.", path=path, found=type(raw).__name__

@@ -70,7 +70,7 @@ def read_programme(name: str, language: str = "en") -> Programme:
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UserError("{name} is not a TOML file: {error}.", name=name, error=error) from error
+        raise UserError("{name} is not a TOML file: {error}.", name=name, error=str(error)) from error
     return check(_in_language(raw, language), name)
 
 

@@ -25,7 +25,7 @@ def load_recipe(path_or_name: str | Path, data: Mapping[str, str] | None = None)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError("{path} is not valid TOML: {error}.", path=path, error=error) from None
+        raise UserError("{path} is not valid TOML: {error}.", path=path, error=str(error)) from None
     return parse_recipe(fill_in(content, data or {}, str(path)), str(path))
 
 
