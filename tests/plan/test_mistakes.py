@@ -17,7 +17,7 @@ BELOW = [
     SOURCE / f"{name}.py"
     for name in (
         "checkpoint/find", "checkpoint/gguf_config", "checkpoint/gguf_head", "cli/output", "model/config", "recipe/data_paths",
-        "recipe/loading", "rehearsal/against", "rehearsal/models",
+        "recipe/loading", "rehearsal/against", "rehearsal/models", "rehearsal/work",
     )
 ]  # fmt: skip
 """What a plan reads. What these write as f-strings is English for everyone, as what is wrong within a recipe's tables."""
