@@ -10,8 +10,8 @@ from pathlib import Path
 
 from spoutnik.data.corpus import SMALL_TOKENS, TOKENIZER_DOCUMENTS
 from spoutnik.data.english import read_text
-from spoutnik.evaluate.evaluate import MAX_BATCH as EVALUATED
 from spoutnik.errors import Phrase
+from spoutnik.evaluate.evaluate import MAX_BATCH as EVALUATED
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.flops import mtp_parameters, parameters
 from spoutnik.plan.work import Answers, Length, Part, Readings, StageWork, Updates, Writing
