@@ -102,7 +102,7 @@ def test_a_price_replaces_the_files(tmp_path):
 def test_a_mistake_in_a_line_is_named_with_file_and_line(change, words):
     with pytest.raises(UserError, match=words) as caught:
         check({"chip": "h800-sxm", "line": [LINE, LINE | change]}, "mine.toml")
-    assert "mine.toml, line 2" in str(caught.value)
+    assert "mine.toml, [[line]] 2" in str(caught.value)
 
 
 @pytest.mark.parametrize(("raw", "words"), [
