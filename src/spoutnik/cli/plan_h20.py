@@ -53,14 +53,12 @@ def h20(
 
 
 def _text(found: "Laboratory", model: str, dense: str, words: "Speech") -> str:
-    from spoutnik.plan.answer import columns
-    from spoutnik.plan.uncertain import Uncertain, middle
+    from spoutnik.plan.answer import columns, in_brackets
+    from spoutnik.plan.uncertain import middle
 
     def said(figure: "Figure") -> str:
         unit = "USD" if figure.unit == "USD" else ""
-        if not isinstance(figure.value, Uncertain):
-            return words.quantity(float(f"{figure.value:.4g}"), unit)
-        return f"{words.quantity(figure.value, unit)} ({words.interval(figure.value, unit)})"
+        return words.quantity(figure.value, unit) + in_brackets(figure.value, unit, words)
 
     rows = [["", found.first.title, found.second.title, words("h20.ratio")]]
     for name in SHOWN:
@@ -76,7 +74,7 @@ def _text(found: "Laboratory", model: str, dense: str, words: "Speech") -> str:
             faster=words.number(round(one, 2)), many=words.number(round(middle(found.row("many").ratio), 2)),
         ),
         "", columns(rows, right=(3,)), "",
-        words("h20.needed", count=words.number(round(found.needed.middle)), first=found.first.title, beside=words.number(found.count),
+        words("h20.needed", count=words.quantity(found.needed.value, ""), first=found.first.title, beside=words.number(found.count),
               second=found.second.title, model=model),
         words("h20.left", count=words.number(found.count), days=words.number(found.days), size=said(found.best_size),
               tokens=said(found.best_tokens)),

@@ -57,6 +57,8 @@ def _compute(budget: str, chip_name: str | None, price: str | None) -> "Figure":
 
     text = budget.strip().lower().replace("$", "")
     if text.endswith("flop"):
+        if chip_name or price:
+            raise UserError("--chip and --price turn money into compute; leave them out where --budget is in FLOP.")
         value = amount(text.removesuffix("flop"), "--budget")
         return Figure("flop", value, "FLOP", "given", (Input("budget", value, "FLOP", "--budget", "assumed"),))
     if not text.endswith("usd") and "$" not in budget:
@@ -72,12 +74,10 @@ def _compute(budget: str, chip_name: str | None, price: str | None) -> "Figure":
 
 def _text(flop: "Figure", advised: "tuple[Optimum, ...]", other: "dict[str, Figure]", words: "Speech") -> str:
     from spoutnik.cli.plan_rules import flop_text
-    from spoutnik.plan.answer import columns
-    from spoutnik.plan.uncertain import Uncertain
+    from spoutnik.plan.answer import columns, in_brackets
 
     def said(figure: "Figure") -> str:
-        middle = words.quantity(figure.value, "")
-        return f"{middle} ({words.interval(figure.value, '')})" if isinstance(figure.value, Uncertain) else middle
+        return words.quantity(figure.value, "") + in_brackets(figure.value, "", words)
 
     first = advised[0].figures
     lines = [words("laws.title", flop=flop_text(flop, words), size=said(first["size"]), tokens=said(first["tokens"]))]

@@ -127,6 +127,8 @@ def _show_comparison(first: Drawn, second: Drawn, output: Output, words: "Speech
 
 def _changed(options: dict[str, Any], changes: str) -> dict[str, Any]:
     """The options with those of --compare in their place."""
+    from spoutnik.plan.amount import switch
+
     changed = dict(options)
     for pair in changes.split(","):
         key, separator, value = pair.partition("=")
@@ -137,7 +139,7 @@ def _changed(options: dict[str, Any], changes: str) -> dict[str, Any]:
                 pair=pair,
                 known=", ".join(_shown(name) for name in options),
             )
-        changed[key] = value.strip() if not isinstance(options[key], bool) else value.strip().lower() in ("1", "yes", "true", "on")
+        changed[key] = switch(value, f"--compare {_shown(key)}") if isinstance(options[key], bool) else value.strip()
     return changed
 
 
@@ -149,6 +151,8 @@ def write(path: Path, text: str) -> None:
     """Writes a page, whole or not at all. Raises UserError where it cannot be written."""
     from spoutnik.run.directory import write_whole
 
+    if path.is_dir():
+        raise UserError("--html {path} is a folder; name a file in it, as {path}/plan.html.", path=path)
     try:
         write_whole(path, text)
     except OSError as error:

@@ -52,7 +52,7 @@ def _chip_row(chip: "Chip", day: str, words: "Speech") -> list[str]:
     price = "-"
     if chip.price:
         price = f"{words.number(chip.price.low)}-{words.number(chip.price.high)}{'*' if chip.price.status == 'assumed' else ''}"
-    dense = f"{words.number(round(density.middle, 1))}{'*' if 'die_mm2' in chip.assumed else ''}" if density else "-"
+    dense = f"{words.number(round(density.middle, 2))}{'*' if 'die_mm2' in chip.assumed else ''}" if density else "-"
     fields = ("bf16_tflops" if chip.bf16_tflops else "fp16_tflops", "fp8_tflops", "memory_gb", "bandwidth_tbs", "scale_up_gbs", "tdp_w")
     rates = [said(field) for field in fields]
     review = words(f"review.{found.review if chip.under_us_rules else 'outside'}")
@@ -191,9 +191,9 @@ def _compute_text(found: "Standing", words: "Speech") -> str:
 
     language = words.language
     met = [line for line in found.lines if line.chance >= 0.5]
-    said = met[-1].title[language] if met else words("rules.no_line")
+    said = met[-1].title[language] if met else words("rules.no_line" if found.provider is None else "rules.no_duty")
     lines = [words("rules.flop", flop=flop_text(found.flop, words), standing=said)]
-    for line in found.lines:
+    for line in found.lines if found.provider is None else ():
         bound = words("rules.line", flop=f"{line.flop:.0e}".replace("+", ""))
         chance = words("rules.chance", title=line.title[language], chance=words.quantity(line.chance, "share"))
         lines.append("  " + words("rules.item", name=bound, text=f"{chance} ({line.rests_on[language]})"))

@@ -110,24 +110,22 @@ def train(
 
 def _layout(text: str | None) -> dict[str, Any] | None:
     """'pipeline=16 schedule=dualpipe' as a table."""
-    from dataclasses import fields
-
     from spoutnik.errors import UserError
-    from spoutnik.plan.layout import Layout
+    from spoutnik.plan.amount import switch
+    from spoutnik.plan.layout import KINDS
 
     if text is None:
         return None
-    known = {field.name: field.type for field in fields(Layout)}
     table: dict[str, Any] = {}
     for pair in text.replace(",", " ").split():
         key, separator, value = pair.partition("=")
-        if not separator or key not in known:
+        if not separator or key not in KINDS:
             raise UserError(
-                "--layout {pair!r} is no field of a layout; write KEY=VALUE with one of {known}.", pair=pair, known=", ".join(known)
+                "--layout {pair!r} is no field of a layout; write KEY=VALUE with one of {known}.", pair=pair, known=", ".join(KINDS)
             )
-        if known[key] is int and not value.isdigit():
+        if KINDS[key] is int and not value.isdigit():
             raise UserError("--layout {pair!r} needs a whole number, as in {key}=8.", pair=pair, key=key)
-        table[key] = int(value) if known[key] is int else value == "yes" if known[key] is bool else value
+        table[key] = int(value) if KINDS[key] is int else switch(value, f"--layout {key}") if KINDS[key] is bool else value
     return table
 
 

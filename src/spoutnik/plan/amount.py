@@ -1,5 +1,6 @@
 """Amounts as people write them: 14.8T tokens, 608B, 2048."""
 
+import math
 import re
 
 from spoutnik.errors import UserError
@@ -14,7 +15,18 @@ def amount(text: str | float, option: str) -> float:
     found = re.fullmatch(r"\s*([-+]?[0-9][0-9_,]*\.?[0-9]*(?:[eE][-+]?[0-9]+)?)\s*([kKmMbBgGtT]?)\s*", text)
     if not found:
         raise UserError("{option} {text!r} is no number; write it as in 14.8T, 608B, 1.5M, 2048 or 1e12.", option=option, text=text)
-    return float(re.sub("[_,]", "", found[1])) * SCALES[found[2].lower()]
+    value = float(re.sub("[_,]", "", found[1])) * SCALES[found[2].lower()]
+    if not math.isfinite(value):
+        raise UserError("{option} {text} is too large a number; write it as in 14.8T or 1e12.", option=option, text=text)
+    return value
+
+
+def switch(text: str, option: str) -> bool:
+    """yes or no, as people write them."""
+    for words, value in (("1 yes true on", True), ("0 no false off", False)):
+        if text.strip().lower() in words.split():
+            return value
+    raise UserError("{option} {text!r} is neither yes nor no; write one of them.", option=option, text=text)
 
 
 def count(text: str | float, option: str) -> int:

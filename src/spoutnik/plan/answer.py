@@ -15,6 +15,9 @@ UNITS = {
     "bubble": "share",
 }  # fmt: skip
 
+MODELLED = ("memory_gib_per_device", "bubble")
+"""One number, and not exact: what a layout holds and how long a pipeline waits by the planner's model of it."""
+
 
 def answer(plan: Plan, words: Speech) -> str:
     """The one sentence that a plan was made for."""
@@ -41,6 +44,8 @@ def render(plan: Plan, words: Speech) -> str:
     parts = [answer(plan, words), columns(figure_rows(plan, words), right=(1, 2))]
     if plan.lines:
         parts.append(columns(line_rows(plan, words), right=(1, 2, 3)))
+        if isinstance(plan.figures["gpu_hours"].value, Uncertain) and len(plan.lines) > 1:
+            parts.append(words("head.draws"))
     if plan.setting:
         parts.append(words("head.setting", setting=words.phrase(plan.setting)))
     parts.append(words("head.ask", names=", ".join(plan.figures)))
@@ -67,9 +72,9 @@ def shown_unit(figure: Figure) -> str:
 
 
 def interval(figure: Figure, words: Speech, unit: str) -> str:
-    """What 8 of 10 cases lie between; "exact" where there is nothing to draw."""
+    """What 8 of 10 cases lie between; "exact" where there is nothing to draw, "no range" of a model's result whose error nobody drew."""
     if not isinstance(figure.value, Uncertain):
-        return words("plain.exact")
+        return words("plain.no_range" if figure.name in MODELLED else "plain.exact")
     return words.interval(figure.value, unit) or words("plain.narrow")
 
 
@@ -95,7 +100,8 @@ def line_name(line: Line, words: Speech) -> str:
 def why(figure: Figure, words: Speech) -> str:
     """The figure with its formula and inputs, and those of every figure among them, each once."""
     told: set[Figure] = set()
-    return "\n".join(_why(figure, words, 0, told))
+    rows = _why(figure, words, 0, told)
+    return "\n".join([*rows, "", words("head.draws")] if isinstance(figure.value, Uncertain) else rows)
 
 
 def _why(figure: Figure, words: Speech, depth: int, told: set[Figure]) -> list[str]:

@@ -78,11 +78,11 @@ def energy(hours: Figure, chip: Chip, location: str = WORLD, watts: Input | None
 
 def _drawn(chip: Chip) -> Figure:
     shared = _shared()
-    load = shared["load"].input("load")
+    load, tdp = shared["load"].input("load"), chip.input("tdp_w")
     if chip.power_is_all_in:
-        return Figure("watts_per_device", chip.tdp_w * _value(load), "W", "tdp * load", (chip.input("tdp_w"), load))
+        return Figure("watts_per_device", chip.tdp_w * _value(load), "W", f"{tdp.name} * load", (tdp, load))
     host = shared["host"].input("host")
-    return Figure("watts_per_device", chip.tdp_w * _value(load) * _value(host), "W", "tdp * load * host", (chip.input("tdp_w"), load, host))
+    return Figure("watts_per_device", chip.tdp_w * _value(load) * _value(host), "W", f"{tdp.name} * load * host", (tdp, load, host))
 
 
 def _value(one: Input) -> Number:

@@ -8,6 +8,7 @@ SGLang's published figures agree: 5.7 k tokens/s written by a node of H20 (lmsys
 
 from dataclasses import dataclass
 
+from spoutnik.errors import UserError
 from spoutnik.plan import inference, units
 from spoutnik.plan.chips import Chip
 from spoutnik.plan.figure import Figure, Input
@@ -70,6 +71,8 @@ def laboratory(
     Training is in FP8, as DeepSeek-V3's was, where both chips have it, each with the layout that suits it
     best. Raises UserError where a model does not fit.
     """
+    if not days > 0:
+        raise UserError("--days {days:g} leave no time to train; give a number above 0.", days=days)
     pair = (first, second)
     precision = "fp8-kept" if first.fp8_tflops and second.fp8_tflops else "bf16"
     plans = [plan_training(model, tokens, chip, count, precision=precision, batch_tokens=batch_tokens) for chip in pair]

@@ -186,6 +186,8 @@ def compute_for(dollars: float, price: Input, peak: Input) -> Figure:
     """The 6 N D that money buys: hours at a price, times the share of the peak that published runs reached over all their paid hours."""
     if not dollars > 0:
         raise UserError("A budget must be positive, as 1e24flop or 5.5e6usd.")
+    if isinstance(price.value, (int, float)) and not price.value > 0:
+        raise UserError("A budget of money needs a --price above 0, as in 2.0; or give the budget in FLOP.")
     hours = Figure(
         "gpu_hours",
         dollars / _number(price),
@@ -194,7 +196,7 @@ def compute_for(dollars: float, price: Input, peak: Input) -> Figure:
         (Input("budget", dollars, "USD", "--budget", "assumed"), price),
     )
     value = hours.value * (_number(SHARE_OF_PEAK) * (_number(peak) * 3.6e15))
-    return Figure("flop", value, "FLOP", "gpu_hours * 3600 * peak * share_of_peak", (hours, peak, SHARE_OF_PEAK))
+    return Figure("flop", value, "FLOP", f"gpu_hours * 3600 * {peak.name} * share_of_peak", (hours, peak, SHARE_OF_PEAK))
 
 
 def _number(one: Input) -> Number:

@@ -1,5 +1,6 @@
 """How a training run lies on its devices: five kinds of parallelism, the pipeline's schedule, what is recomputed, kept where, in what."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -10,6 +11,10 @@ from spoutnik.plan.shape import Model
 RECOMPUTE = ("none", "selective", "full")
 PRECISIONS = ("bf16", "fp8", "fp8-kept")
 OPTIMISERS = ("adamw", "adamw-fsdp", "adamw-v3", "muon")
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "schedule": SCHEDULES, "recompute": RECOMPUTE, "precision": PRECISIONS, "optimiser": OPTIMISERS, "zero": (0, 1, 2, 3),
+    "overlap": (True, False),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,18 +51,7 @@ class Layout:
     """adamw (Megatron's mixed precision), adamw-fsdp (weights and gradients in float32), adamw-v3 (moments in BF16), muon (one moment)."""
 
     def __post_init__(self) -> None:
-        for name in ("data", "tensor", "context", "pipeline", "expert", "chunks", "micro_batch_size", "sequence_length"):
-            if getattr(self, name) < 1:
-                raise UserError("The layout has {name} {found}; it must be 1 or more.", name=name, found=getattr(self, name))
-        choices = {"schedule": SCHEDULES, "recompute": RECOMPUTE, "precision": PRECISIONS, "optimiser": OPTIMISERS, "zero": (0, 1, 2, 3)}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise UserError(
-                    "The layout has {name} {found!r}; it must be one of {allowed}.",
-                    name=name,
-                    found=getattr(self, name),
-                    allowed=", ".join(map(str, allowed)),
-                )
+        check_fields(vars(self))
         shared = self.data * self.context * self.tensor
         if shared % self.expert:
             raise UserError(
@@ -163,6 +157,22 @@ class Layout:
             sequence_length=self.sequence_length, zero=self.zero, recompute=self.recompute, precision=self.precision.upper(),
             optimiser=self.optimiser,
         )  # fmt: skip
+
+
+KINDS = {field.name: field.type for field in fields(Layout)}
+
+
+def check_fields(given: Mapping[str, Any]) -> None:
+    """Raises UserError for a field that no layout has, or a value that it cannot have whatever the others are."""
+    for name, value in given.items():
+        if name not in KINDS:
+            raise UserError("A layout has no {name!r}; its fields are {known}.", name=name, known=", ".join(KINDS))
+        if name in CHOICES:
+            if value not in CHOICES[name]:
+                allowed = ", ".join(map(str, CHOICES[name]))
+                raise UserError("The layout has {name} {found!r}; it must be one of {allowed}.", name=name, found=value, allowed=allowed)
+        elif type(value) is not int or value < (name != "global_batch_tokens"):
+            raise UserError("The layout has {name} {found!r}; it must be a whole number of 1 or more.", name=name, found=value)
 
 
 def _divisor(number: int, wanted: int) -> int:

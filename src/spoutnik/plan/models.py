@@ -23,6 +23,8 @@ from spoutnik.plan.shape import Model
 if TYPE_CHECKING:
     from spoutnik.recipe import Recipe
 
+MOST_LAYERS = 10_000
+"""Ten times what anybody trained; layers are looked at one by one, so that a number beyond all reason would never be answered."""
 NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
 """What flags must give where there is no model to start from."""
 
@@ -49,11 +51,13 @@ def open_model(name_or_path: str | None, flags: Mapping[str, Any] | None = None)
     model or it cannot be.
     """
     flags = {key: value for key, value in (flags or {}).items() if value is not None}
-    if name_or_path is None:
-        return _from_flags(flags)
-    model = _opened(name_or_path)
-    if not flags:
-        return model
+    model = _from_flags(flags) if name_or_path is None else _changed(_opened(name_or_path), flags)
+    if model.num_hidden_layers > MOST_LAYERS:
+        raise UserError("The model has {layers:,} layers; a plan takes {most:,} at most.", layers=model.num_hidden_layers, most=MOST_LAYERS)
+    return model
+
+
+def _changed(model: Model, flags: Mapping[str, Any]) -> Model:
     unknown = [key for key in flags if not hasattr(model, key)]
     if unknown:
         raise UserError(
@@ -61,7 +65,7 @@ def open_model(name_or_path: str | None, flags: Mapping[str, Any] | None = None)
             field=unknown[0],
             model_type=model.model_type,
         )
-    return model.with_(**flags)
+    return model.with_(**flags) if flags else model
 
 
 def from_hf(raw: Mapping[str, Any]) -> Model:
@@ -130,7 +134,7 @@ def _opened(name: str) -> Model:
 def _from_json(path: Path) -> Model:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError("{path} is not JSON ({error}); give a Hugging Face config.json.", path=path, error=str(error)) from None
     if not isinstance(raw, dict):
         raise UserError(

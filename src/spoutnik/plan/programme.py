@@ -33,14 +33,18 @@ def plan_programme(programme: Programme, predict: bool = False, price: float | N
     """The sum of all lines. `predict` sets aside what the lines disclose; `price` replaces theirs."""
     lines, projects = [], _project_flops(programme)
     days: float | Uncertain = 0.0
+    spans: list[Input] = []
     for line in programme.lines:
         device, rent = chip(line["chip"]), _rent(line, price, location)
         hours, status = _hours(line, device, rent, predict, projects.get(line.get("group", "")))
         made = line_of(line["name"], line.get("group", ""), line["kind"], hours, device, rent, status)
         lines.append(made)
-        days = days + (line["days"] if "days" in line else hours.value / (24.0 * line["devices"]) if "devices" in line else 0.0)
+        span = line["days"] if "days" in line else hours.value / (24.0 * line["devices"]) if "devices" in line else None
+        if span is not None:
+            spans.append(Input(f"{len(lines)}.days", span, "days", line["name"], "computed" if "days" not in line else "assumed"))
+            days = days + span
     plan = with_totals(Plan("programme", programme.title, {}, tuple(lines)))
-    one_by_one = Figure("days", days, "days", "sum(gpu_hours / (24 * devices)) + sum(days, kind = serve)", ())
+    one_by_one = Figure("days", days, "days", "sum(days)", tuple(spans), "Lines that say neither devices nor days are not in it.")
     return Plan(
         plan.kind, plan.title, plan.figures | {"days": one_by_one, "cost_with_development_usd": _with_development(plan)}, plan.lines
     )
@@ -52,7 +56,8 @@ def _with_development(plan: Plan) -> Figure:
     value: float | Uncertain = 0.0
     for _, cost in trained:
         value = value + cost.value
-    final = Figure("final_runs_usd", value, "USD", "sum(cost_usd) - sum(cost_usd, kind = serve)", ())
+    parts = tuple(replace(cost, name=f"{number}.cost_usd") for number, cost in trained)
+    final = Figure("final_runs_usd", value, "USD", "sum(cost_usd)", parts, "All lines but services.")
     times = development()
     return Figure("cost_with_development_usd", final.value * times.value, "USD", "final_runs_usd * development", (final, times))
 
@@ -170,7 +175,7 @@ def _rl_hours(line: dict[str, Any], device: Chip, rent: Rent) -> Figure:
 def _distill_hours(line: dict[str, Any], device: Chip, rent: Rent) -> Figure:
     lesson = Lesson(line.get("mode", "samples"), line["samples"], line["length"], line.get("epochs", 2.0), line.get("kept", 1.0))
     teacher, student = open_model(line["teacher"]), open_model(line["student"])
-    return plan_distillation(teacher, student, line["name"], device, line.get("devices", 8), lesson, rent).figures["gpu_hours"]
+    return plan_distillation(teacher, student, line["name"], device, line.get("devices"), lesson, rent).figures["gpu_hours"]
 
 
 def _serve_hours(line: dict[str, Any], device: Chip, rent: Rent, given: bool) -> Figure:

@@ -7,7 +7,7 @@ from typing import Any
 
 from spoutnik.errors import UserError
 from spoutnik.plan.chips import Chip
-from spoutnik.plan.layout import RECOMPUTE, Layout
+from spoutnik.plan.layout import RECOMPUTE, Layout, check_fields
 from spoutnik.plan.memory import memory
 from spoutnik.plan.operators import Efficiency
 from spoutnik.plan.pieces import pieces
@@ -38,6 +38,12 @@ def best_layout(
 
     Raises UserError if none fits, naming what the nearest one would need.
     """
+    check_fields({"precision": precision, "sequence_length": sequence_length, **fixed})
+    if batch_tokens is not None and batch_tokens < sequence_length:
+        raise UserError(
+            "A step of {batch_tokens:,} tokens holds no sequence of {sequence_length:,}; give --batch-tokens {sequence_length} or more.",
+            batch_tokens=batch_tokens, sequence_length=sequence_length,
+        )  # fmt: skip
     schedules = schedules or (("1f1b", "interleaved", "zb1p", "dualpipe") if model.n_routed_experts else ("1f1b", "interleaved"))
     batch = batch_tokens or default_batch_tokens(model, count, sequence_length)
     ranked: list[tuple[float, int, Layout]] = []

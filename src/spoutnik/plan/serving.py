@@ -6,6 +6,8 @@ it that engines reach (`rates.py`). A fleet also waits for requests: its load is
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from spoutnik.errors import UserError
 from spoutnik.plan import inference, rates, units
 from spoutnik.plan.bill import Rent, bill, rate_of
@@ -16,6 +18,7 @@ from spoutnik.plan.inference import Unit
 from spoutnik.plan.rates import decode_reach, prefill_reach
 from spoutnik.plan.result import Plan
 from spoutnik.plan.shape import Model
+from spoutnik.plan.uncertain import apply, samples_of
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,10 @@ class Throughput:
     source: str
     status: Status = "claimed"
 
+    def __post_init__(self) -> None:
+        if not min(self.prefill, self.decode) > 0:
+            raise UserError("Tokens that a node reads and writes a second (--prefill-per-node, --decode-per-node) must be above 0.")
+
 
 def plan_serving(
     config: Model, title: str, chip: Chip, service: Service, rent: Rent, given: Throughput | None = None, unit: Unit | None = None
@@ -72,11 +79,9 @@ def plan_serving(
     else:
         decode_unit, sequences = _decode_unit(config, chip, service, unit)
         figures |= _predicted_rates(config, chip, service, decode_unit, _prefill_unit(config, chip, service, unit), sequences)
-        memory = _memory(config, chip, service, decode_unit, sequences)
-        held = sum(memory.values())
-        parts = tuple(Input(f"{name}_gib", value / 2**30, "GiB", "plan/inference.py", "computed") for name, value in memory.items())
-        figures["memory_gib_per_device"] = Figure("memory_gib_per_device", held / 2**30, "GiB", "weights_gib + cache_gib", parts)
-    figures |= _fleet(chip, service, figures)
+        memory, figures["memory_gib_per_device"] = units.held(config, decode_unit, chip, sequences, service.context)
+    least = unit or _least_unit(config, chip, service) if not given else None
+    figures |= _fleet(chip, service, figures, least.devices if least else chip.devices_per_node)
     figures |= bill(figures["gpu_hours"], chip, rent)
     figures |= _token_prices(chip, figures, rent)
     return Plan("serve", title, figures, memory=memory)
@@ -146,8 +151,8 @@ def _predicted_rates(config: Model, chip: Chip, service: Service, unit: Unit, pr
     return {one.name: one for one in (prefill_rate, decode_rate, user)}
 
 
-def _fleet(chip: Chip, service: Service, figures: dict[str, Figure]) -> dict[str, Figure]:
-    """Nodes of both kinds and their hours."""
+def _fleet(chip: Chip, service: Service, figures: dict[str, Figure], least: int) -> dict[str, Figure]:
+    """Nodes of both kinds and their hours: enough for the tokens, and at least the `least` devices that one copy stands on."""
     source = "--input-tokens, --output-tokens"
     asked = {"prefill": ("input_tokens_per_day", service.input_tokens), "decode": ("output_tokens_per_day", service.output_tokens)}
     nodes = {}
@@ -156,7 +161,15 @@ def _fleet(chip: Chip, service: Service, figures: dict[str, Figure]) -> dict[str
         day = Input(name, tokens, "tokens", source, "assumed")
         nodes[f"{kind}_nodes"] = Figure(f"{kind}_nodes", tokens / (86400 * rate.value), "", f"{name} / (86400 * {rate.name})", (day, rate))
     parts = tuple(nodes.values())
-    nodes["nodes"] = Figure("nodes", parts[0].value + parts[1].value, "", "prefill_nodes + decode_nodes", parts)
+    busy = parts[0].value + parts[1].value
+    copy = Input("nodes_of_a_copy", least / chip.devices_per_node, "", "one copy stands ready, however few ask", "computed")
+    if np.max(samples_of(busy)) < least / chip.devices_per_node:
+        nodes["nodes"] = Figure("nodes", least / chip.devices_per_node, "", "nodes_of_a_copy", (copy,))
+    elif np.min(samples_of(busy)) < least / chip.devices_per_node:
+        most = apply(np.maximum, busy, least / chip.devices_per_node)
+        nodes["nodes"] = Figure("nodes", most, "", "max(prefill_nodes + decode_nodes, nodes_of_a_copy)", (*parts, copy))
+    else:
+        nodes["nodes"] = Figure("nodes", busy, "", "prefill_nodes + decode_nodes", parts)
     days = Figure("days", service.days, "days", "given", (Input("days_asked", service.days, "days", "--days", "assumed"),))
     devices = Input("devices_per_node", chip.devices_per_node, "", chip.title, "disclosed")
     hours = nodes["nodes"].value * (chip.devices_per_node * 24 * service.days)
@@ -165,6 +178,9 @@ def _fleet(chip: Chip, service: Service, figures: dict[str, Figure]) -> dict[str
 
 
 def _token_prices(chip: Chip, figures: dict[str, Figure], rent: Rent) -> dict[str, Figure]:
+    """What a million tokens cost; where a copy stands idle, its idle hours too."""
+    parts = figures["prefill_nodes"], figures["decode_nodes"], figures["nodes"]
+    spare = parts[2].value / (parts[0].value + parts[1].value) if parts[2].formula != "prefill_nodes + decode_nodes" else None
     price = rate_of(chip, rent)
     devices = Input("devices_per_node", chip.devices_per_node, "", chip.title, "disclosed")
     prices = {}
@@ -172,7 +188,11 @@ def _token_prices(chip: Chip, figures: dict[str, Figure], rent: Rent) -> dict[st
         rate = figures[f"{kind}_per_node"]
         value = price.value * (chip.devices_per_node * 1e6 / 3600) / rate.value
         formula = f"usd_per_gpu_hour * devices_per_node * 1e6 / (3600 * {rate.name})"
-        prices[name] = Figure(name, value, "USD", formula, (price, devices, rate))
+        if spare is None:
+            prices[name] = Figure(name, value, "USD", formula, (price, devices, rate))
+        else:
+            formula += " * nodes / (prefill_nodes + decode_nodes)"
+            prices[name] = Figure(name, value * spare, "USD", formula, (price, devices, rate, parts[2], *parts[:2]))
     return prices
 
 
@@ -190,6 +210,11 @@ def _decode_unit(config: Model, chip: Chip, service: Service, asked: Unit | None
     if best is None:
         raise _too_slow(config, chip, service, tried)
     return best[1], best[2]
+
+
+def _least_unit(config: Model, chip: Chip, service: Service) -> Unit:
+    """The fewest devices that a copy stands on with one request; asked for where some unit does."""
+    return next(unit for unit in units.candidates(config, chip) if inference.most_sequences(config, unit, chip, service.context) >= 1)
 
 
 def _too_slow(config: Model, chip: Chip, service: Service, tried: list[Unit]) -> UserError:
@@ -220,10 +245,3 @@ def _prefill_unit(config: Model, chip: Chip, service: Service, asked: Unit | Non
     if not fitting:
         raise _too_slow(config, chip, service, tried)
     return min(fitting, key=lambda unit: (inference.prefill(config, unit, chip, service.prompt, service.found), unit.devices))
-
-
-def _memory(config: Model, chip: Chip, service: Service, unit: Unit, sequences: float) -> dict[str, float]:
-    """Bytes of one device: `most_sequences` is what fills the room beside the weights."""
-    weights = inference.weight_bytes(config, unit, chip)
-    share = sequences / inference.most_sequences(config, unit, chip, service.context)
-    return {"weights": weights, "cache": (inference.ROOM * chip.memory_gb * 1e9 - weights) * share}

@@ -77,9 +77,10 @@ class Speech(Words):
     def _prefixed(self, value: float, unit: str, exact: bool) -> str:
         """1.5e12 FLOP/s -> 1.5 TFLOP/s; kWh becomes MWh and GWh."""
         unit, value = ("Wh", value * 1000) if unit == "kWh" else (unit, value)
-        power = 0
-        if value:
-            power = min(max(math.floor(math.log10(abs(value)) / 3 + 1e-12), 0), len(PREFIXES) - 1)
+        mantissa, _, exponent = f"{value:.{SIGNIFICANT + exact - 1}e}".partition("e")
+        if unit == "FLOP" and int(exponent) >= 18:
+            return f"{self._digits(float(mantissa), SIGNIFICANT + exact)}e{int(exponent)}{NARROW if self.language == 'fr' else ' '}FLOP"
+        power = min(max(int(exponent) // 3, 0), len(PREFIXES) - 1) if value else 0
         shown = self._table.get(f"unit.{unit}", unit)
         space = NARROW if self.language == "fr" else " "
         return f"{self._digits(value / 1000**power, SIGNIFICANT + exact)}{space}{PREFIXES[power]}{shown}"
@@ -88,7 +89,7 @@ class Speech(Words):
         """Millions and more get a word behind them; less is written out, with its thousands parted."""
         for scale, word in ((1e12, "scale.T"), (1e9, "scale.B"), (1e6, "scale.M")):
             size = float(self._table[f"{word}.from"]) * scale
-            if abs(value) >= size * 0.99995:
+            if abs(value) >= size * (1 - 0.5 / 10 ** (SIGNIFICANT + exact)):
                 return f"{self._digits(value / scale, SIGNIFICANT + exact)}{NARROW if self.language == 'fr' else ' '}{self._table[word]}"
         if abs(value) >= 1000:
             return self._digits(round(value), 7) if exact else self._digits(value, SIGNIFICANT)

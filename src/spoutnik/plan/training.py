@@ -22,7 +22,7 @@ from spoutnik.plan.figure import Figure, Input
 from spoutnik.plan.layout import Layout
 from spoutnik.plan.memory import GIB, Memory, memory
 from spoutnik.plan.result import Plan
-from spoutnik.plan.search import ROOM, best_layout
+from spoutnik.plan.search import best_layout
 from spoutnik.plan.shape import Model
 from spoutnik.plan.step import Step, step
 from spoutnik.plan.uncertain import Range, Uncertain, lognormal, middle, triangular
@@ -80,6 +80,8 @@ def plan_training(
         raise UserError("A run of {tokens:g} tokens cannot be planned; give a positive number, as --tokens 15e12.", tokens=tokens)
     if count < 1:
         raise UserError("A run on {count} chips cannot be planned; give 1 or more.", count=count)
+    if budget_usd is not None and not budget_usd > 0:
+        raise UserError("A budget of {budget_usd:g} USD pays for nothing; give a positive one, as --budget 5e6.", budget_usd=budget_usd)
     chip = open_chip(chip) if isinstance(chip, str) else chip
     constants = constants or calibration()
     how = constants.efficiency(chip)
@@ -158,11 +160,14 @@ def _figures(
     given = Input("tokens", tokens, "tokens", "the plan", "assumed")
     chips = Input("count", layout.devices, "chips", "the plan", "assumed")
     software = spread(constants.software, "mfu") / constants.software.p50
+    peak = chip.input("bf16_tflops" if chip.bf16_tflops else "fp16_tflops")
     seconds = Figure(
-        "step_seconds", one.seconds / software, "s", "roofline of every operator, put into the pipeline's schedule / software",
+        "step_seconds", one.seconds / software, "s", f"({' + '.join(one.parts)}) / software",
         (
+            *(Input(name, seconds, "s", "roofline of every operator, in the pipeline's schedule", "computed")
+              for name, seconds in one.parts.items()),
             Input("software", software, "", "how programs differ, fitted on calibration rows (runs.toml)", "measured"),
-            chip.input("bf16_tflops"), chip.input("bandwidth_tbs"), chip.input("scale_up_gbs"), chip.input("scale_out_gbs"),
+            peak, chip.input("bandwidth_tbs"), chip.input("scale_up_gbs"), chip.input("scale_out_gbs"),
         ),
         layout.phrase(),
     )  # fmt: skip
@@ -171,8 +176,8 @@ def _figures(
         (Input("step_tokens", one.tokens, "tokens", "layout", "computed"), seconds, chips),
     )  # fmt: skip
     mfu = Figure(
-        "mfu", flops.value * throughput.value / chip.rate("fp16"), "", "flops_per_token x tokens_per_second_per_device / peak",
-        (flops, throughput, chip.input("bf16_tflops")),
+        "mfu", flops.value * throughput.value / chip.rate("fp16"), "", f"flops_per_token * tokens_per_second_per_device / {peak.name}",
+        (flops, throughput, peak),
     )  # fmt: skip
     operations: Figure | Input = Figure("run_flops", flops.value * tokens, "FLOP", "flops_per_token * tokens", (flops, given))
     if project_flops is not None:
@@ -190,8 +195,8 @@ def _figures(
         held.gib,
         "GiB",
         "weights + gradients + optimiser + activations + cache + buffers",
-        tuple(Input(name, size / GIB, "GiB", "layout", "computed") for name, size in asdict(held).items()),
-        f"{ROOM:.0%} of {chip.memory_gb:g} GB are used at most",
+        (*(Input(name, size / GIB, "GiB", "layout", "computed") for name, size in asdict(held).items()), chip.input("memory_gb")),
+        "A layout that is sought leaves a part of the chip's memory free where it can.",
     )
     bubble = Figure("bubble", one.bubble, "", "time that the fullest device waits / time of the pipeline", (), "simulated cell by cell")
     total = Figure("params_total", counted.parameters, "", "sum of components, without multi-token prediction")

@@ -6,6 +6,7 @@ from spoutnik.errors import UserError
 from spoutnik.plan import inference
 from spoutnik.plan.chips import Chip
 from spoutnik.plan.components import counts
+from spoutnik.plan.figure import Figure, Input
 from spoutnik.plan.inference import Unit
 from spoutnik.plan.shape import Model
 
@@ -54,6 +55,27 @@ def unit_of(config: Model, chip: Chip, devices: int) -> Unit | None:
     return Unit(devices, parts) if devices == parts and config.num_attention_heads % parts == 0 else None
 
 
+def check_holds(config: Model, chip: Chip, devices: int, context: float) -> None:
+    """Raises UserError where so many devices do not hold a copy of the model."""
+    least = smallest_unit(config, chip, context).devices
+    if least > devices:
+        raise UserError(
+            "{devices} x {title} do not hold one copy of the model to sample from; give --devices {needed} or more.",
+            devices=devices,
+            title=chip.title,
+            needed=least,
+        )
+
+
+def held(config: Model, unit: Unit, chip: Chip, sequences: float, context: float) -> tuple[dict[str, float], Figure]:
+    """What one device holds while its group answers so many requests: bytes by kind, and their sum in GiB as a figure."""
+    weights = inference.weight_bytes(config, unit, chip)
+    share = sequences / inference.most_sequences(config, unit, chip, context)
+    kinds = {"weights": weights, "cache": (inference.ROOM * chip.memory_gb * 1e9 - weights) * share}
+    parts = tuple(Input(f"{name}_gib", value / 2**30, "GiB", "plan/inference.py", "computed") for name, value in kinds.items())
+    return kinds, Figure("memory_gib_per_device", sum(kinds.values()) / 2**30, "GiB", "weights_gib + cache_gib", parts)
+
+
 def speed_limited_batch(
     config: Model,
     unit: Unit,
@@ -85,10 +107,13 @@ def speed_limited_batch(
     return low
 
 
-def bulk(config: Model, chip: Chip, context: float) -> tuple[Unit, float, float]:
-    """For answers that nobody waits for: the unit, its requests a group and the least device-seconds for each token written."""
+def bulk(config: Model, chip: Chip, context: float, devices: int = SIZES[-1]) -> tuple[Unit, float, float]:
+    """For answers that nobody waits for: the unit of at most `devices`, its requests a group and the least device-seconds for each token
+    written."""
     best: tuple[Unit, float, float] | None = None
     for unit in candidates(config, chip):
+        if unit.devices > devices:
+            break
         many = float(math.floor(inference.most_sequences(config, unit, chip, context)))
         if many >= 1:
             seconds = inference.decode(config, unit, chip, many, context).seconds * unit.tensor / many
