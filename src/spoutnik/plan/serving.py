@@ -15,6 +15,7 @@ from spoutnik.plan.chips import Chip
 from spoutnik.plan.components import counts
 from spoutnik.plan.figure import Figure, Input, Status
 from spoutnik.plan.inference import Unit
+from spoutnik.plan.model_figures import model_figures
 from spoutnik.plan.rates import decode_reach, prefill_reach
 from spoutnik.plan.result import Plan
 from spoutnik.plan.shape import Model
@@ -88,20 +89,38 @@ def plan_serving(
 
 
 def _model_figures(config: Model, service: Service) -> dict[str, Figure]:
+    """Parameters, operations of one token written, and bytes of its cache."""
     counted = counts(config)
+    made_of = model_figures(config, counted)
+    latent = config.is_latent
+    keys = service.context if config.sliding_window is None else min(service.context, config.sliding_window)
+    core = Figure(
+        "attention_flops", inference.decode_flops(config, service.context) - inference.matrix_flops(config), "FLOP/token",
+        f"2 * num_hidden_layers * keys * num_attention_heads * {'(2 * kv_lora_rank + qk_rope_head_dim)' if latent else '2 * head_dim'}",
+        (Input("keys", keys, "tokens", "--context", "assumed"),
+         *_sizes(config, "num_hidden_layers", "num_attention_heads", *(("kv_lora_rank", "qk_rope_head_dim") if latent else ("head_dim",)))),
+    )  # fmt: skip
+    multiplied = Input(
+        "multiplied_parameters", counted.multiplied_parameters, "parameters", "without embeddings, with the head", "computed"
+    )
     flops = inference.decode_flops(config, service.context)
-    names = ("kv_lora_rank", "qk_rope_head_dim") if config.is_latent else ("num_key_value_heads", "head_dim")
-    sizes = tuple(Input(name, getattr(config, name), "", "config.json", "disclosed") for name in ("num_hidden_layers", *names))
-    width = "(kv_lora_rank + qk_rope_head_dim)" if config.is_latent else "2 * num_key_value_heads * head_dim"
-    context = Input("context", service.context, "tokens", "--context", "assumed")
+    width = "(kv_lora_rank + qk_rope_head_dim)" if latent else "2 * num_key_value_heads * head_dim"
+    sizes = _sizes(config, "num_hidden_layers", *(("kv_lora_rank", "qk_rope_head_dim") if latent else ("num_key_value_heads", "head_dim")))
     return {
-        "params_total": Figure("params_total", counted.parameters, "parameters", "sum(parameters)", sizes),
-        "params_active": Figure("params_active", counted.active_parameters, "parameters", "sum(active_parameters)", sizes),
-        "flops_per_token": Figure("flops_per_token", flops, "FLOP/token", "2 * matrices + attention(context)", (context,)),
+        "params_total": made_of["params_total"],
+        "params_active": made_of["params_active"],
+        "flops_per_token": Figure(
+            "flops_per_token", flops, "FLOP/token", "2 * multiplied_parameters + attention_flops", (multiplied, core),
+            "Of one token written; training takes three times a forward pass.",
+        ),
         "cache_bytes_per_token": Figure(
             "cache_bytes_per_token", inference.cache_bytes_per_token(config), "bytes/token", f"num_hidden_layers * {width} * 2", sizes
         ),
-    }
+    }  # fmt: skip
+
+
+def _sizes(config: Model, *names: str) -> tuple[Input, ...]:
+    return tuple(Input(name, getattr(config, name), "", "config.json", "disclosed") for name in names)
 
 
 def _given_rates(given: Throughput) -> dict[str, Figure]:

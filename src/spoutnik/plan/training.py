@@ -21,6 +21,7 @@ from spoutnik.plan.components import counts
 from spoutnik.plan.figure import Figure, Input
 from spoutnik.plan.layout import Layout
 from spoutnik.plan.memory import GIB, Memory, memory
+from spoutnik.plan.model_figures import model_figures
 from spoutnik.plan.result import Plan
 from spoutnik.plan.search import best_layout
 from spoutnik.plan.shape import Model
@@ -149,14 +150,8 @@ def _figures(
     rent: Rent,
     project_flops: float | None,
 ) -> dict[str, Figure]:
-    counted = counts(model, layout.sequence_length)
-    flops = Figure(
-        "flops_per_token",
-        counted.training(),
-        "FLOP",
-        "3 x forward, causal, without multi-token prediction",
-        (Input("sequence_length", layout.sequence_length, "tokens", "layout", "computed"),),
-    )
+    made_of = model_figures(model, counts(model, layout.sequence_length))
+    total, active, flops = (made_of[name] for name in ("params_total", "params_active", "flops_per_token"))
     given = Input("tokens", tokens, "tokens", "the plan", "assumed")
     chips = Input("count", layout.devices, "chips", "the plan", "assumed")
     software = spread(constants.software, "mfu") / constants.software.p50
@@ -199,8 +194,6 @@ def _figures(
         "A layout that is sought leaves a part of the chip's memory free where it can.",
     )
     bubble = Figure("bubble", one.bubble, "", "time that the fullest device waits / time of the pipeline", (), "simulated cell by cell")
-    total = Figure("params_total", counted.parameters, "", "sum of components, without multi-token prediction")
-    active = Figure("params_active", counted.active_parameters, "", "those that one token uses")
     found = (total, active, flops, hours, days, *billed.values(), share, seconds, throughput, mfu, bubble, goodput, practice)
     return {figure.name: figure for figure in found}
 
