@@ -120,11 +120,14 @@ def _text(title: str, source: str, counted: "Counts", figures: "dict[str, Figure
     return "\n".join(lines)
 
 
-def models(as_json: Json = False) -> None:
+def models(as_json: Json = False, lang: Lang = None) -> None:
     """The models of the catalogue."""
     from spoutnik.cli.output import print_json, table
     from spoutnik.plan.components import counts
     from spoutnik.plan.models import catalogue, from_hf
+    from spoutnik.plan.speech import language_of, speech
+
+    words = speech(language_of(lang))
 
     rows: dict[str, dict[str, Any]] = {}
     for name, entry in catalogue().items():
@@ -135,4 +138,6 @@ def models(as_json: Json = False) -> None:
     if as_json:
         print_json(rows)
     else:
-        print(table([[name, f"{row['parameters'] / 1e9:.3g} B", row["title"], row["source"]] for name, row in rows.items()]))
+        print(
+            table([[name, words.quantity(row["parameters"], "", exact=False), row["title"], row["source"]] for name, row in rows.items()])
+        )

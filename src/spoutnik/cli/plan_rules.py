@@ -1,6 +1,7 @@
 """spoutnik plan chips and rules: what chips there are, what US export rules say of them, and where the EU's lines of compute lie."""
 
 import datetime
+import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -115,7 +116,7 @@ def _show_chip(chip: "Chip", day: str, as_json: bool, words: "Speech") -> None:
         print_json(_chip_json(chip, day))
         return
     now, density = verdict(chip, day), performance_density(chip)
-    why = words("rules.class_of", **{"class": "/".join(now.classes), "why": now.why}) if now.classes else ""
+    why = words("rules.class_of", **{"class": "/".join(now.classes), "why": _measured(now.why, words)}) if now.classes else ""
     print(words("rules.chip_now", chip=chip.title, day=day, review=words(f"review.{now.review}"), **{"class": why}))
     print(
         words(
@@ -126,10 +127,16 @@ def _show_chip(chip: "Chip", day: str, as_json: bool, words: "Speech") -> None:
         print(words("rules.foreign"))
     for one in history(chip):
         when = words("rules.ended", since=one.effective, until=one.until) if one.until else words("rules.in_force", since=one.effective)
-        said = words(f"review.{one.review}") + (f" ({one.why})" if one.why else "")
+        said = words(f"review.{one.review}") + (f" ({_measured(one.why, words)})" if one.why else "")
         print("\n" + words("rules.item", name=f"{one.title[words.language]} ({when})", text=said))
         print(f"  {one.explains[words.language]}")
         print(f"  {words('rules.source', source=one.source)} [{words(f'status.{one.status}')}]")
+
+
+def _measured(why: str, words: "Speech") -> str:
+    """A verdict's numbers ("TPP 2,368 < 21,000; memory GB/s 4,000 < 6,500") as the language writes them; a chip's name as it is."""
+    parts = [re.fullmatch(r"(\D+) (\d.* (?:<|>=) .*)", part) for part in why.split("; ")]
+    return "; ".join(f"{words.phrase(part[1])} {words.marked(part[2])}" for part in parts if part) if all(parts) else why
 
 
 def _compute(subject: str, tokens: str | None) -> "Figure":

@@ -124,7 +124,7 @@ def _holds(condition: Mapping[str, Any], chip: Chip) -> str:
         if value is None or (value < bound if key.endswith("_min") else value >= bound):
             return ""
         said.append(f"{label} {value:,.6g} {'>=' if key.endswith('_min') else '<'} {bound:,.6g}")
-    return ", ".join(said)
+    return "; ".join(said)
 
 
 def _measures(condition: Mapping[str, Any], chip: Chip) -> Iterator[tuple[str, float, str, float | None]]:
