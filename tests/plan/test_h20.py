@@ -2,6 +2,7 @@
 
 import pytest
 
+from spoutnik.errors import UserError
 from spoutnik.plan.answer import why
 from spoutnik.plan.chips import chip
 from spoutnik.plan.h20 import laboratory
@@ -46,3 +47,8 @@ def test_what_is_left_to_train_is_a_range_and_everything_has_its_reasons(found):
     assert 1e10 < bounds.p10 < bounds.p90 < 1e12
     for figure in found.figures().values():
         assert len(why(figure, speech("en")).splitlines()) >= 2
+
+
+def test_a_laboratory_needs_some_days():
+    with pytest.raises(UserError, match="--days 0"):
+        laboratory(open_model("llama-3.1-8b"), open_model("llama-3.1-8b"), 1e12, chip("h20"), chip("h800-sxm"), 64, days=0.0)

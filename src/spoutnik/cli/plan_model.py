@@ -43,7 +43,8 @@ def model(
 ) -> None:
     """Parameters, total and active, and operations a token, by component. Sizes change the named model, or make one."""
     from spoutnik.plan.components import counts
-    from spoutnik.plan.models import catalogue, open_model
+    from spoutnik.plan.models import catalogue, open_model, title_of
+    from spoutnik.plan.speech import language_of, speech
 
     flags = {
         "model_type": model_type, "hidden_size": hidden_size, "intermediate_size": intermediate_size,
@@ -55,7 +56,8 @@ def model(
     }  # fmt: skip
     opened = open_model(name, flags)
     entry = catalogue().get((name or "").lower())
-    _show(opened, counts(opened, sequence_length), entry.source if entry else "", entry.title if entry else name or "?", as_json, why, lang)
+    title = title_of(name, flags) if name else speech(language_of(lang))("head.by_sizes")
+    _show(opened, counts(opened, sequence_length), entry.source if entry else "", title, as_json, why, lang)
 
 
 def _show(model: "Model", counted: "Counts", source: str, title: str, as_json: bool, why: str | None, lang: str | None) -> None:

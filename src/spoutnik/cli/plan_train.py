@@ -82,7 +82,7 @@ def train(
         given = {key: value for key, value in options.items() if value is not None}
         device, many, total = chip_named(given["chip"]), count(given["devices"], "--count"), amount(given["tokens"], "--tokens")
         called = given.get("model")
-        what = title_of(called) if called else words("head.by_sizes")
+        what = title_of(called, flags) if called else words("head.by_sizes")
         usual = {"precision": "bf16", "batch_tokens": None, **trained_as(called, device)}
         title = f"{what}, {words.quantity(total, 'tokens')}, {words.number(many)} x {device.title}"
         made = plan_training(

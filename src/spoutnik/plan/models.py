@@ -87,10 +87,12 @@ def catalogue() -> dict[str, Entry]:
     return found
 
 
-def title_of(name: str) -> str:
-    """A catalogue model's title; else what the user called it."""
+def title_of(name: str, flags: Mapping[str, Any] | None = None) -> str:
+    """A catalogue model's title, else what the user called it; with the sizes that `flags` change."""
     entry = catalogue().get(name.lower())
-    return entry.title if entry else Path(name).name or name
+    title = entry.title if entry else Path(name).name or name
+    changed = ", ".join(f"{key} {value}" for key, value in (flags or {}).items() if value is not None)
+    return f"{title} ({changed})" if changed else title
 
 
 def trained_as(name: str | None, chip: Chip) -> Mapping[str, Any]:
@@ -187,7 +189,7 @@ def _from_flags(flags: Mapping[str, Any]) -> Model:
             "The model's sizes lack {missing}; give them, or a model's name (spoutnik plan models lists them).", missing=", ".join(missing)
         )
     family = flags.get("model_type") or ("deepseek_v3" if flags.get("kv_lora_rank") else "llama")
-    raw = {"model_type": family} | dict(flags)
+    raw = {"model_type": family, "max_position_embeddings": 4096} | dict(flags)
     if family in ("deepseek_v3", "deepseek_v2"):
         # What a few flags leave out is V3's.
         raw = {"qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128} | raw

@@ -63,7 +63,15 @@ def probed(again: bool = False, folder: Path | None = None) -> Probe:
     kept = None if again else read_probe(path)
     if kept is not None and kept.identity == identity():
         return kept
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path.parent / "probe.try", "")
+    except OSError as error:
+        raise UserError(
+            "{folder} cannot keep this machine's speed ({strerror}); set XDG_CACHE_HOME to a folder that can be written.",
+            folder=path.parent, strerror=error.strerror,
+        ) from error  # fmt: skip
+    (path.parent / "probe.try").unlink(missing_ok=True)
     found = Probe(identity(), time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()), **_measured(path.parent))
     write_whole(path, json.dumps(asdict(found), indent=2) + "\n")
     return found
