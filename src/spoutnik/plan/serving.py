@@ -17,9 +17,13 @@ from spoutnik.plan.figure import Figure, Input, Status
 from spoutnik.plan.inference import Unit
 from spoutnik.plan.model_figures import model_figures
 from spoutnik.plan.rates import decode_reach, prefill_reach
-from spoutnik.plan.result import Plan
+from spoutnik.plan.result import Line, Plan
 from spoutnik.plan.shape import Model
+from spoutnik.plan.sums import line_of
 from spoutnik.plan.uncertain import apply, samples_of
+
+BUSY = "prefill_nodes + decode_nodes"
+"""The nodes of a fleet whose tokens fill more than one copy, as a formula."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def plan_serving(
     figures |= _fleet(chip, service, figures, least.devices if least else chip.devices_per_node)
     figures |= bill(figures["gpu_hours"], chip, rent)
     figures |= _token_prices(chip, figures, rent)
-    return Plan("serve", title, figures, memory=memory)
+    return Plan("serve", title, figures, _lines(chip, figures, rent), memory)
 
 
 def _model_figures(config: Model, service: Service) -> dict[str, Figure]:
@@ -186,9 +190,9 @@ def _fleet(chip: Chip, service: Service, figures: dict[str, Figure], least: int)
         nodes["nodes"] = Figure("nodes", least / chip.devices_per_node, "", "nodes_of_a_copy", (copy,))
     elif np.min(samples_of(busy)) < least / chip.devices_per_node:
         most = apply(np.maximum, busy, least / chip.devices_per_node)
-        nodes["nodes"] = Figure("nodes", most, "", "max(prefill_nodes + decode_nodes, nodes_of_a_copy)", (*parts, copy))
+        nodes["nodes"] = Figure("nodes", most, "", f"max({BUSY}, nodes_of_a_copy)", (*parts, copy))
     else:
-        nodes["nodes"] = Figure("nodes", busy, "", "prefill_nodes + decode_nodes", parts)
+        nodes["nodes"] = Figure("nodes", busy, "", BUSY, parts)
     days = Figure("days", service.days, "days", "given", (Input("days_asked", service.days, "days", "--days", "assumed"),))
     devices = Input("devices_per_node", chip.devices_per_node, "", chip.title, "disclosed")
     hours = nodes["nodes"].value * (chip.devices_per_node * 24 * service.days)
@@ -196,10 +200,27 @@ def _fleet(chip: Chip, service: Service, figures: dict[str, Figure], least: int)
     return nodes | {"days": days}
 
 
+def _lines(chip: Chip, figures: dict[str, Figure], rent: Rent) -> tuple[Line, ...]:
+    """Hours and money of reading, of writing, and of a copy that waits."""
+    devices = Input("devices_per_node", chip.devices_per_node, "", chip.title, "disclosed")
+    each = chip.devices_per_node * 24 * figures["days"].value
+    busy = [
+        Figure(f"{kind}_hours", figures[f"{kind}_nodes"].value * each, "GPU-hours", f"{kind}_nodes * devices_per_node * 24 * days",
+               (figures[f"{kind}_nodes"], devices, figures["days"]))
+        for kind in ("prefill", "decode")
+    ]  # fmt: skip
+    lines = [line_of(name, "serve", name, hours, chip, rent) for name, hours in zip(("reading", "writing"), busy, strict=True)]
+    if figures["nodes"].formula != BUSY:
+        idle = figures["gpu_hours"].value - (busy[0].value + busy[1].value)
+        waits = Figure("waiting_hours", idle, "GPU-hours", "gpu_hours - prefill_hours - decode_hours", (figures["gpu_hours"], *busy))
+        lines.append(line_of("ready", "serve", "ready", waits, chip, rent))
+    return tuple(lines)
+
+
 def _token_prices(chip: Chip, figures: dict[str, Figure], rent: Rent) -> dict[str, Figure]:
     """What a million tokens cost; where a copy stands idle, its idle hours too."""
     parts = figures["prefill_nodes"], figures["decode_nodes"], figures["nodes"]
-    spare = parts[2].value / (parts[0].value + parts[1].value) if parts[2].formula != "prefill_nodes + decode_nodes" else None
+    spare = parts[2].value / (parts[0].value + parts[1].value) if parts[2].formula != BUSY else None
     price = rate_of(chip, rent)
     devices = Input("devices_per_node", chip.devices_per_node, "", chip.title, "disclosed")
     prices = {}
@@ -210,7 +231,7 @@ def _token_prices(chip: Chip, figures: dict[str, Figure], rent: Rent) -> dict[st
         if spare is None:
             prices[name] = Figure(name, value, "USD", formula, (price, devices, rate))
         else:
-            formula += " * nodes / (prefill_nodes + decode_nodes)"
+            formula += f" * nodes / ({BUSY})"
             prices[name] = Figure(name, value * spare, "USD", formula, (price, devices, rate, parts[2], *parts[:2]))
     return prices
 
