@@ -116,6 +116,7 @@ def test_what_cannot_be_is_one_sentence_that_says_what_would(model, device, serv
 
 @pytest.mark.parametrize(("values", "words"), [
     ({"found": 1.0}, "below 1"), ({"accepted": 2.0}, "between 0 and 1"), ({"speed": 0.0}, "above 0"), ({"input_tokens": -1.0}, "608B"),
+    ({"prompt": 32_768.0}, "--context 5000 leaves no room for --prompt 32768"),
 ])  # fmt: skip
 def test_impossible_services_are_refused(values, words):
     with pytest.raises(UserError, match=words):

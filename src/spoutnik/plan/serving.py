@@ -55,6 +55,12 @@ class Service:
             raise UserError("--mtp {accepted:g} is no share of guesses; it must lie between 0 and 1, as in 0.85.", accepted=self.accepted)
         if min(self.prompt, self.context, self.speed, self.days) <= 0:
             raise UserError("--prompt, --context, --speed and --days must all be above 0.")
+        if self.context < self.prompt:
+            raise UserError(
+                "--context {context:g} leaves no room for --prompt {prompt:g}, which lies in the cache while a request is answered; give more "
+                "context, or a shorter prompt.",
+                context=self.context, prompt=self.prompt,
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)
