@@ -57,8 +57,8 @@ class Service:
             raise UserError("--prompt, --context, --speed and --days must all be above 0.")
         if self.context < self.prompt:
             raise UserError(
-                "--context {context:g} leaves no room for --prompt {prompt:g}, which lies in the cache while a request is answered; give more "
-                "context, or a shorter prompt.",
+                "--context {context:g} leaves no room for --prompt {prompt:g}, which lies in the cache while a request is answered; "
+                "give more context, or a shorter prompt.",
                 context=self.context, prompt=self.prompt,
             )  # fmt: skip
 
