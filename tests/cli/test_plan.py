@@ -69,6 +69,7 @@ def test_a_comparison_changes_options_by_their_names(tmp_path):
     result = plan(*SERVE, "--compare", "chip=h200-sxm,speed=50", "--html", tmp_path / "both.html")
     assert "H200" in result.stdout.splitlines()[0]
     assert (tmp_path / "both.html").is_file()
+    assert "32 x" in plan(*COMMANDS["train"], "--compare", "count=32", "--price", "2").stdout.splitlines()[0]
     told = json.loads(plan(*SERVE, "--compare", "price=3", "--json").stdout)
     assert told["second_is_cheaper"] == 0
     assert told["difference"]["cost_usd"]["p50"] == pytest.approx(told["first"]["cost_usd"]["p50"] / 2)

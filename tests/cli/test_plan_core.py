@@ -138,3 +138,19 @@ def test_export_rules_are_told_in_french_numbers():
 
 def test_costs_that_were_named_are_told_apart_from_intervals():
     assert "GPT-4 $80 M ($63 M to $100 M named) [claimed]" in run("trend")
+
+
+@pytest.mark.parametrize(
+    ("command", "figure"),
+    [
+        (["model", "deepseek-v3"], "flops_per_token"),
+        (["laws", "--budget", "1e24flop"], "chinchilla.size"),
+        (["trend"], "gpt-4.yearly"),
+        (["rules", "h20"], "tpp"),
+        (["rules", "deepseek-v3", "--tokens", "14.8T"], "training_flop"),
+    ],
+)
+def test_reasons_are_json_where_json_is_asked_for(command, figure):
+    told = json.loads(run(*command, "--why", figure, "--json"))
+    assert told["name"] == figure
+    assert told["inputs"]

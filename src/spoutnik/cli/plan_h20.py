@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spoutnik.cli.plan_output import Json, Lang, Why
+from spoutnik.cli.plan_output import Json, Lang, Why, explain
 
 if TYPE_CHECKING:
     from spoutnik.plan.figure import Figure
@@ -32,7 +32,6 @@ def h20(
     """What a laboratory with only H20 could do: training is bound by operations, answering mostly by memory."""
     from spoutnik.cli.output import print_json
     from spoutnik.plan.amount import amount, count
-    from spoutnik.plan.answer import why as reasons_of
     from spoutnik.plan.chips import chip as chip_named
     from spoutnik.plan.figure import find_figure
     from spoutnik.plan.h20 import laboratory
@@ -45,7 +44,7 @@ def h20(
         amount(days, "--days"), count(batch_tokens, "--batch-tokens"),
     )  # fmt: skip
     if why:
-        print(reasons_of(find_figure(why, list(found.figures().values())), words))
+        explain(find_figure(why, list(found.figures().values())), as_json, words)
     elif as_json:
         print_json({name: figure.to_json() for name, figure in found.figures().items()})
     else:

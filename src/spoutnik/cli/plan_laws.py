@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spoutnik.cli.plan_output import Json, Lang, Price, Why
+from spoutnik.cli.plan_output import Json, Lang, Price, Why, explain
 from spoutnik.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ def laws(
     """The size and the tokens that a budget trains best, and how sure that is."""
     from spoutnik.cli.output import print_json
     from spoutnik.plan.amount import amount
-    from spoutnik.plan.answer import why as reasons_of
     from spoutnik.plan.figure import Figure, find_figure
     from spoutnik.plan.laws import at_size, best
     from spoutnik.plan.speech import language_of, speech
@@ -36,7 +35,7 @@ def laws(
         named = [
             Figure(f"{one.law}.{name}", f.value, f.unit, f.formula, f.inputs, f.note) for one in advised for name, f in one.figures.items()
         ]
-        print(reasons_of(find_figure(why, [*named, *other.values(), flop]), words))
+        explain(find_figure(why, [*named, *other.values(), flop]), as_json, words)
     elif as_json:
         told: dict[str, Any] = {"flop": flop.to_json()}
         told["laws"] = {one.law: _numbers(one.figures) | {"source": one.source, "status": one.status} for one in advised}

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spoutnik.cli.plan_output import Json, Lang, Why
+from spoutnik.cli.plan_output import Json, Lang, Why, explain
 
 if TYPE_CHECKING:
     from spoutnik.plan.components import Counts
@@ -62,14 +62,13 @@ def model(
 
 def _show(model: "Model", counted: "Counts", source: str, title: str, as_json: bool, why: str | None, lang: str | None) -> None:
     from spoutnik.cli.output import print_json
-    from spoutnik.plan.answer import why as reasons_of
     from spoutnik.plan.figure import find_figure
     from spoutnik.plan.model_figures import model_figures
     from spoutnik.plan.speech import language_of, speech
 
     figures, words = model_figures(model, counted, source), speech(language_of(lang))
     if why:
-        print(reasons_of(find_figure(why, list(figures.values())), words))
+        explain(find_figure(why, list(figures.values())), as_json, words)
     elif as_json:
         print_json(_json(title, counted, figures))
     else:

@@ -11,6 +11,7 @@ import typer
 from spoutnik.errors import UserError
 
 if TYPE_CHECKING:
+    from spoutnik.plan.figure import Figure
     from spoutnik.plan.result import Plan
     from spoutnik.plan.schedule import Timeline
     from spoutnik.plan.speech import Speech
@@ -90,21 +91,20 @@ def show(make: Callable[..., Drawn], output: Output) -> None:
     if output.html:
         write(output.html, page(made.plan, words, made.capacity, made.timeline))
     if output.why:
-        _show_why(made.plan, output, words)
+        explain(made.plan.figure(output.why), output.as_json, words)
     elif output.as_json:
         print_json(made.plan.to_json())
     else:
         print(render(made.plan, words))
 
 
-def _show_why(plan: "Plan", output: Output, words: "Speech") -> None:
+def explain(figure: "Figure", as_json: bool, words: "Speech") -> None:
+    """Prints a figure's formula and inputs, down to their sources."""
     from spoutnik.cli.output import print_json
     from spoutnik.plan.answer import why
     from spoutnik.plan.result import reasons
 
-    assert output.why is not None
-    figure = plan.figure(output.why)
-    if output.as_json:
+    if as_json:
         print_json(reasons(figure))
     else:
         print(why(figure, words))
@@ -133,6 +133,7 @@ def _changed(options: dict[str, Any], changes: str) -> dict[str, Any]:
     for pair in changes.split(","):
         key, separator, value = pair.partition("=")
         key = key.strip().lstrip("-").replace("-", "_")
+        key = "devices" if key == "count" and "devices" in options else key
         if not separator or key not in options:
             raise UserError(
                 "--compare {pair!r} changes no option; write KEY=VALUE with one of {known}.",

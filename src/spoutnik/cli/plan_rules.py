@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spoutnik.cli.plan_output import Json, Lang, Why
+from spoutnik.cli.plan_output import Json, Lang, Why, explain
 from spoutnik.errors import UserError
 
 if TYPE_CHECKING:
@@ -91,21 +91,20 @@ def rules(
 
     words, chip = speech(language_of(lang)), all_chips().get(subject.lower())
     if why:
-        _explain(why, chip or _compute(subject, tokens), words)
+        _explain(why, chip or _compute(subject, tokens), as_json, words)
     elif chip:
         _show_chip(chip, check_day(date or datetime.date.today().isoformat()), as_json, words)
     else:
         _show_compute(_compute(subject, tokens), open_source, modifies, as_json, words)
 
 
-def _explain(name: str, subject: "Chip | Figure", words: "Speech") -> None:
-    from spoutnik.plan.answer import why
+def _explain(name: str, subject: "Chip | Figure", as_json: bool, words: "Speech") -> None:
     from spoutnik.plan.chips import Chip
     from spoutnik.plan.figure import find_figure
     from spoutnik.plan.rules import performance_density, tpp
 
     figures = [performance_density(subject) or tpp(subject)] if isinstance(subject, Chip) else [subject]
-    print(why(find_figure(name, figures), words))
+    explain(find_figure(name, figures), as_json, words)
 
 
 def _show_chip(chip: "Chip", day: str, as_json: bool, words: "Speech") -> None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spoutnik.cli.plan_output import Html, Json, Lang, Why, write
+from spoutnik.cli.plan_output import Html, Json, Lang, Why, explain, write
 
 if TYPE_CHECKING:
     from spoutnik.plan.figure import Figure
@@ -21,7 +21,6 @@ def trend(
 ) -> None:
     """The decline of training cost (1.68, 3, 4 times a year), "80 M then, 5.5 M now", and what a final run leaves out."""
     from spoutnik.cli.output import print_json
-    from spoutnik.plan.answer import why as reasons_of
     from spoutnik.plan.figure import find_figure
     from spoutnik.plan.speech import language_of, speech
     from spoutnik.plan.trend_page import page, text
@@ -30,7 +29,7 @@ def trend(
     if html:
         write(html, page(words, asked))
     if why:
-        print(reasons_of(find_figure(why, _all(asked)), words))
+        explain(find_figure(why, _all(asked)), as_json, words)
     elif as_json:
         print_json(_json(asked))
     else:

@@ -91,6 +91,8 @@ class Plan:
 def reasons(figure: Figure) -> dict[str, Any]:
     """A figure with its formula and inputs, those of figures among them included, for JSON."""
     told: dict[str, Any] = {"name": figure.name, "value": figure.to_json(), "unit": figure.unit, "formula": figure.formula, "inputs": []}
+    if figure.note:
+        told["note"] = str(figure.note)
     for one in figure.inputs:
         if isinstance(one, Input):
             value = one.value.range().to_dict() if isinstance(one.value, Uncertain) else one.value
