@@ -98,6 +98,8 @@ def test_the_press_numbers_lie_on_the_curve_and_say_what_they_are(tmp_path):
         (["rules", "3e24", "--modifies", "some"], "--modifies"),
         (["model", "deepseek-v3", "--lang", "de"], "speaks"),
         (["laws", "--budget", "1e24flop", "--price", "2"], "leave them out"),
+        (["rules", "h20", "--tokens", "5T"], "h20 is a chip"),
+        (["train", "llama-3.1-8b", "--model", "qwen2.5-7b", "--tokens", "1T", "--count", "8"], "name one of them"),
         (["schedule", "1f1b", "--forward", "0"], "--forward 0 is no time"),
         (["schedule", "1f1b", "--hop", "-1"], "--hop -1 is no time"),
         (["schedule", "1f1b", "--backward", "nan"], "--backward nan is no time"),

@@ -90,6 +90,8 @@ def rules(
     from spoutnik.plan.speech import language_of, speech
 
     words, chip = speech(language_of(lang)), all_chips().get(subject.lower())
+    if chip and tokens is not None:
+        raise UserError("{chip} is a chip, and --tokens are those of a model; name the model, or leave them out.", chip=chip.name)
     if why:
         _explain(why, chip or _compute(subject, tokens), as_json, words)
     elif chip:

@@ -61,8 +61,11 @@ def train(
     lang: Lang = None,
 ) -> None:
     """Pretraining: hours, days, money, energy and memory, with the best layout that fits."""
+    from spoutnik.errors import UserError
     from spoutnik.plan.speech import language_of, speech
 
+    if name and model and name != model:
+        raise UserError("The model is {name} and --model is {model}; name one of them.", name=name, model=model)
     words = speech(language_of(lang))
     flags = {
         "hidden_size": hidden_size, "intermediate_size": intermediate_size, "num_hidden_layers": num_hidden_layers,
