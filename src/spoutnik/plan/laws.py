@@ -99,12 +99,13 @@ def experts(flop: Figure) -> Optimum:
 
     Both by the same paper's fits, without the router's own operations.
     """
-    active, reached = _best_mixture(flop.middle, GRANULARITY)
+    at_middle, reached = _best_mixture(flop.middle, GRANULARITY)
+    active = at_middle * (flop.value / flop.middle) ** (MOE["beta"] / (MOE["alpha"] + MOE["beta"]))
     given = Input("constants", ", ".join(f"{key} {value:g}" for key, value in MOE.items()), "", KRAJEWSKI, "assumed")
     size = Figure("size", active, "parameters", "argmin of c + (g / G^gamma + a) / (43 size)^alpha + b / tokens^beta",
                   (flop, given), "Active for a token; 64-fold experts, each an eighth of a layer wide.")  # fmt: skip
     total = Figure("size_total", HELD * active, "parameters", "43 * size", (size,))
-    tokens = Figure("tokens", flop.middle / 6 / active, "tokens", "flop / (6 * size)", (flop, size))
+    tokens = Figure("tokens", flop.value / 6 / active, "tokens", "flop / (6 * size)", (flop, size))
     same = _dense_compute(reached)
     gain = Figure("dense_compute", same / flop.middle, "", "compute with which the dense fit reaches the same loss / flop", (flop, given),
                   "Far beyond the paper's runs this is extrapolation.")  # fmt: skip
