@@ -68,6 +68,7 @@ def test_two_plans_draw_the_same_world():
         ({"precision": "fp4"}, "one of bf16, fp8, fp8-kept"),
         ({"batch_tokens": 10}, "holds no sequence of 4,096; give --batch-tokens 4096 or more"),
         ({"budget_usd": -1.0}, "give a positive one"),
+        ({"tokens": 1e6, "count": 4096}, "is less than one step .*tokens a step.*; give more tokens"),
     ],
 )
 def test_what_cannot_be_gets_one_sentence_that_says_what_would(change, words):

@@ -151,11 +151,11 @@ class Layout:
             schedule = chunked if self.schedule == "interleaved" else self.schedule
             parallel = Phrase("{parallel}, {schedule}", parallel=parallel, schedule=schedule)
         return Phrase(
-            "{parallel}, {microbatches} microbatches of {micro_batch_size} x {sequence_length}, ZeRO {zero}, recompute {recompute}, "
-            "{precision}, {optimiser}",
+            "{parallel}, {microbatches} microbatches of {micro_batch_size} x {sequence_length} ({step:,} tokens a step), ZeRO {zero}, "
+            "recompute {recompute}, {precision}, {optimiser}",
             parallel=parallel, microbatches=self.microbatches, micro_batch_size=self.micro_batch_size,
-            sequence_length=self.sequence_length, zero=self.zero, recompute=self.recompute, precision=self.precision.upper(),
-            optimiser=self.optimiser,
+            sequence_length=self.sequence_length, step=self.global_batch_tokens, zero=self.zero, recompute=self.recompute,
+            precision=self.precision.upper(), optimiser=self.optimiser,
         )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from spoutnik.plan.layout import Layout
 from spoutnik.plan.memory import GIB, Memory, memory
 from spoutnik.plan.model_figures import model_figures
 from spoutnik.plan.result import Plan
-from spoutnik.plan.search import best_layout
+from spoutnik.plan.search import best_layout, default_batch_tokens
 from spoutnik.plan.shape import Model
 from spoutnik.plan.step import Step, step
 from spoutnik.plan.uncertain import Range, Uncertain, lognormal, middle, triangular
@@ -86,6 +86,8 @@ def plan_training(
     chip = open_chip(chip) if isinstance(chip, str) else chip
     constants = constants or calibration()
     how = constants.efficiency(chip)
+    if batch_tokens is None and default_batch_tokens(model, count, sequence_length) > tokens:
+        batch_tokens = max(sequence_length, int(tokens))
     if not isinstance(layout, Layout):
         layout = best_layout(
             model,
@@ -94,6 +96,11 @@ def plan_training(
             **({"sequence_length": sequence_length, "batch_tokens": batch_tokens, "precision": precision, "how": how} | dict(layout or {})),
         )
     held = check_layout(model, layout, chip, count)
+    if layout.global_batch_tokens > 1.5 * tokens:  # a step is rounded to whole microbatches
+        raise UserError(
+            "A run of {tokens:g} tokens is less than one step ({layout}); give more tokens, fewer chips or a smaller batch.",
+            tokens=tokens, layout=layout.phrase(),
+        )  # fmt: skip
     one = step(model, layout, chip, how)
     figures = _figures(model, tokens, chip, layout, one, held, constants, rent or Rent(), project_flops)
     if budget_usd is not None:
