@@ -52,3 +52,10 @@ def test_what_is_left_to_train_is_a_range_and_everything_has_its_reasons(found):
 def test_a_laboratory_needs_some_days():
     with pytest.raises(UserError, match="--days 0"):
         laboratory(open_model("llama-3.1-8b"), open_model("llama-3.1-8b"), 1e12, chip("h20"), chip("h800-sxm"), 64, days=0.0)
+
+
+def test_a_chip_without_a_price_is_set_beside_all_the_same():
+    model = open_model("llama-3.1-8b")
+    found = laboratory(model, model, 1e12, chip("ascend-910c"), chip("h800-sxm"), 64, batch_tokens=1 << 22)
+    assert "many_usd" not in {row.name for row in found.rows}
+    assert found.needed.middle > 0

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from spoutnik.plan.h20 import Laboratory
     from spoutnik.plan.speech import Speech
 
-SHOWN = ("tpp", "performance_density", "balance", "training_hours", "many", "many_dense", "one_reader", "many_usd")
-
 
 def h20(
     model: Annotated[str, typer.Option(help="The model to train and to serve.")] = "deepseek-v3",
@@ -60,8 +58,8 @@ def _text(found: "Laboratory", model: str, dense: str, words: "Speech") -> str:
         return words.quantity(figure.value, unit) + in_brackets(figure.value, unit, words)
 
     rows = [["", found.first.title, found.second.title, words("h20.ratio")]]
-    for name in SHOWN:
-        row = found.row(name)
+    for row in found.rows:
+        name = row.name
         ratio = words.number(float(f"{middle(row.ratio):.2g}"), exact=False)
         rows.append(
             [words(f"h20.{name}", model=model, dense=dense, count=words.number(found.count)), said(row.first), said(row.second), ratio]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from spoutnik.errors import UserError
 from spoutnik.plan import inference, units
+from spoutnik.plan.bill import Rent
 from spoutnik.plan.chips import Chip
 from spoutnik.plan.figure import Figure, Input
 from spoutnik.plan.laws import SHARE_OF_PEAK, chinchilla
@@ -75,7 +76,8 @@ def laboratory(
         raise UserError("--days {days:g} leave no time to train; give a number above 0.", days=days)
     pair = (first, second)
     precision = "fp8-kept" if first.fp8_tflops and second.fp8_tflops else "bf16"
-    plans = [plan_training(model, tokens, chip, count, precision=precision, batch_tokens=batch_tokens) for chip in pair]
+    hours_alone = Rent(0.0)
+    plans = [plan_training(model, tokens, chip, count, precision=precision, batch_tokens=batch_tokens, rent=hours_alone) for chip in pair]
     hours = [_of(chip, "training_hours", plan.figures["gpu_hours"]) for chip, plan in zip(pair, plans, strict=True)]
     rows = (
         Beside("tpp", *(_of(chip, "tpp", tpp(chip)) for chip in pair)),
@@ -85,7 +87,7 @@ def laboratory(
         Beside("many", *(_many(model, chip, "many") for chip in pair)),
         Beside("many_dense", *(_many(dense, chip, "many_dense") for chip in pair)),
         Beside("one_reader", *(_one_reader(model, chip) for chip in pair)),
-        Beside("many_usd", *(_usd(chip, _many(model, chip, "many")) for chip in pair)),
+        *((Beside("many_usd", *(_usd(chip, _many(model, chip, "many")) for chip in pair)),) if all(chip.price for chip in pair) else ()),
     )
     given = Input("count", float(count), "", "--devices", "assumed")
     needed = Figure("needed", count * (hours[0].value / hours[1].value), "", f"count * {hours[0].name} / {hours[1].name}", (given, *hours))
