@@ -59,3 +59,9 @@ def test_a_chip_without_a_price_is_set_beside_all_the_same():
     found = laboratory(model, model, 1e12, chip("ascend-910c"), chip("h800-sxm"), 64, batch_tokens=1 << 22)
     assert "many_usd" not in {row.name for row in found.rows}
     assert found.needed.middle > 0
+
+
+def test_a_chip_that_cannot_answer_is_told():
+    model = open_model("deepseek-v3")
+    with pytest.raises(UserError, match="take another chip or model"):
+        laboratory(model, model, 1e12, chip("a10"), chip("h800-sxm"), 2048, batch_tokens=62_914_560)

@@ -124,6 +124,12 @@ def _many(model: Model, chip: Chip, name: str) -> Figure:
             seconds = inference.decode(model, unit, chip, sequences, CONTEXT).seconds
             if sequences / seconds / unit.tensor > best:
                 best, how = sequences / seconds / unit.tensor, (unit.devices, sequences, seconds)
+    if not best:
+        raise UserError(
+            "No number of {chip} up to {most} answers many readers of this model, {speed:g} tokens a second for each; take another chip or "
+            "model.",
+            chip=chip.title, most=units.SIZES[-1], speed=SPEED,
+        )  # fmt: skip
     inputs = (*_shared(*how), *_memory_inputs(chip))
     return Figure(f"{name}.{chip.name}", best, "tokens/s", "requests / step, by the roofline", inputs, "An upper bound; for each chip.")
 
