@@ -155,7 +155,7 @@ def test_a_page_escapes_what_the_user_wrote():
 
 def test_a_comparison_takes_differences_draw_by_draw():
     """Two plans that differ by a constant factor differ by less than their ranges would say."""
-    model, service = open_model("deepseek-v3"), Service(1e9, 1e9)
+    model, service = open_model("deepseek-v3"), Service(1e11, 1e11)
     first, second = (plan_serving(model, "x", chip("h800-sxm"), service, Rent(price)) for price in (2.0, 2.2))
     comparison = compare(first, second, "price=2.2")
     ends = comparison.differences["cost_usd"].value.range()

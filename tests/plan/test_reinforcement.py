@@ -45,7 +45,7 @@ def test_lines_add_up_to_the_total():
 
 @pytest.mark.parametrize(("campaign", "devices", "words"), [
     (ZERO, 8, r"takes 8,052 GB .* have 640; give --devices 101 or more"),
-    (Campaign(10, 8, 8, 2e6, 2e6), 128, "do not hold one copy"),
+    (Campaign(10, 8, 8, 179_400, 179_400), 128, "do not hold one copy .*--devices 256 or more"),
 ])  # fmt: skip
 def test_too_few_devices_are_refused_with_how_many_would_do(campaign, devices, words):
     with pytest.raises(UserError, match=words):

@@ -37,7 +37,7 @@ def schedule(
     words = speech(language_of(lang))
     for option, value, least in _timed(forward, backward, weights, together, hop):
         if not least <= value < math.inf:
-            raise UserError("{option} {value:g} is no time that this can take; give a number above 0.", option=option, value=value)
+            raise UserError("{option} {value} is no time that this can take; give a number above 0.", option=option, value=f"{value:g}")
     if stages * microbatches > MOST_CELLS:
         raise UserError("{stages} devices with {microbatches} microbatches are too many to draw; take fewer.", stages=stages,
                         microbatches=microbatches)  # fmt: skip

@@ -16,7 +16,7 @@ from spoutnik.plan.chips import Chip, chip
 from spoutnik.plan.components import counts
 from spoutnik.plan.distillation import Lesson, plan_distillation
 from spoutnik.plan.energy import WORLD
-from spoutnik.plan.figure import Figure, Input
+from spoutnik.plan.figure import Figure, Input, Status
 from spoutnik.plan.models import open_model
 from spoutnik.plan.programme_file import Programme
 from spoutnik.plan.reinforcement import Campaign, plan_reinforcement
@@ -41,7 +41,8 @@ def plan_programme(programme: Programme, predict: bool = False, price: float | N
         lines.append(made)
         span = line["days"] if "days" in line else hours.value / (24.0 * line["devices"]) if "devices" in line else None
         if span is not None:
-            spans.append(Input(f"{len(lines)}.days", span, "days", line["name"], "computed" if "days" not in line else "assumed"))
+            status: Status = "assumed" if "days" in line else "computed"
+            spans.append(Input(f"{len(lines)}.days", span, "days", f"{len(lines)}. {line['name']}", status))
             days = days + span
     plan = with_totals(Plan("programme", programme.title, {}, tuple(lines)))
     one_by_one = Figure("days", days, "days", "sum(days)", tuple(spans), "Lines that say neither devices nor days are not in it.")

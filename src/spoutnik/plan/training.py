@@ -82,7 +82,7 @@ def plan_training(
     if count < 1:
         raise UserError("A run on {count} chips cannot be planned; give 1 or more.", count=count)
     if budget_usd is not None and not budget_usd > 0:
-        raise UserError("A budget of {budget_usd:g} USD pays for nothing; give a positive one, as --budget 5e6.", budget_usd=budget_usd)
+        raise UserError("A budget of {budget_usd:,.6g} USD pays for nothing; give a positive one, as --budget 5e6.", budget_usd=budget_usd)
     chip = open_chip(chip) if isinstance(chip, str) else chip
     constants = constants or calibration()
     how = constants.efficiency(chip)
@@ -98,7 +98,7 @@ def plan_training(
     held = check_layout(model, layout, chip, count)
     if layout.global_batch_tokens > 1.5 * tokens:  # a step is rounded to whole microbatches
         raise UserError(
-            "A run of {tokens:g} tokens is less than one step ({layout}); give more tokens, fewer chips or a smaller batch.",
+            "A run of {tokens:,.6g} tokens is less than one step ({layout}); give more tokens, fewer chips or a smaller batch.",
             tokens=tokens, layout=layout.phrase(),
         )  # fmt: skip
     one = step(model, layout, chip, how)

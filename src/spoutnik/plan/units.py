@@ -25,7 +25,7 @@ def smallest_unit(config: Model, chip: Chip, context: float = 4096.0) -> Unit:
             return unit
     raise UserError(
         "A copy of this model ({billions:,.1f} B parameters) does not fit on any number of {title} with {context:,.0f} tokens "
-        "of context; choose a chip with more than {memory_gb:g} GB, or a smaller --context.",
+        "of context; choose a chip with more than {memory_gb:g} GB, or less context.",
         billions=counts(config).parameters / 1e9,
         title=chip.title,
         context=context,
