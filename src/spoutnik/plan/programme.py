@@ -41,8 +41,8 @@ def plan_programme(programme: Programme, predict: bool = False, price: float | N
         lines.append(made)
         span = line["days"] if "days" in line else hours.value / (24.0 * line["devices"]) if "devices" in line else None
         if span is not None:
-            status: Status = "assumed" if "days" in line else "computed"
-            spans.append(Input(f"{len(lines)}.days", span, "days", f"{len(lines)}. {line['name']}", status))
+            known: Status = "assumed" if "days" in line else "computed"
+            spans.append(Input(f"{len(lines)}.days", span, "days", f"{len(lines)}. {line['name']}", known))
             days = days + span
     plan = with_totals(Plan("programme", programme.title, {}, tuple(lines)))
     one_by_one = Figure("days", days, "days", "sum(days)", tuple(spans), "Lines that say neither devices nor days are not in it.")

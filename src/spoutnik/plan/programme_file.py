@@ -92,8 +92,9 @@ def _in_language(raw: dict[str, Any], language: str) -> dict[str, Any]:
         return plain | {key[:-3]: value for key, value in table.items() if key.endswith(f"_{language}")}
 
     lines = raw.get("line")
-    tables = isinstance(lines, list) and all(isinstance(line, dict) for line in lines)
-    return chosen(raw) | {"line": [chosen(line) for line in lines] if tables else None}
+    if not isinstance(lines, list) or not all(isinstance(line, dict) for line in lines):
+        return chosen(raw) | {"line": None}
+    return chosen(raw) | {"line": [chosen(line) for line in lines]}
 
 
 def check(raw: dict[str, Any], name: str) -> Programme:

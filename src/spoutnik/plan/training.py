@@ -214,6 +214,7 @@ def _beyond_the_step(operations: Figure | Input, constants: Calibration) -> tupl
         "goodput", share, "", "effective time / paid time", (Input("effective_time", share, "", source, "assumed"),),
         "failures, restarts, checkpoints, evaluations; not part of the MFU",
     )  # fmt: skip
+    assert not isinstance(operations.value, str)
     fitted = constants.goodput.at(middle(operations.value))
     rest = math.sqrt(max(0.0, constants.goodput.deviation**2 - float(np.log(share.samples).std()) ** 2))
     usual = fitted.p50 / goodput.middle
