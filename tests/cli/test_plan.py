@@ -135,3 +135,12 @@ def test_the_language_that_is_asked_for_comes_before_the_environments(tmp_path):
     mistake = ("chips", "--date", "tomorrow")
     assert_one_sentence(plan(*mistake, "--lang", "en", LANG="fr_FR.UTF-8"), "'tomorrow' is no day")
     assert_one_sentence(plan(*mistake, "--lang", "fr", PYTHONUTF8="1"), "est pas un jour")
+
+
+def test_a_locale_without_signs_gets_the_nearest_of_ascii():
+    result = plan(*SERVE, "--why", "co2_t", "--lang", "fr", PYTHONIOENCODING="ascii")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.isascii()
+    assert " t de CO2" in result.stdout
+    assert "energy_kwh x grid / 1e6" in result.stdout
+    assert plan("model", "lama", "--lang", "fr", PYTHONIOENCODING="ascii").stderr.startswith('spoutnik: Pas de modele " lama "')

@@ -20,7 +20,7 @@ from spoutnik.cli import (
     plan_train,
     plan_trend,
 )
-from spoutnik.cli.plan_output import spoken
+from spoutnik.cli.plan_output import spoken, write_plainly
 
 app = typer.Typer(
     help="Plan: sizes, time, memory, money, energy and rules, before anything runs.", no_args_is_help=True, rich_markup_mode=None
@@ -33,6 +33,7 @@ def plan(
     grade: Annotated[bool, typer.Option("--grade", help="The planner's errors on published runs, as plan grade.")] = False,
 ) -> None:
     """Plan: sizes, time, memory, money, energy and rules, before anything runs."""
+    write_plainly()
     if grade and context.invoked_subcommand is None:
         plan_grade.grade()
 

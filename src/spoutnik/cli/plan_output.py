@@ -1,5 +1,9 @@
 """What the commands of `spoutnik plan` share: their output options, and a second plan to compare with."""
 
+import codecs
+import io
+import sys
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import wraps
@@ -32,6 +36,28 @@ Measured = Annotated[
 ]
 
 Location = Annotated[str, typer.Option(help="Whose electricity: world, france, eu... for energy, carbon dioxide and water.")]
+
+
+PLAIN = {"\u0153": "oe", "\u00d7": "x", "\u00f7": "/", "\u2019": "'", "\u00ab": '"', "\u00bb": '"', "\u202f": " ", "\u00a0": " "}
+"""How signs are written where the locale has none but ASCII and no decomposition helps."""
+
+
+def write_plainly() -> None:
+    """What the locale cannot write is written by the nearest of ASCII from here on: CO2, x, a plain space."""
+    codecs.register_error("plainly", _plainly)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plainly")
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    signs = error.object[error.start : error.end]
+    return "".join(PLAIN.get(sign) or _ascii(sign) or "?" for sign in signs), error.end
+
+
+def _ascii(sign: str) -> str:
+    return unicodedata.normalize("NFKD", sign).encode("ascii", "ignore").decode()
 
 
 @dataclass(frozen=True)
