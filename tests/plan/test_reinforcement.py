@@ -100,6 +100,11 @@ def test_impossible_lessons_are_refused(mode, words):
         distil(mode)
 
 
+def test_only_what_the_teacher_writes_can_be_thrown_away():
+    with pytest.raises(UserError, match="--mode logits has it write nothing"):
+        Lesson("logits", 1e3, 1e3, kept=0.5)
+
+
 @pytest.mark.parametrize(("student", "devices", "words"), [
     ("qwen2.5-7b", 8, "--devices 16 or more"),
     ("llama-3.1-405b", 32, r"4,870 GB .* give --devices 61 or more"),

@@ -71,6 +71,7 @@ def test_cache_of_a_token_is_the_published_one(name, bytes_per_token):
 def test_a_copy_of_v3_needs_two_nodes_of_h800_and_one_of_h200(v3):
     assert units.smallest_unit(v3, chip("h800-sxm")).devices == 16
     assert units.smallest_unit(v3, chip("h200-sxm")).devices == 8
+    assert units.smallest_unit(v3, chip("h800-sxm"), 100_000).devices == 16, "one long request is better than none"
 
 
 def test_guesses_that_count_raise_what_a_user_gets(v3):

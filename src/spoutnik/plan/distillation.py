@@ -40,6 +40,10 @@ class Lesson:
             raise UserError("--mode {mode} is no way to distil; choose one of {modes}.", mode=self.mode, modes=", ".join(MODES))
         if min(self.samples, self.length, self.epochs) <= 0 or not 0 < self.kept <= 1:
             raise UserError("Distillation needs --samples, --length and --epochs above 0, and --kept above 0 and at most 1.")
+        if self.kept != 1 and self.mode != "samples":
+            raise UserError(
+                "--kept is the share of what the teacher writes; --mode {mode} has it write nothing, so leave it out.", mode=self.mode
+            )
 
 
 def plan_distillation(teacher: Model, student: Model, title: str, chip: Chip, devices: int | None, lesson: Lesson, rent: Rent) -> Plan:

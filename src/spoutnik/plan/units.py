@@ -19,10 +19,14 @@ def candidates(config: Model, chip: Chip) -> list[Unit]:
 
 
 def smallest_unit(config: Model, chip: Chip, context: float = 4096.0) -> Unit:
-    """The fewest devices (a power of two, or one) on which weights and the cache of eight requests lie."""
-    for unit in candidates(config, chip):
-        if inference.most_sequences(config, unit, chip, context) >= 8:
-            return unit
+    """The fewest devices (a power of two, or one) on which weights and the cache of eight requests lie.
+
+    Of one request, where no number of devices has room for eight. Raises UserError where none has room for one.
+    """
+    for requests in (8, 1):
+        for unit in candidates(config, chip):
+            if inference.most_sequences(config, unit, chip, context) >= requests:
+                return unit
     raise UserError(
         "A copy of this model ({billions:,.1f} B parameters) does not fit on any number of {title} with {context:,.0f} tokens "
         "of context; choose a chip with more than {memory_gb:g} GB, or less context.",
