@@ -8,6 +8,7 @@ Sources: DeepSeek-V3 technical report (2412.19437), sections 3.4 and 5.4.3; "Ins
 traffic of experts while decoding; DeepSeek's open-infra-index, day 6, for units and overlap.
 """
 
+import math
 from dataclasses import dataclass
 
 from spoutnik.plan.chips import Chip
@@ -184,5 +185,7 @@ def _copies_away(config: Model, unit: Unit, chip: Chip) -> float:
 
 
 def _link(unit: Unit, chip: Chip) -> float:
-    """Bytes a second that one device sends to others of the unit: within a node half of the two-way figure."""
+    """Bytes a second that one device sends to others of the unit: within a node half of the two-way figure. One device alone sends none."""
+    if unit.devices == 1:
+        return math.inf
     return (chip.scale_up_gbs / 2 if unit.devices <= chip.devices_per_node else chip.scale_out_gbs) * 1e9

@@ -84,6 +84,8 @@ def plan_training(
     if budget_usd is not None and not budget_usd > 0:
         raise UserError("A budget of {budget_usd:,.6g} USD pays for nothing; give a positive one, as --budget 5e6.", budget_usd=budget_usd)
     chip = open_chip(chip) if isinstance(chip, str) else chip
+    if count > 1 and not chip.scale_out_gbs:
+        raise UserError("Nothing is known of links between several {title}; plan for one, with --count 1.", title=chip.title)
     constants = constants or calibration()
     how = constants.efficiency(chip)
     if batch_tokens is None and default_batch_tokens(model, count, sequence_length) > tokens:

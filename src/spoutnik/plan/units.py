@@ -53,6 +53,8 @@ def unit_asked(config: Model, chip: Chip, devices: int) -> Unit:
 
 def unit_of(config: Model, chip: Chip, devices: int) -> Unit | None:
     """How `devices` share a model: experts are spread and attention copied; a dense model is cut, within one node. None: they cannot."""
+    if devices > 1 and not (chip.scale_up_gbs if devices <= chip.devices_per_node else chip.scale_out_gbs):
+        return None
     if config.n_routed_experts:
         return Unit(devices) if devices <= config.n_routed_experts else None
     parts = min(devices, chip.devices_per_node)
