@@ -111,6 +111,7 @@ def test_flags_change_a_model_or_make_one():
         (None, {"hidden_size": -1, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 8, "vocab_size": 9}, "-1"),
         ("bloom", {"num_key_value_heads": 5}, "cannot share"),
         ("llama-3.1-8b", {"num_hidden_layers": 10**9}, "10,000 at most"),
+        ("mixtral-8x7b", {"q_lora_rank": 7}, "q_lora_rank is no field of a mixtral model"),
     ],
 )
 def test_what_is_no_model_is_refused_in_a_sentence_that_helps(name, flags, says):

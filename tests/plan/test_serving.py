@@ -147,3 +147,8 @@ def test_more_tokens_never_cost_less(v3):
 def test_a_node_that_answers_nothing_is_refused():
     with pytest.raises(UserError, match="must be above 0"):
         Throughput(0.0, 1e4, "somebody")
+
+
+def test_a_chip_from_before_bf16_answers_in_fp16():
+    plan = plan_serving(open_model("llama-3.1-8b"), "x", chip("v100"), Service(1e9, 1e9), Rent(1.0))
+    assert plan.figures["decode_per_node"].middle > 0

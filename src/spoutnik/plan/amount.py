@@ -1,10 +1,11 @@
 """Amounts as people write them: 14.8T tokens, 608B, 2048."""
 
-import math
 import re
 
 from spoutnik.errors import UserError
 
+LARGEST = 1e40
+"""Beyond anything that is planned, and small enough for products of several such numbers."""
 SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 
 
@@ -16,7 +17,7 @@ def amount(text: str | float, option: str) -> float:
     if not found:
         raise UserError("{option} {text!r} is no number; write it as in 14.8T, 608B, 1.5M, 2048 or 1e12.", option=option, text=text)
     value = float(re.sub("[_,]", "", found[1])) * SCALES[found[2].lower()]
-    if not math.isfinite(value):
+    if abs(value) > LARGEST:
         raise UserError("{option} {text} is too large a number; write it as in 14.8T or 1e12.", option=option, text=text)
     return value
 

@@ -4,7 +4,7 @@ import difflib
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -58,7 +58,8 @@ def open_model(name_or_path: str | None, flags: Mapping[str, Any] | None = None)
 
 
 def _changed(model: Model, flags: Mapping[str, Any]) -> Model:
-    unknown = [key for key in flags if not hasattr(model, key)]
+    known = {one.name for one in fields(model)}
+    unknown = [key for key in flags if key not in known]
     if unknown:
         raise UserError(
             "{field} is no field of a {model_type} model; leave it out, or give sizes without a model's name.",

@@ -33,14 +33,14 @@ def update_hours(name: str, config: Model, tokens: Figure, length: float, chip: 
     )
     points = three_points("update_mfu", FINE_TUNING_MFU)
     mfu = Figure("update_mfu", triangular(*FINE_TUNING_MFU, name="mfu"), "share", "triangular(least, mode, most)", points)
-    rate = chip.rate()
-    peak = Input("peak_bf16", rate, "FLOP/s", chip.title, "disclosed")
+    rate = chip.rate("fp16")
+    peak = Input("peak_16_bits", rate, "FLOP/s", chip.title, "disclosed")
     hours = tokens.value * per_token.value / (mfu.value * (rate * 3600))
     return Figure(
         name,
         hours,
         "GPU-hours",
-        f"{tokens.name} * update_flops_per_token / (3600 * peak_bf16 * update_mfu)",
+        f"{tokens.name} * update_flops_per_token / (3600 * peak_16_bits * update_mfu)",
         (tokens, per_token, peak, mfu),
     )
 
