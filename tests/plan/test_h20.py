@@ -58,6 +58,9 @@ def test_a_chip_without_a_price_is_set_beside_all_the_same():
     model = open_model("llama-3.1-8b")
     found = laboratory(model, model, 1e12, chip("ascend-910c"), chip("h800-sxm"), 64, batch_tokens=1 << 22)
     assert "many_usd" not in {row.name for row in found.rows}
+    small = open_model("llama-3.2-1b")
+    bare = laboratory(small, small, 1e10, chip("xeon-amx"), chip("h800-sxm"), 2)
+    assert "performance_density" not in {row.name for row in bare.rows}
     assert found.needed.middle > 0
 
 

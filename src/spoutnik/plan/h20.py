@@ -81,7 +81,7 @@ def laboratory(
     hours = [_of(chip, "training_hours", plan.figures["gpu_hours"]) for chip, plan in zip(pair, plans, strict=True)]
     rows = (
         Beside("tpp", *(_of(chip, "tpp", tpp(chip)) for chip in pair)),
-        Beside("performance_density", *(_of(chip, "performance_density", _density(chip)) for chip in pair)),
+        *_densities(pair),
         Beside("balance", *(_balance(chip) for chip in pair)),
         Beside("training_hours", *hours),
         Beside("many", *(_many(model, chip, "many") for chip in pair)),
@@ -104,8 +104,10 @@ def _of(chip: Chip, name: str, figure: Figure) -> Figure:
     return Figure(f"{name}.{chip.name}", figure.value, figure.unit, figure.formula, figure.inputs, figure.note)
 
 
-def _density(chip: Chip) -> Figure:
-    return performance_density(chip) or Figure("performance_density", float("nan"), "1/mm2", "the die's area is not known")
+def _densities(pair: tuple[Chip, Chip]) -> tuple[Beside, ...]:
+    """TPP for each mm2, where both dies' areas are known."""
+    found = [_of(chip, "performance_density", density) for chip in pair if (density := performance_density(chip))]
+    return (Beside("performance_density", *found),) if len(found) == 2 else ()
 
 
 def _balance(chip: Chip) -> Figure:
