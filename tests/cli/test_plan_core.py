@@ -97,6 +97,13 @@ def test_the_press_numbers_lie_on_the_curve_and_say_what_they_are(tmp_path):
         (["chips", "--date", "tomorrow"], "2026-01-15"),
         (["rules", "3e24", "--modifies", "some"], "--modifies"),
         (["model", "deepseek-v3", "--lang", "de"], "speaks"),
+        (["laws", "--budget", "1e24flop", "--price", "2"], "leave them out"),
+        (["rules", "h20", "--tokens", "5T"], "h20 is a chip"),
+        (["train", "llama-3.1-8b", "--model", "qwen2.5-7b", "--tokens", "1T", "--count", "8"], "name one of them"),
+        (["schedule", "1f1b", "--forward", "0"], "--forward 0 is no time"),
+        (["schedule", "1f1b", "--hop", "-1"], "--hop -1 is no time"),
+        (["schedule", "1f1b", "--backward", "nan"], "--backward nan is no time"),
+        (["schedule", "1f1b", "--stages", "100000", "--microbatches", "100000"], "too many to draw"),
     ],
 )
 def test_what_cannot_be_is_answered_in_a_sentence(arguments, says):
@@ -107,3 +114,45 @@ def test_what_cannot_be_is_answered_in_a_sentence(arguments, says):
 def test_schedules_and_the_grading_speak_french_too():
     assert "microlots prend" in run("schedule", "1f1b", "--stages", "2", "--microbatches", "4", "--lang", "fr")
     assert "erreur médiane" in run("grade", "--lang", "fr")
+
+
+def test_a_chart_too_wide_for_text_says_so_instead():
+    assert "--svg FILE" in run("schedule", "1f1b", "--forward", "1e-9")
+
+
+def test_a_small_change_to_anothers_model_is_not_called_a_small_model():
+    shown = run("rules", "3e24", "--modifies", "1e25")
+    assert "the change brings no duties of its own" in shown.splitlines()[0]
+    assert "likely" not in shown
+    assert "general-purpose" in run("rules", "4e24", "--modifies", "1e25").splitlines()[0]
+
+
+def test_a_law_without_a_range_shows_no_empty_brackets():
+    assert "()" not in run("laws", "--budget", "1e21flop")
+
+
+def test_export_rules_are_told_in_french_numbers():
+    shown = run("rules", "h20", "--lang", "fr").splitlines()[0]
+    assert "TPP 2\u202f368 < 21\u202f000" in shown
+    assert "mémoire" in shown
+    assert "Md" in run("models", "--lang", "fr")
+
+
+def test_costs_that_were_named_are_told_apart_from_intervals():
+    assert "GPT-4 $80 M ($63 M to $100 M named) [claimed]" in run("trend")
+
+
+@pytest.mark.parametrize(
+    ("command", "figure"),
+    [
+        (["model", "deepseek-v3"], "flops_per_token"),
+        (["laws", "--budget", "1e24flop"], "chinchilla.size"),
+        (["trend"], "gpt-4.yearly"),
+        (["rules", "h20"], "tpp"),
+        (["rules", "deepseek-v3", "--tokens", "14.8T"], "training_flop"),
+    ],
+)
+def test_reasons_are_json_where_json_is_asked_for(command, figure):
+    told = json.loads(run(*command, "--why", figure, "--json"))
+    assert told["name"] == figure
+    assert told["inputs"]

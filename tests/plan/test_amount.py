@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spoutnik.errors import UserError
-from spoutnik.plan.amount import amount, count
+from spoutnik.plan.amount import amount, count, switch
 
 
 @pytest.mark.parametrize(("text", "value"), [
@@ -25,7 +25,19 @@ def test_what_is_no_number_is_refused_by_its_option(text):
         amount(text, "--tokens")
 
 
-@given(st.text(max_size=12))
+@pytest.mark.parametrize("text", ["1e400", "-1e400", "1e308k", "1e41"])
+def test_what_no_computer_counts_to_is_refused(text):
+    with pytest.raises(UserError, match=r"--tokens .* is too large a number"):
+        amount(text, "--tokens")
+
+
+def test_a_switch_is_yes_or_no_and_nothing_else():
+    assert [switch(text, "--x") for text in ("yes", "True", "1", "no", "off", " false ")] == [True, True, True, False, False, False]
+    with pytest.raises(UserError, match="--x 'banana' is neither yes nor no"):
+        switch("banana", "--x")
+
+
+@given(st.one_of(st.text(max_size=12), st.from_regex(r"[0-9]{1,3}e[0-9]{1,4}[kMGT]?", fullmatch=True)))
 def test_any_text_is_a_number_or_one_sentence(text):
     with contextlib.suppress(UserError):
         assert math.isfinite(amount(text, "--x"))

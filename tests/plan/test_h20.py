@@ -2,6 +2,7 @@
 
 import pytest
 
+from spoutnik.errors import UserError
 from spoutnik.plan.answer import why
 from spoutnik.plan.chips import chip
 from spoutnik.plan.h20 import laboratory
@@ -46,3 +47,24 @@ def test_what_is_left_to_train_is_a_range_and_everything_has_its_reasons(found):
     assert 1e10 < bounds.p10 < bounds.p90 < 1e12
     for figure in found.figures().values():
         assert len(why(figure, speech("en")).splitlines()) >= 2
+
+
+def test_a_laboratory_needs_some_days():
+    with pytest.raises(UserError, match="--days 0"):
+        laboratory(open_model("llama-3.1-8b"), open_model("llama-3.1-8b"), 1e12, chip("h20"), chip("h800-sxm"), 64, days=0.0)
+
+
+def test_a_chip_without_a_price_is_set_beside_all_the_same():
+    model = open_model("llama-3.1-8b")
+    found = laboratory(model, model, 1e12, chip("ascend-910c"), chip("h800-sxm"), 64, batch_tokens=1 << 22)
+    assert "many_usd" not in {row.name for row in found.rows}
+    small = open_model("llama-3.2-1b")
+    bare = laboratory(small, small, 1e10, chip("xeon-amx"), chip("h800-sxm"), 2)
+    assert "performance_density" not in {row.name for row in bare.rows}
+    assert found.needed.middle > 0
+
+
+def test_a_chip_that_cannot_answer_is_told():
+    model = open_model("deepseek-v3")
+    with pytest.raises(UserError, match="take another chip or model"):
+        laboratory(model, model, 1e12, chip("a10"), chip("h800-sxm"), 2048, batch_tokens=62_914_560)

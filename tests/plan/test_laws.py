@@ -4,7 +4,7 @@ import pytest
 
 from spoutnik.errors import UserError
 from spoutnik.plan.chips import chip
-from spoutnik.plan.figure import Figure
+from spoutnik.plan.figure import Figure, Input
 from spoutnik.plan.laws import SHARE_OF_PEAK, _best_mixture, at_size, best, chinchilla, compute_for, deepseek, experts, loss, small
 from spoutnik.plan.uncertain import lognormal
 
@@ -81,6 +81,15 @@ def test_an_uncertain_budget_gives_wider_ranges():
     sure, unsure = flop(1e23), Figure("flop", lognormal(0.5e23, 1e23, 2e23, name="budget"), "FLOP", "given")
     wide, narrow = (chinchilla(one).figures["tokens"].value.range() for one in (unsure, sure))
     assert wide.p90 / wide.p10 > narrow.p90 / narrow.p10
+    for law in (deepseek, experts, small):
+        size = law(unsure).figures["size"]
+        assert size.value.range().p10 < size.middle < size.value.range().p90, law.__name__
+        assert size.middle == pytest.approx(law(sure).figures["size"].middle, rel=0.02)
+
+
+def test_what_costs_nothing_has_no_budget():
+    with pytest.raises(UserError, match="--price above 0"):
+        compute_for(1e6, Input("price", 0.0, "USD/h"), chip("h20").input("bf16_tflops"))
 
 
 def test_budgets_and_sizes_must_be_positive():

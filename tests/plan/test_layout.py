@@ -3,7 +3,7 @@
 import pytest
 
 from spoutnik.errors import UserError
-from spoutnik.plan.layout import Layout
+from spoutnik.plan.layout import Layout, check_fields
 from spoutnik.plan.models import open_model
 
 V3, LLAMA = open_model("deepseek-v3"), open_model("llama-3.1-8b")
@@ -18,7 +18,7 @@ def test_deepseek_v3s_own_layout_is_2048_devices_and_120_microbatches():
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"tensor": 0}, "tensor 0; it must be 1 or more"),
+        ({"tensor": 0}, "tensor 0; it must be a whole number of 1 or more"),
         ({"schedule": "gpipe"}, "one of 1f1b, interleaved"),
         ({"zero": 4}, "one of 0, 1, 2, 3"),
         ({"data": 4, "expert": 3}, "expert must divide it, as 2 does"),
@@ -44,3 +44,20 @@ def test_fields_that_do_not_fit_together(fields, words):
 def test_models_that_cannot_be_cut_so(model, fields, words):
     with pytest.raises(UserError, match=words):
         Layout(**fields).check(model)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"pipes": 4}, "no 'pipes'; its fields are data, tensor"),
+        ({"pipeline": 0}, "pipeline 0; it must be a whole number"),
+        ({"pipeline": "four"}, "pipeline 'four'; it must be a whole number"),
+        ({"data": 2.0}, "data 2.0; it must be a whole number"),
+        ({"precision": "fp4"}, "one of bf16, fp8, fp8-kept"),
+        ({"overlap": "maybe"}, "one of True, False"),
+    ],
+)
+def test_some_fields_are_checked_before_there_is_a_layout(given, words):
+    with pytest.raises(UserError, match=words):
+        check_fields(given)
+    check_fields({"pipeline": 4, "overlap": False, "global_batch_tokens": 0})

@@ -12,7 +12,7 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.plan.chips import chip
 from spoutnik.plan.components import counts, forward_at
 from spoutnik.plan.families import EXPERTS, GATED, OTHER_NAMES, PLAIN, WHOLE
-from spoutnik.plan.models import catalogue, from_hf, open_model, trained_as
+from spoutnik.plan.models import catalogue, from_hf, open_model, title_of, trained_as
 
 
 @pytest.mark.parametrize("name", list(catalogue()))
@@ -110,6 +110,8 @@ def test_flags_change_a_model_or_make_one():
         (None, {"hidden_size": 64}, "--num-hidden-layers"),
         (None, {"hidden_size": -1, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 8, "vocab_size": 9}, "-1"),
         ("bloom", {"num_key_value_heads": 5}, "cannot share"),
+        ("llama-3.1-8b", {"num_hidden_layers": 10**9}, "10,000 at most"),
+        ("mixtral-8x7b", {"q_lora_rank": 7}, "q_lora_rank is no field of a mixtral model"),
     ],
 )
 def test_what_is_no_model_is_refused_in_a_sentence_that_helps(name, flags, says):
@@ -152,3 +154,24 @@ def test_a_model_is_planned_as_it_was_trained_where_the_chip_can():
     assert trained_as("deepseek-v3", chip("h800-sxm")) == {"precision": "fp8-kept", "batch_tokens": 15_360 * 4096}
     assert trained_as("deepseek-v3", chip("a100-sxm-80")) == {"batch_tokens": 15_360 * 4096}
     assert trained_as("llama-3.1-405b", chip("h800-sxm")) == trained_as(None, chip("h800-sxm")) == {}
+
+
+def test_v3_by_its_sizes_costs_what_v3_costs():
+    sizes = {
+        "hidden_size": 7168, "num_hidden_layers": 61, "num_attention_heads": 128, "intermediate_size": 18432, "vocab_size": 129280,
+        "kv_lora_rank": 512, "q_lora_rank": 1536, "n_routed_experts": 256, "n_shared_experts": 1, "num_experts_per_tok": 8,
+        "moe_intermediate_size": 2048, "first_k_dense_replace": 3,
+    }  # fmt: skip
+    made, known = counts(open_model(None, sizes)), counts(open_model("deepseek-v3"))
+    assert (made.parameters, made.training()) == (known.parameters, known.training())
+
+
+def test_a_changed_model_says_so():
+    assert title_of("deepseek-v3", {"hidden_size": 4096, "vocab_size": None}) == "DeepSeek-V3 (hidden_size 4096)"
+
+
+def test_json_that_is_nested_without_end_is_no_model(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(UserError, match="is not JSON"):
+        open_model(str(path))

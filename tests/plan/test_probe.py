@@ -7,8 +7,12 @@ import pytest
 
 from spoutnik.errors import UserError
 from spoutnik.plan import probe as probing
+from spoutnik.plan.bill import Rent
 from spoutnik.plan.chips import chip
+from spoutnik.plan.models import open_model
 from spoutnik.plan.probe import Probe, figures, identity, probed, read_probe
+from spoutnik.plan.serving import Service, plan_serving
+from spoutnik.plan.training import plan_training
 from spoutnik.train import speeds
 
 KEPT = Probe(identity(), "2026-01-01T00:00Z", 2e11, 1e12, 1e11, 1e10, 0.02, 1e9, 2e9)
@@ -74,3 +78,15 @@ def test_this_machine_is_a_chip_once_it_was_measured(tmp_path, monkeypatch):
     keep(tmp_path / "spoutnik", KEPT)
     found = chip("this-machine")
     assert (found.rate("bf16"), found.bandwidth_tbs * 1e12, found.status) == (KEPT.gemm_bfloat16, KEPT.bandwidth, "measured")
+
+
+def test_this_machine_answers_and_trains_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "spoutnik").mkdir()
+    keep(tmp_path / "spoutnik", KEPT)
+    here, small = chip("this-machine"), open_model("smollm2-135m")
+    service = plan_serving(small, "x", here, Service(1e5, 1e5, prompt=128, context=256, speed=0.1), Rent(1.0))
+    assert service.figures["gpu_hours"].middle >= 24 * 30
+    assert plan_training(small, 1e9, here, 1, rent=Rent(1.0)).figures["gpu_hours"].middle > 0
+    with pytest.raises(UserError, match="--count 1"):
+        plan_training(small, 1e9, here, 2, rent=Rent(1.0))

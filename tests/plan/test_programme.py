@@ -5,7 +5,7 @@ import pytest
 from spoutnik.errors import UserError
 from spoutnik.plan.programme import plan_programme
 from spoutnik.plan.programme_file import Programme, check, names, read_programme
-from spoutnik.plan.uncertain import Uncertain
+from spoutnik.plan.uncertain import Uncertain, middle
 
 LINE = {"name": "a", "kind": "given", "gpu_hours": 10.0}
 
@@ -98,11 +98,16 @@ def test_a_price_replaces_the_files(tmp_path):
     ({"kind": "serve", "model": "x", "input_tokens": 1, "output_tokens": 1, "prefill_per_node": 1}, "belong together"),
     ({"kind": "train", "model": "x", "tokens": 1, "sequence_length": 1, "layout": 3}, "must be a table"),
     ({"devices": 1.5}, "whole number"),
+    ({"gpu_hours": float("nan")}, "must be a number"),
+    ({"gpu_hours": float("inf")}, "must be a number"),
+    ({"status": "sworn"}, "status is 'sworn'; it must be one of disclosed"),
+    ({"kind": "train", "model": "x", "tokens": [], "sequence_length": []}, "tokens is empty"),
+    ({"kind": "train", "model": "x", "tokens": 1, "sequence_length": 4096.5}, "sequence_length is 4096.5; it must be a whole number"),
 ])  # fmt: skip
 def test_a_mistake_in_a_line_is_named_with_file_and_line(change, words):
     with pytest.raises(UserError, match=words) as caught:
         check({"chip": "h800-sxm", "line": [LINE, LINE | change]}, "mine.toml")
-    assert "mine.toml, line 2" in str(caught.value)
+    assert "mine.toml, [[line]] 2" in str(caught.value)
 
 
 @pytest.mark.parametrize(("raw", "words"), [
@@ -122,3 +127,17 @@ def test_no_such_programme_and_no_toml_are_told_apart(tmp_path):
     broken.write_text("title = ")
     with pytest.raises(UserError, match="is not a TOML file"):
         read_programme(str(broken))
+    broken.write_bytes(b"title = '\xe9'")
+    with pytest.raises(UserError, match="is not a TOML file"):
+        read_programme(str(broken))
+    broken.write_text("line = ['a']")
+    with pytest.raises(UserError, match=r"has no \[\[line\]\]"):
+        read_programme(str(broken))
+
+
+def test_days_and_final_runs_are_told_by_their_lines(disclosed):
+    days = disclosed.figures["days"]
+    assert [one.name for one in days.inputs] == ["1.days", "2.days", "3.days", "4.days", "6.days", "7.days", "8.days"]
+    assert sum(middle(one.value) for one in days.inputs) == pytest.approx(days.middle, rel=0.01)
+    final = disclosed.figure("final_runs_usd")
+    assert [one.name for one in final.inputs] == [f"{number}.cost_usd" for number in range(1, 8)]

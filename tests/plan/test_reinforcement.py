@@ -44,12 +44,24 @@ def test_lines_add_up_to_the_total():
 
 
 @pytest.mark.parametrize(("campaign", "devices", "words"), [
-    (ZERO, 8, "--devices 16 or more"),
-    (Campaign(10, 8, 8, 100, 200), 4, "do not hold one copy"),
+    (ZERO, 8, r"takes 8,052 GB .* have 640; give --devices 101 or more"),
+    (Campaign(10, 8, 8, 179_400, 179_400), 128, "do not hold one copy .*--devices 256 or more"),
 ])  # fmt: skip
 def test_too_few_devices_are_refused_with_how_many_would_do(campaign, devices, words):
     with pytest.raises(UserError, match=words):
         rl(campaign, devices)
+
+
+def test_one_rollout_cannot_feed_more_updates_than_there_are():
+    with pytest.raises(UserError, match=r"16 updates of one rollout are more than --steps 10"):
+        Campaign(10, 8, 8, 100, 200, minibatches=16)
+
+
+def test_a_device_holds_weights_and_cache_while_it_samples():
+    plan = rl(ZERO)
+    assert set(plan.memory) == {"weights", "cache"}
+    assert sum(plan.memory.values()) == pytest.approx(plan.figures["memory_gib_per_device"].value * 2**30)
+    assert sum(plan.memory.values()) <= 0.9 * 80e9
 
 
 def test_answers_longer_than_the_longest_are_refused():
@@ -57,9 +69,9 @@ def test_answers_longer_than_the_longest_are_refused():
         Campaign(10, 8, 8, 1000, 200)
 
 
-def distil(mode, student="qwen2.5-7b", teacher="deepseek-v3", **values):
+def distil(mode, student="qwen2.5-7b", teacher="deepseek-v3", devices=64, **values):
     lesson = Lesson(mode, 800e3, 4000, **values)
-    return plan_distillation(open_model(teacher), open_model(student), mode, chip("h800-sxm"), 64, lesson, Rent(2.0))
+    return plan_distillation(open_model(teacher), open_model(student), mode, chip("h800-sxm"), devices, lesson, Rent(2.0))
 
 
 def test_what_is_thrown_away_is_paid_for_by_the_teacher_alone():
@@ -86,3 +98,24 @@ def test_reading_costs_less_than_writing_and_logits_say_how_much_disk():
 def test_impossible_lessons_are_refused(mode, words):
     with pytest.raises(UserError, match=words):
         distil(mode)
+
+
+def test_only_what_the_teacher_writes_can_be_thrown_away():
+    with pytest.raises(UserError, match="--mode logits has it write nothing"):
+        Lesson("logits", 1e3, 1e3, kept=0.5)
+
+
+@pytest.mark.parametrize(("student", "devices", "words"), [
+    ("qwen2.5-7b", 8, "--devices 16 or more"),
+    ("llama-3.1-405b", 32, r"4,870 GB .* give --devices 61 or more"),
+])  # fmt: skip
+def test_a_lesson_needs_devices_that_hold_the_teacher_and_train_the_student(student, devices, words):
+    with pytest.raises(UserError, match=words):
+        distil("samples", student, devices=devices)
+
+
+def test_a_teacher_has_no_more_devices_than_there_are_and_without_a_number_those_that_suit_it():
+    few, many, suited = (distil("samples", devices=devices).figures for devices in (16, 64, None))
+    assert few["gpu_hours"].middle > many["gpu_hours"].middle == suited["gpu_hours"].middle
+    assert suited["days"].middle == pytest.approx(suited["gpu_hours"].middle / 24 / 32)
+    assert few["memory_gib_per_device"].value > 60

@@ -71,6 +71,7 @@ def test_cache_of_a_token_is_the_published_one(name, bytes_per_token):
 def test_a_copy_of_v3_needs_two_nodes_of_h800_and_one_of_h200(v3):
     assert units.smallest_unit(v3, chip("h800-sxm")).devices == 16
     assert units.smallest_unit(v3, chip("h200-sxm")).devices == 8
+    assert units.smallest_unit(v3, chip("h800-sxm"), 100_000).devices == 16, "one long request is better than none"
 
 
 def test_guesses_that_count_raise_what_a_user_gets(v3):
@@ -116,6 +117,7 @@ def test_what_cannot_be_is_one_sentence_that_says_what_would(model, device, serv
 
 @pytest.mark.parametrize(("values", "words"), [
     ({"found": 1.0}, "below 1"), ({"accepted": 2.0}, "between 0 and 1"), ({"speed": 0.0}, "above 0"), ({"input_tokens": -1.0}, "608B"),
+    ({"prompt": 32_768.0}, "--context 5000 leaves no room for --prompt 32768"),
 ])  # fmt: skip
 def test_impossible_services_are_refused(values, words):
     with pytest.raises(UserError, match=words):
@@ -125,3 +127,28 @@ def test_impossible_services_are_refused(values, words):
 def test_an_asked_unit_that_cannot_share_the_model_names_those_that_can(v3):
     with pytest.raises(UserError, match="take one of 1, 2, 4, 8"):
         units.unit_asked(open_model("llama-3.1-8b"), chip("h100-sxm"), 48)
+
+
+@pytest.mark.parametrize(("name", "device", "copy"), [("deepseek-v3", "h800-sxm", 16), ("llama-3.1-8b", "a10", 1)])
+def test_however_few_ask_one_copy_stands_ready_and_is_paid_for(name, device, copy):
+    few = Service(1e6, 1e6, days=30, speed=10)
+    plan = plan_serving(open_model(name), name, chip(device), few, Rent(2.0))
+    assert plan.figures["gpu_hours"].middle == pytest.approx(copy * 24 * 30)
+    paid = sum(plan.figures[f"usd_per_million_{kind}"].value * 30.0 for kind in ("input", "output"))
+    assert paid.range().p50 == pytest.approx(plan.figures["cost_usd"].middle)
+
+
+def test_more_tokens_never_cost_less(v3):
+    costs = [plan_serving(v3, "x", chip("h800-sxm"), Service(n, n), Rent(2.0)).figures["cost_usd"].middle for n in (1e6, 1e9, 2e9, 1e11)]
+    assert costs == sorted(costs)
+    assert costs[-1] > costs[0]
+
+
+def test_a_node_that_answers_nothing_is_refused():
+    with pytest.raises(UserError, match="must be above 0"):
+        Throughput(0.0, 1e4, "somebody")
+
+
+def test_a_chip_from_before_bf16_answers_in_fp16():
+    plan = plan_serving(open_model("llama-3.1-8b"), "x", chip("v100"), Service(1e9, 1e9), Rent(1.0))
+    assert plan.figures["decode_per_node"].middle > 0

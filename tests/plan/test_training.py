@@ -63,6 +63,12 @@ def test_two_plans_draw_the_same_world():
         ({"budget_usd": 1000.0}, "that budget pays for about"),
         ({"count": 1}, "take about 2 chips"),
         ({"layout": {"tensor": 3}}, "cannot be laid out"),
+        ({"layout": {"pipeline": 0}}, "pipeline 0; it must be a whole number"),
+        ({"layout": {"pipes": 2}}, "no 'pipes'"),
+        ({"precision": "fp4"}, "one of bf16, fp8, fp8-kept"),
+        ({"batch_tokens": 10}, "holds no sequence of 4,096; give --batch-tokens 4096 or more"),
+        ({"budget_usd": -1.0}, "give a positive one"),
+        ({"tokens": 1e6, "count": 4096}, "is less than one step .*tokens a step.*; give more tokens"),
     ],
 )
 def test_what_cannot_be_gets_one_sentence_that_says_what_would(change, words):
@@ -93,3 +99,11 @@ def test_the_schedule_command_draws_and_counts(tmp_path):
     assert out.read_text().startswith("<svg xmlns")
     found = json.loads(run("schedule", "zb1p", "--stages", "4", "--microbatches", "8", "--json"))
     assert (found["idle"], found["formula"], found["formula_holds"], len(found["cells"])) == (3, 3, True, 96)
+
+
+def test_a_steps_seconds_are_told_by_what_they_are_spent_on():
+    seconds = PLAN.figures["step_seconds"]
+    told = {one.name: one.value for one in seconds.inputs}
+    spent = sum(told[name] for name in ("compute", "traffic", "bubble", "data_parallel", "optimiser"))
+    assert seconds.middle == pytest.approx(spent, rel=1e-3)
+    assert spent == pytest.approx(PLAN.step.seconds)

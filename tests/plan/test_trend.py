@@ -55,6 +55,9 @@ def test_time_takes_and_gives_back():
 
 def test_dates_and_names_that_are_none_are_refused():
     assert year_of("2024-12") == pytest.approx(2024.955, abs=1e-3)
+    for day in ("9999-12", "0001-01"):
+        with pytest.raises(UserError, match="write it as 2024-12"):
+            year_of(day)
     with pytest.raises(UserError, match="write it as 2024-12"):
         year_of("December")
     with pytest.raises(UserError, match="there is gpt-2"):

@@ -111,7 +111,7 @@ def test_text_is_counted_in_signs_digits_and_pieces_of_words():
 
 def test_who_answers_elsewhere_has_no_known_time():
     chosen = recipe({**SAMPLES, "from": "server"}, teacher=[SERVER])
-    assert Workload(chosen).of(chosen.stages[0]).unknown == "how fast server answers is not known"
+    assert str(Workload(chosen).of(chosen.stages[0]).unknown) == "how fast server answers is not known"
 
 
 def test_a_forecast_names_its_range_its_fullest_stage_and_every_stage():

@@ -45,18 +45,32 @@ def find(name: str | Path) -> Path:
     if path.is_dir() or path.is_file():
         return path
     raise UserError(
-        f"No model {name!r}: it is neither a directory nor a file (looked for {path.absolute()}), nor one of the names "
-        f"{', '.join(NAMED)}; for a model of the Hugging Face hub write hf:owner/name."
+        "No model {name!r}: it is neither a directory nor a file (looked for {path}), nor one of the names {named}; for a "
+        "model of the Hugging Face hub write hf:owner/name.",
+        name=name,
+        path=path.absolute(),
+        named=", ".join(NAMED),
     )
 
 
 def _in_package(name: str, packaged: Packaged) -> Path:
     spec = importlib.util.find_spec(packaged.module)
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"Model {name!r} is a file of the package {packaged.package}, which is not installed: {packaged.remedy}")
+        raise UserError(
+            "Model {name!r} is a file of the package {package}, which is not installed: {remedy}",
+            name=name,
+            package=packaged.package,
+            remedy=packaged.remedy,
+        )
     folder = Path(spec.submodule_search_locations[0])
     if not (folder / packaged.file).is_file():
-        raise UserError(f"Model {name!r} should be {packaged.file} in {folder}, which has no such file: {packaged.remedy}")
+        raise UserError(
+            "Model {name!r} should be {file} in {folder}, which has no such file: {remedy}",
+            name=name,
+            file=packaged.file,
+            folder=folder,
+            remedy=packaged.remedy,
+        )
     return folder / packaged.file
 
 
@@ -71,7 +85,11 @@ def hub_cache() -> Path:
 def in_hub_cache(repository: str) -> Path | None:
     """The newest snapshot of `owner/model` that was fetched whole, if there is one. Raises UserError for what is no such name."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", repository):
-        raise UserError(f"{HUB_PREFIX}{repository} is no hub name; write {HUB_PREFIX}owner/model, as in {HUB_PREFIX}Qwen/Qwen2.5-0.5B")
+        raise UserError(
+            "{prefix}{repository} is no hub name; write {prefix}owner/model, as in {prefix}Qwen/Qwen2.5-0.5B",
+            prefix=HUB_PREFIX,
+            repository=repository,
+        )
     folder = hub_cache() / f"models--{repository.replace('/', '--')}"
     reference = folder / "refs" / "main"
     if reference.is_file():

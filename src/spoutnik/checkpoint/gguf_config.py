@@ -19,11 +19,16 @@ def sizes_of(file: Head) -> ModelConfig:
     """The configuration that the metadata describe, without an extension of the context (see `gguf_rope.read_scaling`)."""
     architecture = file.metadata.get("general.architecture")
     if architecture not in ARCHITECTURES:
-        raise UserError(f"{file.path} holds a model of architecture {architecture!r}; from GGUF, Spoutnik runs {', '.join(ARCHITECTURES)}")
+        raise UserError(
+            "{path} holds a model of architecture {architecture!r}; from GGUF, Spoutnik runs {architectures}",
+            path=file.path,
+            architecture=architecture,
+            architectures=", ".join(ARCHITECTURES),
+        )
     field = Fields(file, architecture)
     if "token_embd.weight" not in file.announced:
         raise UserError(
-            f"{file.path} has no token_embd.weight, so it is no whole language model; a model split in parts must be merged first"
+            "{path} has no token_embd.weight, so it is no whole language model; a model split in parts must be merged first", path=file.path
         )
     heads = field.integer("attention.head_count")
     family = _latent_fields(field) if architecture == "deepseek2" else _dense_fields(file, field, architecture, heads)

@@ -49,7 +49,7 @@ def data_paths(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         name, separator, path = pair.partition("=")
         if not separator or not path:
-            raise UserError(f"--data {pair!r} is no NAME=PATH pair; write it as in --data train=train.jsonl.")
+            raise UserError("--data {pair!r} is no NAME=PATH pair; write it as in --data train=train.jsonl.", pair=pair)
         paths[name] = path
     return paths
 

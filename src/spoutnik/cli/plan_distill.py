@@ -15,7 +15,7 @@ def distill(
     mode: Annotated[str, typer.Option(help="samples (the teacher writes), logits (it reads answers that exist) or on-policy.")] = "samples",
     epochs: Annotated[str, typer.Option(help="How often the student sees an answer.")] = "2",
     kept: Annotated[str, typer.Option(help="Share of the teacher's answers that is kept.")] = "1",
-    devices: Annotated[str, typer.Option(help="Devices, for the days.")] = "8",
+    devices: Annotated[str | None, typer.Option(help="Devices at hand; else a node, or as many as suit the models.")] = None,
     chip: Chip = "h800-sxm",
     price: Price = None,
     location: Location = "world",
@@ -42,7 +42,7 @@ def _plan(
     mode: str,
     epochs: str,
     kept: str,
-    devices: str,
+    devices: str | None,
     chip: str,
     price: str | None,
     location: str,
@@ -57,7 +57,6 @@ def _plan(
     device = chip_named(chip)
     lesson = Lesson(mode, amount(samples, "--samples"), amount(length, "--length"), amount(epochs, "--epochs"), amount(kept, "--kept"))
     title = f"{title_of(teacher)} > {title_of(student)}, {device.title}"
-    number = count(devices, "--devices")
-    return Drawn(
-        plan_distillation(open_model(teacher), open_model(student), title, device, number, lesson, rent_of(price, location, measured))
-    )
+    number = count(devices, "--devices") if devices is not None else None
+    rent = rent_of(price, location, measured)
+    return Drawn(plan_distillation(open_model(teacher), open_model(student), title, device, number, lesson, rent), device.memory_gb * 1e9)

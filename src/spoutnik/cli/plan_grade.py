@@ -17,6 +17,7 @@ def grade(
 ) -> None:
     """How far plans are off on published runs that they were not calibrated on, and whether their intervals hold."""
     from spoutnik.cli.output import print_json, table
+    from spoutnik.errors import UserError
     from spoutnik.plan.grade import grade as graded
     from spoutnik.plan.grade_page import markdown, summary, svg, verdicts
     from spoutnik.plan.runs import content
@@ -30,9 +31,16 @@ def grade(
     scores = grades.scores()
     if report is not None:
         image = report.parent / "images" / "grading.svg"
-        image.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text(markdown(grades, str(content()["split_date"]), "images/grading.svg"), encoding="utf-8")
-        image.write_text(svg(grades), encoding="utf-8")
+        try:
+            image.parent.mkdir(parents=True, exist_ok=True)
+            report.write_text(markdown(grades, str(content()["split_date"]), "images/grading.svg"), encoding="utf-8")
+            image.write_text(svg(grades), encoding="utf-8")
+        except OSError as error:
+            raise UserError(
+                "--report {report} cannot be written ({strerror}); name a file in a folder that can be.",
+                report=report,
+                strerror=error.strerror,
+            ) from error
     if as_json:
         rows = {
             name: [asdict(row) | {"error": row.error, "inside": row.inside} for row in getattr(grades, name)]

@@ -4,14 +4,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spoutnik.cli.plan_output import Json, Lang, Why
+from spoutnik.cli.plan_output import Json, Lang, Why, explain
 
 if TYPE_CHECKING:
     from spoutnik.plan.figure import Figure
     from spoutnik.plan.h20 import Laboratory
     from spoutnik.plan.speech import Speech
-
-SHOWN = ("tpp", "performance_density", "balance", "training_hours", "many", "many_dense", "one_reader", "many_usd")
 
 
 def h20(
@@ -32,7 +30,6 @@ def h20(
     """What a laboratory with only H20 could do: training is bound by operations, answering mostly by memory."""
     from spoutnik.cli.output import print_json
     from spoutnik.plan.amount import amount, count
-    from spoutnik.plan.answer import why as reasons_of
     from spoutnik.plan.chips import chip as chip_named
     from spoutnik.plan.figure import find_figure
     from spoutnik.plan.h20 import laboratory
@@ -45,7 +42,7 @@ def h20(
         amount(days, "--days"), count(batch_tokens, "--batch-tokens"),
     )  # fmt: skip
     if why:
-        print(reasons_of(find_figure(why, list(found.figures().values())), words))
+        explain(find_figure(why, list(found.figures().values())), as_json, words)
     elif as_json:
         print_json({name: figure.to_json() for name, figure in found.figures().items()})
     else:
@@ -53,18 +50,16 @@ def h20(
 
 
 def _text(found: "Laboratory", model: str, dense: str, words: "Speech") -> str:
-    from spoutnik.plan.answer import columns
-    from spoutnik.plan.uncertain import Uncertain, middle
+    from spoutnik.plan.answer import columns, in_brackets
+    from spoutnik.plan.uncertain import middle
 
     def said(figure: "Figure") -> str:
         unit = "USD" if figure.unit == "USD" else ""
-        if not isinstance(figure.value, Uncertain):
-            return words.quantity(float(f"{figure.value:.4g}"), unit)
-        return f"{words.quantity(figure.value, unit)} ({words.interval(figure.value, unit)})"
+        return words.quantity(figure.value, unit) + in_brackets(figure.value, unit, words)
 
     rows = [["", found.first.title, found.second.title, words("h20.ratio")]]
-    for name in SHOWN:
-        row = found.row(name)
+    for row in found.rows:
+        name = row.name
         ratio = words.number(float(f"{middle(row.ratio):.2g}"), exact=False)
         rows.append(
             [words(f"h20.{name}", model=model, dense=dense, count=words.number(found.count)), said(row.first), said(row.second), ratio]
@@ -76,7 +71,7 @@ def _text(found: "Laboratory", model: str, dense: str, words: "Speech") -> str:
             faster=words.number(round(one, 2)), many=words.number(round(middle(found.row("many").ratio), 2)),
         ),
         "", columns(rows, right=(3,)), "",
-        words("h20.needed", count=words.number(round(found.needed.middle)), first=found.first.title, beside=words.number(found.count),
+        words("h20.needed", count=words.quantity(found.needed.value, ""), first=found.first.title, beside=words.number(found.count),
               second=found.second.title, model=model),
         words("h20.left", count=words.number(found.count), days=words.number(found.days), size=said(found.best_size),
               tokens=said(found.best_tokens)),

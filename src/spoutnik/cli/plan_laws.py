@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spoutnik.cli.plan_output import Json, Lang, Price, Why
+from spoutnik.cli.plan_output import Json, Lang, Price, Why, explain
 from spoutnik.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ def laws(
     """The size and the tokens that a budget trains best, and how sure that is."""
     from spoutnik.cli.output import print_json
     from spoutnik.plan.amount import amount
-    from spoutnik.plan.answer import why as reasons_of
     from spoutnik.plan.figure import Figure, find_figure
     from spoutnik.plan.laws import at_size, best
     from spoutnik.plan.speech import language_of, speech
@@ -36,7 +35,7 @@ def laws(
         named = [
             Figure(f"{one.law}.{name}", f.value, f.unit, f.formula, f.inputs, f.note) for one in advised for name, f in one.figures.items()
         ]
-        print(reasons_of(find_figure(why, [*named, *other.values(), flop]), words))
+        explain(find_figure(why, [*named, *other.values(), flop]), as_json, words)
     elif as_json:
         told: dict[str, Any] = {"flop": flop.to_json()}
         told["laws"] = {one.law: _numbers(one.figures) | {"source": one.source, "status": one.status} for one in advised}
@@ -57,10 +56,12 @@ def _compute(budget: str, chip_name: str | None, price: str | None) -> "Figure":
 
     text = budget.strip().lower().replace("$", "")
     if text.endswith("flop"):
+        if chip_name or price:
+            raise UserError("--chip and --price turn money into compute; leave them out where --budget is in FLOP.")
         value = amount(text.removesuffix("flop"), "--budget")
         return Figure("flop", value, "FLOP", "given", (Input("budget", value, "FLOP", "--budget", "assumed"),))
     if not text.endswith("usd") and "$" not in budget:
-        raise UserError(f"--budget {budget!r} is neither compute nor money; write it as 1e24flop or 5.5e6usd.")
+        raise UserError("--budget {budget!r} is neither compute nor money; write it as 1e24flop or 5.5e6usd.", budget=budget)
     if chip_name is None:
         raise UserError("Money buys compute of some chip; name it with --chip, as in --chip h100-sxm.")
     device = chip_named(chip_name)
@@ -72,12 +73,10 @@ def _compute(budget: str, chip_name: str | None, price: str | None) -> "Figure":
 
 def _text(flop: "Figure", advised: "tuple[Optimum, ...]", other: "dict[str, Figure]", words: "Speech") -> str:
     from spoutnik.cli.plan_rules import flop_text
-    from spoutnik.plan.answer import columns
-    from spoutnik.plan.uncertain import Uncertain
+    from spoutnik.plan.answer import columns, in_brackets
 
     def said(figure: "Figure") -> str:
-        middle = words.quantity(figure.value, "")
-        return f"{middle} ({words.interval(figure.value, '')})" if isinstance(figure.value, Uncertain) else middle
+        return words.quantity(figure.value, "") + in_brackets(figure.value, "", words)
 
     first = advised[0].figures
     lines = [words("laws.title", flop=flop_text(flop, words), size=said(first["size"]), tokens=said(first["tokens"]))]

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spoutnik.cli.plan_output import Json, Lang, Why
+from spoutnik.cli.plan_output import Json, Lang, Why, explain
 
 if TYPE_CHECKING:
     from spoutnik.plan.components import Counts
@@ -43,7 +43,8 @@ def model(
 ) -> None:
     """Parameters, total and active, and operations a token, by component. Sizes change the named model, or make one."""
     from spoutnik.plan.components import counts
-    from spoutnik.plan.models import catalogue, open_model
+    from spoutnik.plan.models import catalogue, open_model, title_of
+    from spoutnik.plan.speech import language_of, speech
 
     flags = {
         "model_type": model_type, "hidden_size": hidden_size, "intermediate_size": intermediate_size,
@@ -55,19 +56,19 @@ def model(
     }  # fmt: skip
     opened = open_model(name, flags)
     entry = catalogue().get((name or "").lower())
-    _show(opened, counts(opened, sequence_length), entry.source if entry else "", entry.title if entry else name or "?", as_json, why, lang)
+    title = title_of(name, flags) if name else speech(language_of(lang))("head.by_sizes")
+    _show(opened, counts(opened, sequence_length), entry.source if entry else "", title, as_json, why, lang)
 
 
 def _show(model: "Model", counted: "Counts", source: str, title: str, as_json: bool, why: str | None, lang: str | None) -> None:
     from spoutnik.cli.output import print_json
-    from spoutnik.plan.answer import why as reasons_of
     from spoutnik.plan.figure import find_figure
     from spoutnik.plan.model_figures import model_figures
     from spoutnik.plan.speech import language_of, speech
 
     figures, words = model_figures(model, counted, source), speech(language_of(lang))
     if why:
-        print(reasons_of(find_figure(why, list(figures.values())), words))
+        explain(find_figure(why, list(figures.values())), as_json, words)
     elif as_json:
         print_json(_json(title, counted, figures))
     else:
@@ -120,11 +121,14 @@ def _text(title: str, source: str, counted: "Counts", figures: "dict[str, Figure
     return "\n".join(lines)
 
 
-def models(as_json: Json = False) -> None:
+def models(as_json: Json = False, lang: Lang = None) -> None:
     """The models of the catalogue."""
     from spoutnik.cli.output import print_json, table
     from spoutnik.plan.components import counts
     from spoutnik.plan.models import catalogue, from_hf
+    from spoutnik.plan.speech import language_of, speech
+
+    words = speech(language_of(lang))
 
     rows: dict[str, dict[str, Any]] = {}
     for name, entry in catalogue().items():
@@ -135,4 +139,6 @@ def models(as_json: Json = False) -> None:
     if as_json:
         print_json(rows)
     else:
-        print(table([[name, f"{row['parameters'] / 1e9:.3g} B", row["title"], row["source"]] for name, row in rows.items()]))
+        print(
+            table([[name, words.quantity(row["parameters"], "", exact=False), row["title"], row["source"]] for name, row in rows.items()])
+        )

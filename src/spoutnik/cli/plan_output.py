@@ -1,7 +1,12 @@
 """What the commands of `spoutnik plan` share: their output options, and a second plan to compare with."""
 
+import codecs
+import io
+import sys
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +15,7 @@ import typer
 from spoutnik.errors import UserError
 
 if TYPE_CHECKING:
+    from spoutnik.plan.figure import Figure
     from spoutnik.plan.result import Plan
     from spoutnik.plan.schedule import Timeline
     from spoutnik.plan.speech import Speech
@@ -30,6 +36,28 @@ Measured = Annotated[
 ]
 
 Location = Annotated[str, typer.Option(help="Whose electricity: world, france, eu... for energy, carbon dioxide and water.")]
+
+
+PLAIN = {"\u0153": "oe", "\u00d7": "x", "\u00f7": "/", "\u2019": "'", "\u00ab": '"', "\u00bb": '"', "\u202f": " ", "\u00a0": " "}
+"""How signs are written where the locale has none but ASCII and no decomposition helps."""
+
+
+def write_plainly() -> None:
+    """What the locale cannot write is written by the nearest of ASCII from here on: CO2, x, a plain space."""
+    codecs.register_error("plainly", _plainly)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plainly")
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    signs = error.object[error.start : error.end]
+    return "".join(PLAIN.get(sign) or _ascii(sign) or "?" for sign in signs), error.end
+
+
+def _ascii(sign: str) -> str:
+    return unicodedata.normalize("NFKD", sign).encode("ascii", "ignore").decode()
 
 
 @dataclass(frozen=True)
@@ -54,6 +82,24 @@ class Output:
     """The command's own options, which --compare may change."""
 
 
+def spoken(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, telling its user's mistakes in the language that it was asked to speak."""
+
+    @wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except UserError as error:
+            from spoutnik.plan.speech import language_of, speech
+            from spoutnik.plan.words import LANGUAGES
+
+            asked = str(options.get("lang") or "").lower()
+            words = speech(language_of(asked if asked in LANGUAGES else None))
+            raise UserError(words.phrase(error.phrase)) from error
+
+    return run
+
+
 def show(make: Callable[..., Drawn], output: Output) -> None:
     """Makes the plan (and the one that it is compared with) from the options and prints it."""
     from spoutnik.cli.output import print_json
@@ -71,21 +117,20 @@ def show(make: Callable[..., Drawn], output: Output) -> None:
     if output.html:
         write(output.html, page(made.plan, words, made.capacity, made.timeline))
     if output.why:
-        _show_why(made.plan, output, words)
+        explain(made.plan.figure(output.why), output.as_json, words)
     elif output.as_json:
         print_json(made.plan.to_json())
     else:
         print(render(made.plan, words))
 
 
-def _show_why(plan: "Plan", output: Output, words: "Speech") -> None:
+def explain(figure: "Figure", as_json: bool, words: "Speech") -> None:
+    """Prints a figure's formula and inputs, down to their sources."""
     from spoutnik.cli.output import print_json
     from spoutnik.plan.answer import why
     from spoutnik.plan.result import reasons
 
-    assert output.why is not None
-    figure = plan.figure(output.why)
-    if output.as_json:
+    if as_json:
         print_json(reasons(figure))
     else:
         print(why(figure, words))
@@ -108,15 +153,20 @@ def _show_comparison(first: Drawn, second: Drawn, output: Output, words: "Speech
 
 def _changed(options: dict[str, Any], changes: str) -> dict[str, Any]:
     """The options with those of --compare in their place."""
+    from spoutnik.plan.amount import switch
+
     changed = dict(options)
     for pair in changes.split(","):
         key, separator, value = pair.partition("=")
         key = key.strip().lstrip("-").replace("-", "_")
+        key = "devices" if key == "count" and "devices" in options else key
         if not separator or key not in options:
             raise UserError(
-                f"--compare {pair!r} changes no option; write KEY=VALUE with one of {', '.join(_shown(name) for name in options)}."
+                "--compare {pair!r} changes no option; write KEY=VALUE with one of {known}.",
+                pair=pair,
+                known=", ".join(_shown(name) for name in options),
             )
-        changed[key] = value.strip() if not isinstance(options[key], bool) else value.strip().lower() in ("1", "yes", "true", "on")
+        changed[key] = switch(value, f"--compare {_shown(key)}") if isinstance(options[key], bool) else value.strip()
     return changed
 
 
@@ -128,7 +178,11 @@ def write(path: Path, text: str) -> None:
     """Writes a page, whole or not at all. Raises UserError where it cannot be written."""
     from spoutnik.run.directory import write_whole
 
+    if path.is_dir():
+        raise UserError("--html {path} is a folder; name a file in it, as {path}/plan.html.", path=path)
     try:
         write_whole(path, text)
     except OSError as error:
-        raise UserError(f"--html {path} cannot be written ({error.strerror}); name a file in a folder that exists.") from error
+        raise UserError(
+            "--html {path} cannot be written ({strerror}); name a file in a folder that exists.", path=path, strerror=error.strerror
+        ) from error

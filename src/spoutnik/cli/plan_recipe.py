@@ -50,11 +50,17 @@ def recipe(
     if why is not None:
         explained = next((stage for stage in found.stages if stage.work.name == why), None)
         if explained is None or explained.seconds is None:
-            raise UserError(f"{chosen.name} has no stage {why!r} whose time is predicted; it has: {', '.join(found.expected)}.")
+            raise UserError(
+                "{name} has no stage {why!r} whose time is predicted; it has: {expected}.",
+                name=chosen.name,
+                why=why,
+                expected=", ".join(found.expected),
+            )
         print(reasons(explained.seconds, words))
     elif as_json:
-        answer = found.sentence(speech("en"))
-        print_json({"answer": answer, "total": found.total.to_dict(), "stages": found.expected, "unknown": found.unknown})
+        english = speech("en")
+        answer, unknown = found.sentence(english), found.unknown(english)
+        print_json({"answer": answer, "total": found.total.to_dict(), "stages": found.expected, "unknown": unknown})
     else:
         print(found.sentence(words), end="\n\n")
         print(table(rows(found, words)))
@@ -68,7 +74,7 @@ def rows(found: "Forecast", words: "Speech") -> list[list[str]]:
     table = [[words(f"recipe.{name}") for name in ("stage", "kind", "time", "interval", "held")]]
     for stage in found.stages:
         memory = words.quantity(stage.memory / GIB, "GiB", exact=False) if stage.memory else ""
-        times = ["?", stage.work.unknown]
+        times = ["?", words.phrase(stage.work.unknown)]
         if (seconds := stage.range) is not None:
             times = [duration(seconds.p50), words("recipe.between", low=duration(seconds.p10), high=duration(seconds.p90))]
         table.append([stage.work.name, stage.work.kind, *times, memory])

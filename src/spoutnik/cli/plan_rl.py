@@ -67,6 +67,5 @@ def _plan(
         amount(max_length, "--max-length"), amount(prompt, "--prompt"), count(minibatches, "--minibatches"), reference, old,
     )  # fmt: skip
     title = f"{title_of(model)}, {device.title}"
-    return Drawn(
-        plan_reinforcement(open_model(model), title, device, count(devices, "--devices"), campaign, rent_of(price, location, measured))
-    )
+    rent = rent_of(price, location, measured)
+    return Drawn(plan_reinforcement(open_model(model), title, device, count(devices, "--devices"), campaign, rent), device.memory_gb * 1e9)

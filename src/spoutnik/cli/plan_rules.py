@@ -1,12 +1,13 @@
 """spoutnik plan chips and rules: what chips there are, what US export rules say of them, and where the EU's lines of compute lie."""
 
 import datetime
+import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spoutnik.cli.plan_output import Json, Lang, Why
+from spoutnik.cli.plan_output import Json, Lang, Why, explain
 from spoutnik.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _chip_row(chip: "Chip", day: str, words: "Speech") -> list[str]:
     price = "-"
     if chip.price:
         price = f"{words.number(chip.price.low)}-{words.number(chip.price.high)}{'*' if chip.price.status == 'assumed' else ''}"
-    dense = f"{words.number(round(density.middle, 1))}{'*' if 'die_mm2' in chip.assumed else ''}" if density else "-"
+    dense = f"{words.number(round(density.middle, 2))}{'*' if 'die_mm2' in chip.assumed else ''}" if density else "-"
     fields = ("bf16_tflops" if chip.bf16_tflops else "fp16_tflops", "fp8_tflops", "memory_gb", "bandwidth_tbs", "scale_up_gbs", "tdp_w")
     rates = [said(field) for field in fields]
     review = words(f"review.{found.review if chip.under_us_rules else 'outside'}")
@@ -89,22 +90,23 @@ def rules(
     from spoutnik.plan.speech import language_of, speech
 
     words, chip = speech(language_of(lang)), all_chips().get(subject.lower())
+    if chip and tokens is not None:
+        raise UserError("{chip} is a chip, and --tokens are those of a model; name the model, or leave them out.", chip=chip.name)
     if why:
-        _explain(why, chip or _compute(subject, tokens), words)
+        _explain(why, chip or _compute(subject, tokens), as_json, words)
     elif chip:
         _show_chip(chip, check_day(date or datetime.date.today().isoformat()), as_json, words)
     else:
         _show_compute(_compute(subject, tokens), open_source, modifies, as_json, words)
 
 
-def _explain(name: str, subject: "Chip | Figure", words: "Speech") -> None:
-    from spoutnik.plan.answer import why
+def _explain(name: str, subject: "Chip | Figure", as_json: bool, words: "Speech") -> None:
     from spoutnik.plan.chips import Chip
     from spoutnik.plan.figure import find_figure
     from spoutnik.plan.rules import performance_density, tpp
 
     figures = [performance_density(subject) or tpp(subject)] if isinstance(subject, Chip) else [subject]
-    print(why(find_figure(name, figures), words))
+    explain(find_figure(name, figures), as_json, words)
 
 
 def _show_chip(chip: "Chip", day: str, as_json: bool, words: "Speech") -> None:
@@ -115,7 +117,7 @@ def _show_chip(chip: "Chip", day: str, as_json: bool, words: "Speech") -> None:
         print_json(_chip_json(chip, day))
         return
     now, density = verdict(chip, day), performance_density(chip)
-    why = words("rules.class_of", **{"class": "/".join(now.classes), "why": now.why}) if now.classes else ""
+    why = words("rules.class_of", **{"class": "/".join(now.classes), "why": _measured(now.why, words)}) if now.classes else ""
     print(words("rules.chip_now", chip=chip.title, day=day, review=words(f"review.{now.review}"), **{"class": why}))
     print(
         words(
@@ -126,10 +128,16 @@ def _show_chip(chip: "Chip", day: str, as_json: bool, words: "Speech") -> None:
         print(words("rules.foreign"))
     for one in history(chip):
         when = words("rules.ended", since=one.effective, until=one.until) if one.until else words("rules.in_force", since=one.effective)
-        said = words(f"review.{one.review}") + (f" ({one.why})" if one.why else "")
+        said = words(f"review.{one.review}") + (f" ({_measured(one.why, words)})" if one.why else "")
         print("\n" + words("rules.item", name=f"{one.title[words.language]} ({when})", text=said))
         print(f"  {one.explains[words.language]}")
         print(f"  {words('rules.source', source=one.source)} [{words(f'status.{one.status}')}]")
+
+
+def _measured(why: str, words: "Speech") -> str:
+    """A verdict's numbers ("TPP 2,368 < 21,000; memory GB/s 4,000 < 6,500") as the language writes them; a chip's name as it is."""
+    parts = [re.fullmatch(r"(\D+) (\d.* (?:<|>=) .*)", part) for part in why.split("; ")]
+    return "; ".join(f"{words.phrase(part[1])} {words.marked(part[2])}" for part in parts if part) if all(parts) else why
 
 
 def _compute(subject: str, tokens: str | None) -> "Figure":
@@ -151,8 +159,10 @@ def _compute(subject: str, tokens: str | None) -> "Figure":
         ends = [amount(low, "FLOP"), amount(high, "FLOP")] if separator else [amount(low, "FLOP")]
     except UserError:
         raise UserError(
-            f"{subject!r} is neither a chip ({', '.join(list(all_chips())[:4])}, ...) nor an amount of FLOP (as 3.4e24 or 8e24..1.1e25); "
-            "for a model add --tokens, as in --tokens 14.8T."
+            "{subject!r} is neither a chip ({chips}, ...) nor an amount of FLOP (as 3.4e24 or 8e24..1.1e25); for a model "
+            "add --tokens, as in --tokens 14.8T.",
+            subject=subject,
+            chips=", ".join(list(all_chips())[:4]),
         ) from None
     value = uniform(*ends, name="training_flop") if separator else ends[0]
     return Figure("training_flop", value, "FLOP", "given", (Input("given", value, "FLOP", "the command line", "assumed"),))
@@ -189,9 +199,9 @@ def _compute_text(found: "Standing", words: "Speech") -> str:
 
     language = words.language
     met = [line for line in found.lines if line.chance >= 0.5]
-    said = met[-1].title[language] if met else words("rules.no_line")
+    said = met[-1].title[language] if met else words("rules.no_line" if found.provider is None else "rules.no_duty")
     lines = [words("rules.flop", flop=flop_text(found.flop, words), standing=said)]
-    for line in found.lines:
+    for line in found.lines if found.provider is None else ():
         bound = words("rules.line", flop=f"{line.flop:.0e}".replace("+", ""))
         chance = words("rules.chance", title=line.title[language], chance=words.quantity(line.chance, "share"))
         lines.append("  " + words("rules.item", name=bound, text=f"{chance} ({line.rests_on[language]})"))

@@ -1,11 +1,17 @@
 """spoutnik plan schedule: a pipeline schedule cell by cell, its bubble, and a chart of it."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from spoutnik.cli.plan_output import Json, Lang
+
+MOST_CELLS = 200_000
+"""A second's work; what people run has a few thousand."""
+WIDEST = 20_000
+"""Units of time that a chart in letters shows at most."""
 
 
 def schedule(
@@ -29,6 +35,12 @@ def schedule(
     from spoutnik.plan.speech import language_of, speech
 
     words = speech(language_of(lang))
+    for option, value, least in _timed(forward, backward, weights, together, hop):
+        if not least <= value < math.inf:
+            raise UserError("{option} {value} is no time that this can take; give a number above 0.", option=option, value=f"{value:g}")
+    if stages * microbatches > MOST_CELLS:
+        raise UserError("{stages} devices with {microbatches} microbatches are too many to draw; take fewer.", stages=stages,
+                        microbatches=microbatches)  # fmt: skip
     durations = Durations(forward, backward, weights, together)
     timeline = simulate(generate(name, stages, microbatches, chunks), durations, hop)
     exact = hop == 0 and formulas.holds(name, stages, microbatches, durations)
@@ -37,7 +49,9 @@ def schedule(
         try:
             svg.write_text(gantt.svg(timeline), encoding="utf-8")
         except OSError as error:
-            raise UserError(f"--svg {svg} cannot be written ({error.strerror}); name a file in a folder that exists.") from error
+            raise UserError(
+                "--svg {svg} cannot be written ({strerror}); name a file in a folder that exists.", svg=svg, strerror=error.strerror
+            ) from error
     if as_json:
         cells = [
             {"device": cell.device, "start": cell.start, "end": cell.end, "kind": cell.task.kind, "stage": cell.task.stage,
@@ -70,5 +84,18 @@ def schedule(
     )  # fmt: skip
     print(answer)
     print(words("schedule.holds", most=max(timeline.in_flight()), stages=timeline.program.stages), end="\n\n")
-    print(gantt.text(timeline, min(forward, backward - weights or forward, weights or forward)))
+    unit = min(forward, backward - weights or forward, weights or forward)
+    if timeline.seconds / unit > WIDEST:
+        print(words("schedule.too_wide"))
+        return
+    print(gantt.text(timeline, unit))
     print(f"\n{words('schedule.legend')}")
+
+
+def _timed(forward: float, backward: float, weights: float, together: float | None, hop: float) -> list[tuple[str, float, float]]:
+    """Each duration with the least that it can be: work takes some time, a hop and the gradients of weights may take none."""
+    some = math.ulp(0.0)
+    return [
+        ("--forward", forward, some), ("--backward", backward, some), ("--weights", weights, 0.0), ("--hop", hop, 0.0),
+        ("--together", forward + backward if together is None else together, some),
+    ]  # fmt: skip

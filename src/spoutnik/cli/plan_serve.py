@@ -6,6 +6,9 @@ import typer
 
 from spoutnik.cli.plan_output import Chip, Compare, Drawn, Html, Json, Lang, Location, Measured, Output, Price, Why, show
 
+ANSWERED = 904.0
+"""Tokens of an answer that lie in the cache beside its prompt on average: with the usual prompt about DeepSeek's 4,989 in all."""
+
 
 def serve(
     model: Annotated[str, typer.Argument(help="A name of the catalogue, or a config.json or its folder.")],
@@ -14,7 +17,9 @@ def serve(
     chip: Chip = "h800-sxm",
     cache_hits: Annotated[str, typer.Option(help="Share of the input whose keys and values lie in a cache.")] = "0",
     prompt: Annotated[str, typer.Option(help="Mean tokens of a prompt.")] = "4096",
-    context: Annotated[str, typer.Option(help="Mean tokens of a request's cache while it is answered.")] = "5000",
+    context: Annotated[
+        str | None, typer.Option(help="Mean tokens of a request's cache while it is answered; else 904 more than the prompt.")
+    ] = None,
     speed: Annotated[str, typer.Option(help="Tokens a second that each user gets at least.")] = "20",
     days: Annotated[str, typer.Option(help="How long the service runs.")] = "30",
     mtp: Annotated[str, typer.Option(help="Share of guesses of a multi-token prediction layer that count; 0: not used.")] = "0",
@@ -48,7 +53,7 @@ def _plan(
     chip: str,
     cache_hits: str,
     prompt: str,
-    context: str,
+    context: str | None,
     speed: str,
     days: str,
     mtp: str,
@@ -70,9 +75,11 @@ def _plan(
     if (prefill_per_node is None) != (decode_per_node is None):
         raise UserError("--prefill-per-node and --decode-per-node belong together; give both, or neither to have both predicted.")
     config, device = open_model(model), chip_named(chip)
+    asked = amount(prompt, "--prompt")
+    cached = amount(context, "--context") if context is not None else asked + ANSWERED
     service = Service(
         amount(input_tokens, "--input-tokens"), amount(output_tokens, "--output-tokens"), amount(cache_hits, "--cache-hits"),
-        amount(prompt, "--prompt"), amount(context, "--context"), amount(speed, "--speed"), amount(days, "--days"), amount(mtp, "--mtp"),
+        asked, cached, amount(speed, "--speed"), amount(days, "--days"), amount(mtp, "--mtp"),
     )  # fmt: skip
     given = None
     if prefill_per_node is not None and decode_per_node is not None:

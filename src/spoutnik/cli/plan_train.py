@@ -61,8 +61,11 @@ def train(
     lang: Lang = None,
 ) -> None:
     """Pretraining: hours, days, money, energy and memory, with the best layout that fits."""
+    from spoutnik.errors import UserError
     from spoutnik.plan.speech import language_of, speech
 
+    if name and model and name != model:
+        raise UserError("The model is {name} and --model is {model}; name one of them.", name=name, model=model)
     words = speech(language_of(lang))
     flags = {
         "hidden_size": hidden_size, "intermediate_size": intermediate_size, "num_hidden_layers": num_hidden_layers,
@@ -82,7 +85,7 @@ def train(
         given = {key: value for key, value in options.items() if value is not None}
         device, many, total = chip_named(given["chip"]), count(given["devices"], "--count"), amount(given["tokens"], "--tokens")
         called = given.get("model")
-        what = title_of(called) if called else words("head.by_sizes")
+        what = title_of(called, flags) if called else words("head.by_sizes")
         usual = {"precision": "bf16", "batch_tokens": None, **trained_as(called, device)}
         title = f"{what}, {words.quantity(total, 'tokens')}, {words.number(many)} x {device.title}"
         made = plan_training(
@@ -110,22 +113,22 @@ def train(
 
 def _layout(text: str | None) -> dict[str, Any] | None:
     """'pipeline=16 schedule=dualpipe' as a table."""
-    from dataclasses import fields
-
     from spoutnik.errors import UserError
-    from spoutnik.plan.layout import Layout
+    from spoutnik.plan.amount import switch
+    from spoutnik.plan.layout import KINDS
 
     if text is None:
         return None
-    known = {field.name: field.type for field in fields(Layout)}
     table: dict[str, Any] = {}
     for pair in text.replace(",", " ").split():
         key, separator, value = pair.partition("=")
-        if not separator or key not in known:
-            raise UserError(f"--layout {pair!r} is no field of a layout; write KEY=VALUE with one of {', '.join(known)}.")
-        if known[key] is int and not value.isdigit():
-            raise UserError(f"--layout {pair!r} needs a whole number, as in {key}=8.")
-        table[key] = int(value) if known[key] is int else value == "yes" if known[key] is bool else value
+        if not separator or key not in KINDS:
+            raise UserError(
+                "--layout {pair!r} is no field of a layout; write KEY=VALUE with one of {known}.", pair=pair, known=", ".join(KINDS)
+            )
+        if KINDS[key] is int and not value.isdigit():
+            raise UserError("--layout {pair!r} needs a whole number, as in {key}=8.", pair=pair, key=key)
+        table[key] = int(value) if KINDS[key] is int else switch(value, f"--layout {key}") if KINDS[key] is bool else value
     return table
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spoutnik.cli.plan_output import Html, Json, Lang, Why, write
+from spoutnik.cli.plan_output import Html, Json, Lang, Why, explain, write
 
 if TYPE_CHECKING:
     from spoutnik.plan.figure import Figure
@@ -21,7 +21,6 @@ def trend(
 ) -> None:
     """The decline of training cost (1.68, 3, 4 times a year), "80 M then, 5.5 M now", and what a final run leaves out."""
     from spoutnik.cli.output import print_json
-    from spoutnik.plan.answer import why as reasons_of
     from spoutnik.plan.figure import find_figure
     from spoutnik.plan.speech import language_of, speech
     from spoutnik.plan.trend_page import page, text
@@ -30,7 +29,7 @@ def trend(
     if html:
         write(html, page(words, asked))
     if why:
-        print(reasons_of(find_figure(why, _all(asked)), words))
+        explain(find_figure(why, _all(asked)), as_json, words)
     elif as_json:
         print_json(_json(asked))
     else:
@@ -39,7 +38,7 @@ def trend(
 
 def _asked(cost: str | None, on: str, to: str) -> "dict[str, Figure]":
     """The cost that was asked for at the other date, by each decline."""
-    from spoutnik.errors import UserError
+    from spoutnik.errors import Phrase, UserError
     from spoutnik.plan.amount import amount
     from spoutnik.plan.figure import Input
     from spoutnik.plan.trend import declines, later, year_of
@@ -48,8 +47,8 @@ def _asked(cost: str | None, on: str, to: str) -> "dict[str, Figure]":
         return {}
     value = amount(cost.lower().removesuffix("usd"), "--cost")
     if not value > 0:
-        raise UserError(f"--cost {cost} must be positive; give USD, as in 80M.")
-    given = Input("cost", value, "USD", f"--cost, of {on}", "assumed")
+        raise UserError("--cost {cost} must be positive; give USD, as in 80M.", cost=cost)
+    given = Input("cost", value, "USD", Phrase("--cost, of {on}", on=on), "assumed")
     return {decline.name: later(given, year_of(to) - year_of(on), decline) for decline in declines()}
 
 

@@ -6,7 +6,7 @@ Families: `deepseek_v3` and `deepseek_v2` (latent attention, mixture of experts)
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from spoutnik.errors import UserError
+from spoutnik.errors import Phrase, UserError
 
 ARCHITECTURES = {
     "deepseek_v3": "DeepseekV3ForCausalLM",
@@ -72,17 +72,20 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.model_type not in ARCHITECTURES:
-            raise UserError(f"model_type {self.model_type!r} is not one that Spoutnik knows; it must be one of {', '.join(ARCHITECTURES)}.")
+            known = ", ".join(ARCHITECTURES)
+            raise UserError(
+                "model_type {found!r} is not one that Spoutnik knows; it must be one of {known}.", found=self.model_type, known=known
+            )
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type is int:
-                self._require(type(value) is int and value >= 0, f"{field.name} is {value!r}; it must be a whole number, not negative")
+                self._need(field.name, type(value) is int and value >= 0, "it must be a whole number, not negative")
             if field.type is float:
-                self._require(type(value) in (int, float) and value > 0, f"{field.name} is {value!r}; it must be a positive number")
+                self._need(field.name, type(value) in (int, float) and value > 0, "it must be a positive number")
         for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"):
-            self._require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; it must be positive")
+            self._need(name, getattr(self, name) > 0, "it must be positive")
         window = self.sliding_window
-        self._require(window is None or window > 0, f"sliding_window is {window}; it must be positive, or null for none")
+        self._need("sliding_window", window is None or window > 0, "it must be positive, or null for none")
         self._require(not self.mlp_bias or self.model_type == "llama", "mlp_bias is part of the llama family alone")
         self._check_rope()
         if self.model_type == "qwen2":
@@ -94,50 +97,61 @@ class ModelConfig:
             if not self.head_dim:
                 self._require(self.hidden_size % self.num_attention_heads == 0, "hidden_size must be a multiple of num_attention_heads")
                 object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
-            self._require(self.head_dim % 2 == 0, f"head_dim is {self.head_dim}; rotary embedding needs an even number")
-            heads, key_heads = self.num_attention_heads, self.num_key_value_heads
-            self._require(heads % key_heads == 0, f"{heads} query heads cannot share {key_heads} key-value heads evenly")
+            self._need("head_dim", self.head_dim % 2 == 0, "rotary embedding needs an even number")
+            heads, shared = self.num_attention_heads, self.num_key_value_heads
+            self._require(
+                heads % shared == 0, "{heads} query heads cannot share {shared} key-value heads evenly", heads=heads, shared=shared
+            )
 
     def _check_rope(self) -> None:
         if self.rope_scaling is None:
             return
         rope_type = self.rope_scaling.get("rope_type")
-        self._require(rope_type in ROPE_NEEDS, f"rope type {rope_type!r} is unknown; it must be one of {', '.join(ROPE_NEEDS)}")
+        known = ", ".join(ROPE_NEEDS)
+        self._require(rope_type in ROPE_NEEDS, "rope type {found!r} is unknown; it must be one of {known}", found=rope_type, known=known)
         for name in ROPE_NEEDS[str(rope_type)]:
             value = self.rope_scaling.get(name)
             positive = isinstance(value, (int, float)) and value > 0
-            self._require(positive, f"rope_scaling.{name} is {value!r}; rope type {rope_type!r} needs a positive number")
+            self._require(
+                positive, "rope_scaling.{name} is {value!r}; rope type {rope_type!r} needs a positive number",
+                name=name, value=value, rope_type=rope_type,
+            )  # fmt: skip
 
     def _check_latent(self) -> None:
         for name in ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"):
-            self._require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; latent attention needs a positive number")
-        self._require(self.qk_rope_head_dim % 2 == 0, f"qk_rope_head_dim is {self.qk_rope_head_dim}; rotary pairs need an even number")
+            self._need(name, getattr(self, name) > 0, "latent attention needs a positive number")
+        self._need("qk_rope_head_dim", self.qk_rope_head_dim % 2 == 0, "rotary pairs need an even number")
         self._require(self.num_key_value_heads == self.num_attention_heads, "latent attention has as many key-value heads as heads")
         if not self.n_routed_experts:
             dense = self.first_k_dense_replace >= self.num_hidden_layers
             self._require(dense, "with no routed experts, first_k_dense_replace must cover all num_hidden_layers")
             return
         for name in ("num_experts_per_tok", "moe_intermediate_size", "n_group", "topk_group"):
-            self._require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; routed experts need a positive number")
+            self._need(name, getattr(self, name) > 0, "routed experts need a positive number")
         methods = TOPK_METHODS[self.model_type]
-        self._require(self.topk_method in methods, f"topk_method is {self.topk_method!r}; it must be one of {', '.join(methods)}")
+        self._need("topk_method", self.topk_method in methods, "it must be one of {known}", known=", ".join(methods))
         if self.model_type == "deepseek_v2":
             self._require(not self.norm_topk_prob, "norm_topk_prob is set, but this family's weights are never normalised")
         experts, groups = self.n_routed_experts, self.n_group
-        self._require(experts % groups == 0, f"{experts} experts cannot be split into {groups} groups")
+        self._require(experts % groups == 0, "{experts} experts cannot be split into {groups} groups", experts=experts, groups=groups)
         open_experts = experts // groups * self.topk_group
         self._require(
             self.num_experts_per_tok <= open_experts and self.topk_group <= groups,
-            f"{self.num_experts_per_tok} experts per token cannot come from {self.topk_group} groups of {experts // groups}",
-        )
+            "{chosen} experts per token cannot come from {topk_group} groups of {each}",
+            chosen=self.num_experts_per_tok, topk_group=self.topk_group, each=experts // groups,
+        )  # fmt: skip
         self._require(
             self.topk_method != "noaux_tc" or groups == 1 or experts // groups >= 2,
             "a group needs two experts or more, for it is scored by its best two",
         )
 
-    def _require(self, condition: bool, complaint: str) -> None:
+    def _need(self, name: str, condition: bool, need: str, **values: Any) -> None:
+        self._require(condition, "{name} is {found!r}; {need}", name=name, found=getattr(self, name), need=Phrase(need, **values))
+
+    def _require(self, condition: bool, complaint: str, **values: Any) -> None:
         if not condition:
-            raise UserError(f"This {self.model_type} model configuration is impossible: {complaint}.")
+            found = Phrase(complaint, **values)
+            raise UserError("This {family} model configuration is impossible: {found}.", family=self.model_type, found=found)
 
     @property
     def is_latent(self) -> bool:
@@ -164,14 +178,20 @@ class ModelConfig:
         """Reads the object in a Hugging Face `config.json` (transformers 4 or 5 spelling). Raises UserError for what we cannot run."""
         model_type = raw.get("model_type")
         if model_type not in ARCHITECTURES:
-            raise UserError(f"The model's architecture is {model_type!r}; Spoutnik runs {', '.join(ARCHITECTURES)}. Choose one of these.")
+            known = ", ".join(ARCHITECTURES)
+            raise UserError(
+                "The model's architecture is {found!r}; Spoutnik runs {known}. Choose one of these.", found=model_type, known=known
+            )
         raw = _current_names(raw)
         for name, expected in _implied(model_type).items():
             found = raw.get(name)
             if found is not None and found != expected:
-                raise UserError(f"The model has {name} {found!r}, and Spoutnik runs a {model_type} only with {expected!r}.")
-        known = {field.name for field in fields(cls)}
-        values = {name: value for name, value in raw.items() if name in known and value is not None}
+                raise UserError(
+                    "The model has {name} {found!r}, and Spoutnik runs a {model_type} only with {expected!r}.",
+                    name=name, found=found, model_type=model_type, expected=expected,
+                )  # fmt: skip
+        names = {field.name for field in fields(cls)}
+        values = {name: value for name, value in raw.items() if name in names and value is not None}
         values.setdefault("num_key_value_heads", raw.get("num_attention_heads", 0))
         if model_type == "qwen2":
             values["sliding_window"] = _qwen2_window(raw)
@@ -186,7 +206,9 @@ class ModelConfig:
             values["rope_theta"], values["rope_scaling"] = _read_rope(raw)
             return cls(**values)
         except (TypeError, ValueError) as error:
-            raise UserError(f"config.json lacks a field of a {model_type} model, or has one of a wrong type: {error}.") from error
+            raise UserError(
+                "config.json lacks a field of a {family} model, or has one of a wrong type: {error}.", family=model_type, error=str(error)
+            ) from error
 
     def to_hf(self) -> dict[str, Any]:
         """The object for `config.json`, such that transformers builds the same model."""
@@ -231,7 +253,9 @@ def _qwen2_window(raw: dict[str, Any]) -> int | None:
         return None
     if full > 0:
         raise UserError(
-            f"The model has a sliding window in {layers - full} of its {layers} layers; Spoutnik runs a window in all layers or in none."
+            "The model has a sliding window in {windowed} of its {layers} layers; Spoutnik runs a window in all layers or in none.",
+            windowed=layers - full,
+            layers=layers,
         )
     return int(window)
 

@@ -15,6 +15,9 @@ UNITS = {
     "bubble": "share",
 }  # fmt: skip
 
+MODELLED = ("memory_gib_per_device", "bubble")
+"""One number, and not exact: what a layout holds and how long a pipeline waits by the planner's model of it."""
+
 
 def answer(plan: Plan, words: Speech) -> str:
     """The one sentence that a plan was made for."""
@@ -41,8 +44,10 @@ def render(plan: Plan, words: Speech) -> str:
     parts = [answer(plan, words), columns(figure_rows(plan, words), right=(1, 2))]
     if plan.lines:
         parts.append(columns(line_rows(plan, words), right=(1, 2, 3)))
+        if isinstance(plan.figures["gpu_hours"].value, Uncertain) and len(plan.lines) > 1:
+            parts.append(words("head.draws"))
     if plan.setting:
-        parts.append(words("head.setting", setting=plan.setting))
+        parts.append(words("head.setting", setting=words.phrase(plan.setting)))
     parts.append(words("head.ask", names=", ".join(plan.figures)))
     return "\n\n".join(parts)
 
@@ -67,9 +72,9 @@ def shown_unit(figure: Figure) -> str:
 
 
 def interval(figure: Figure, words: Speech, unit: str) -> str:
-    """What 8 of 10 cases lie between; "exact" where there is nothing to draw."""
+    """What 8 of 10 cases lie between; "exact" where there is nothing to draw, "no range" of a model's result whose error nobody drew."""
     if not isinstance(figure.value, Uncertain):
-        return words("plain.exact")
+        return words("plain.no_range" if figure.name in MODELLED else "plain.exact")
     return words.interval(figure.value, unit) or words("plain.narrow")
 
 
@@ -95,7 +100,8 @@ def line_name(line: Line, words: Speech) -> str:
 def why(figure: Figure, words: Speech) -> str:
     """The figure with its formula and inputs, and those of every figure among them, each once."""
     told: set[Figure] = set()
-    return "\n".join(_why(figure, words, 0, told))
+    rows = _why(figure, words, 0, told)
+    return "\n".join([*rows, "", words("head.draws")] if isinstance(figure.value, Uncertain) else rows)
 
 
 def _why(figure: Figure, words: Speech, depth: int, told: set[Figure]) -> list[str]:
@@ -128,11 +134,11 @@ def formula(figure: Figure, words: Speech) -> str:
 
 def input_text(one: Input, words: Speech) -> str:
     """ "tokens = 14.8 T tokens [disclosed: DeepSeek-V3 technical report]"."""
-    source = f": {words.phrase(one.source)}" if one.source else ""
-    value = one.value if isinstance(one.value, str) else words.quantity(one.value, one.unit)
+    value = words.phrase(one.value) if isinstance(one.value, str) else words.quantity(one.value, one.unit)
     if isinstance(one.value, Uncertain):
         value += in_brackets(one.value, one.unit, words)
-    return f"{one.name} = {value} [{words(f'status.{one.status}')}{source}]"
+    status = words(f"status.{one.status}")
+    return f"{one.name} = {value} [{words('plain.pair', name=status, value=words.phrase(one.source)) if one.source else status}]"
 
 
 def render_comparison(comparison: Comparison, words: Speech) -> str:

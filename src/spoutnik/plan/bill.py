@@ -23,7 +23,10 @@ class Rent:
 
     def __post_init__(self) -> None:
         if self.usd_per_gpu_hour is not None and self.usd_per_gpu_hour < 0:
-            raise UserError(f"--price {self.usd_per_gpu_hour:g} is below 0; give USD for an hour of one device, as in 2.0.")
+            raise UserError(
+                "--price {price:g} is below 0; give USD for an hour of one device, as in 2.0.",
+                price=self.usd_per_gpu_hour,
+            )
 
 
 def rent_of(price: str | None, location: str, measured: str | None = None) -> Rent:
@@ -38,10 +41,10 @@ def _watts_of(run: Path) -> Input:
     try:
         watts = measured_power(read(run / "record.jsonl" if run.is_dir() else run))
     except (OSError, ValueError) as error:
-        raise UserError(f"--measured {run} has no record to read ({error}); give the folder of a run.") from None
+        raise UserError("--measured {run} has no record to read ({error}); give the folder of a run.", run=run, error=str(error)) from None
     if watts is None:
         raise UserError(
-            f"--measured {run} holds no stage whose energy was measured; give a run on a machine with counters, or leave it out."
+            "--measured {run} holds no stage whose energy was measured; give a run on a machine with counters, or leave it out.", run=run
         )
     return watts
 

@@ -127,6 +127,6 @@ def charts(plan: Plan, words: Speech, capacity: float | None, timeline: Timeline
         drawn.append(memory_chart(plan.memory, capacity, words))
     if timeline:
         drawn.append(gantt_chart(timeline, words))
-    if plan.kind in ("train", "programme"):
+    if plan.kind in ("train", "programme") and plan.figures["cost_usd"].middle > 0:
         drawn.append(trend_chart(plan.figures["cost_usd"].middle, words))
     return drawn

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from spoutnik.errors import UserError
+from spoutnik.errors import Phrase, UserError
 from spoutnik.plan.figure import Input, Status
 from spoutnik.plan.uncertain import Uncertain, triangular
 
@@ -78,10 +78,10 @@ class Chip:
             "fp4": self.fp4_tflops,
         }  # fmt: skip
         if precision not in rates:
-            raise UserError(f"No precision {precision!r}; it must be one of {', '.join(rates)}.")
+            raise UserError("No precision {precision!r}; it must be one of {rates}.", precision=precision, rates=", ".join(rates))
         if not rates[precision]:
             known = ", ".join(name for name, rate in rates.items() if rate)
-            raise UserError(f"{self.title} has no {precision} units; choose one of {known}.")
+            raise UserError("{title} has no {precision} units; choose one of {known}.", title=self.title, precision=precision, known=known)
         return rates[precision] * 1e12
 
     def input(self, field: str) -> Input:
@@ -92,8 +92,8 @@ class Chip:
     def price_input(self) -> Input:
         """The hourly price as an input of a figure. Raises UserError where none is known."""
         if self.price is None:
-            raise UserError(f"No hourly price is known for {self.title}; give one with --price.")
-        note = f"{self.price.source}, {self.price.date}"
+            raise UserError("No hourly price is known for {title}; give one with --price.", title=self.title)
+        note = Phrase("{source}, {date}", source=Phrase(self.price.source), date=self.price.date)
         return Input(f"{self.name}.price", self.price.distribution(), "USD/h", note, self.price.status)
 
 
@@ -106,7 +106,7 @@ def chip(name: str) -> Chip:
     found = chips().get(name.lower().replace("_", "-").replace(" ", "-"))
     if found is None:
         near = [key for key in chips() if name.lower() in key] or difflib.get_close_matches(name.lower(), chips(), n=3, cutoff=0.3)
-        raise UserError(f"No chip {name!r} in the table; near it are {', '.join(near or chips())}.")
+        raise UserError("No chip {name!r} in the table; near it are {near}.", name=name, near=", ".join(near or chips()))
     return found
 
 

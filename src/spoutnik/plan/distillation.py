@@ -16,7 +16,7 @@ from spoutnik.plan.rates import decode_reach, prefill_reach
 from spoutnik.plan.result import Line, Plan
 from spoutnik.plan.shape import Model
 from spoutnik.plan.sums import line_of, model_figures, with_totals
-from spoutnik.plan.update import update_hours
+from spoutnik.plan.update import update_devices, update_fits, update_hours
 
 MODES = ("samples", "logits", "on-policy")
 STORED = 298.0
@@ -37,18 +37,28 @@ class Lesson:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise UserError(f"--mode {self.mode} is no way to distil; choose one of {', '.join(MODES)}.")
+            raise UserError("--mode {mode} is no way to distil; choose one of {modes}.", mode=self.mode, modes=", ".join(MODES))
         if min(self.samples, self.length, self.epochs) <= 0 or not 0 < self.kept <= 1:
             raise UserError("Distillation needs --samples, --length and --epochs above 0, and --kept above 0 and at most 1.")
+        if self.kept != 1 and self.mode != "samples":
+            raise UserError(
+                "--kept is the share of what the teacher writes; --mode {mode} has it write nothing, so leave it out.", mode=self.mode
+            )
 
 
-def plan_distillation(teacher: Model, student: Model, title: str, chip: Chip, devices: int, lesson: Lesson, rent: Rent) -> Plan:
-    """Hours and money of the teacher's and the student's part. Raises UserError where the teacher fits on no number of the chips."""
+def plan_distillation(teacher: Model, student: Model, title: str, chip: Chip, devices: int | None, lesson: Lesson, rent: Rent) -> Plan:
+    """Hours and money of the teacher's and the student's part. `devices`: None for a node, or as many as the models take.
+
+    Raises UserError where the teacher fits on no number of the chips."""
     if lesson.mode != "samples" and teacher.vocab_size != student.vocab_size:
         raise UserError(
-            f"The teacher's {teacher.vocab_size} tokens are not the student's {student.vocab_size}, so their distributions do not compare; "
-            "use --mode samples."
+            "The teacher's {teacher} tokens are not the student's {student}, so their distributions do not compare; use --mode samples.",
+            teacher=teacher.vocab_size,
+            student=student.vocab_size,
         )
+    devices = devices or _enough_devices(teacher, student, chip, lesson)
+    units.check_holds(teacher, chip, devices, lesson.length)
+    update_fits(student, chip, devices)
     tokens = _tokens(lesson)
     times = lesson.epochs if lesson.mode != "on-policy" else 1.0
     epochs = Input("epochs", times, "", "--epochs", "assumed")
@@ -60,7 +70,7 @@ def plan_distillation(teacher: Model, student: Model, title: str, chip: Chip, de
                 "teacher_writes",
                 "distill",
                 "teacher",
-                written_hours("teacher_hours", teacher, chip, _asked(lesson, tokens), lesson.length),
+                written_hours("teacher_hours", teacher, chip, devices, _asked(lesson, tokens), lesson.length),
                 chip,
                 rent,
             )
@@ -69,7 +79,12 @@ def plan_distillation(teacher: Model, student: Model, title: str, chip: Chip, de
         if lesson.mode == "on-policy":
             lines.append(
                 line_of(
-                    "student_writes", "distill", "student", written_hours("rollout_hours", student, chip, tokens, lesson.length), chip, rent
+                    "student_writes",
+                    "distill",
+                    "student",
+                    written_hours("rollout_hours", student, chip, devices, tokens, lesson.length),
+                    chip,
+                    rent,
                 )
             )
         lines.append(
@@ -82,12 +97,30 @@ def plan_distillation(teacher: Model, student: Model, title: str, chip: Chip, de
     if lesson.mode == "logits":
         place = Input("bytes_per_place", STORED, "bytes", "spoutnik logits", "measured")
         figures["stored_bytes"] = Figure("stored_bytes", tokens.value * STORED, "bytes", "lesson_tokens * bytes_per_place", (tokens, place))
-    return with_totals(Plan("distill", title, figures, tuple(lines)), devices)
+    memory, figures["memory_gib_per_device"] = _held(teacher, chip, devices, lesson)
+    return with_totals(Plan("distill", title, figures, tuple(lines), memory), devices)
 
 
-def written_hours(name: str, config: Model, chip: Chip, tokens: Figure, length: float) -> Figure:
+def _enough_devices(teacher: Model, student: Model, chip: Chip, lesson: Lesson) -> int:
+    """A node, or as many as the teacher works best on and the student's training takes."""
+    if lesson.mode == "samples":
+        unit, _, _ = units.bulk(teacher, chip, lesson.length)
+    else:
+        unit = units.smallest_unit(teacher, chip, lesson.length)
+    return max(chip.devices_per_node, unit.devices, update_devices(student, chip))
+
+
+def _held(teacher: Model, chip: Chip, devices: int, lesson: Lesson) -> tuple[dict[str, float], Figure]:
+    """What a device of the teacher's holds: beside its weights the cache of all that it writes at once, or of one text that it reads."""
+    if lesson.mode == "samples":
+        unit, many, _ = units.bulk(teacher, chip, lesson.length, devices)
+        return units.held(teacher, unit, chip, many, lesson.length)
+    return units.held(teacher, units.smallest_unit(teacher, chip, lesson.length), chip, 1.0, lesson.length)
+
+
+def written_hours(name: str, config: Model, chip: Chip, devices: int, tokens: Figure, length: float) -> Figure:
     """GPU-hours to write so many tokens where nobody waits for any of them: the widest batch that fits."""
-    unit, _, seconds = units.bulk(config, chip, length)
+    unit, _, seconds = units.bulk(config, chip, length, devices)
     least = Input("least_seconds_per_written_token", seconds, "s", f"plan/inference.py, {unit.devices} x {chip.title}", "computed")
     reach = decode_reach(chip)
     value = tokens.value * (seconds / 3600) / reach.value

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from spoutnik.errors import UserError
+from spoutnik.errors import Phrase, UserError
 from spoutnik.plan.chips import Chip
 from spoutnik.plan.figure import Figure, Input, Status
 from spoutnik.plan.uncertain import Number, Uncertain, triangular
@@ -65,8 +65,8 @@ def energy(hours: Figure, chip: Chip, location: str = WORLD, watts: Input | None
     kwh = Figure("energy_kwh", hours.value * drawn.value * _value(pue) / 1000, "kWh", f"{hours.name} * watts_per_device * pue / 1000",
                  (hours, drawn, pue))  # fmt: skip
     carbon = where.carbon.input("grid", "g/kWh")
-    co2 = Figure("co2_t", kwh.value * _value(carbon) / 1e6, "tCO2", "energy_kwh * grid / 1e6", (kwh, carbon),
-                 f"Location-based, {where.title}, {where.year}; making the chips is apart.")  # fmt: skip
+    note = Phrase("Location-based, {grid}, {year}; making the chips is apart.", grid=Phrase(where.title), year=where.year)
+    co2 = Figure("co2_t", kwh.value * _value(carbon) / 1e6, "tCO2", "energy_kwh * grid / 1e6", (kwh, carbon), note)
     site, stations = shared["site_water"].input("site_water", "L/kWh"), where.water.input("grid_water", "L/kWh")
     litres = kwh.value * (_value(site) / _value(pue) + _value(stations))
     water = Figure("water_m3", litres / 1000, "m3", "energy_kwh * (site_water / pue + grid_water) / 1000", (kwh, site, pue, stations))
@@ -78,11 +78,11 @@ def energy(hours: Figure, chip: Chip, location: str = WORLD, watts: Input | None
 
 def _drawn(chip: Chip) -> Figure:
     shared = _shared()
-    load = shared["load"].input("load")
+    load, tdp = shared["load"].input("load"), chip.input("tdp_w")
     if chip.power_is_all_in:
-        return Figure("watts_per_device", chip.tdp_w * _value(load), "W", "tdp * load", (chip.input("tdp_w"), load))
+        return Figure("watts_per_device", chip.tdp_w * _value(load), "W", f"{tdp.name} * load", (tdp, load))
     host = shared["host"].input("host")
-    return Figure("watts_per_device", chip.tdp_w * _value(load) * _value(host), "W", "tdp * load * host", (chip.input("tdp_w"), load, host))
+    return Figure("watts_per_device", chip.tdp_w * _value(load) * _value(host), "W", f"{tdp.name} * load * host", (tdp, load, host))
 
 
 def _value(one: Input) -> Number:
@@ -105,7 +105,8 @@ def measured_power(events: Sequence[dict[str, Any]]) -> Input | None:
     if not seconds:
         return None
     joules = sum(cost["energy_joules"] for cost in measured)
-    return Input("measured_watts", joules / seconds, "W", f"{len(measured)} stages of a run: {measured[0]['energy_source']}", "measured")
+    source = Phrase("{stages} stages of a run: {source}", stages=len(measured), source=measured[0]["energy_source"])
+    return Input("measured_watts", joules / seconds, "W", source, "measured")
 
 
 def grid(name: str) -> Grid:
@@ -113,7 +114,7 @@ def grid(name: str) -> Grid:
     found = grids().get(name.lower())
     if found is None:
         near = difflib.get_close_matches(name.lower(), grids(), n=2)
-        raise UserError(f"No grid {name!r} in the table; there is {', '.join(near or grids())}.")
+        raise UserError("No grid {name!r} in the table; there is {near}.", name=name, near=", ".join(near or grids()))
     return found
 
 

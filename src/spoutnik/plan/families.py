@@ -26,16 +26,26 @@ def shape_from_hf(raw: Mapping[str, Any]) -> Shape:
     if family not in GATED + EXPERTS + PLAIN:
         known = ", ".join(sorted((*ARCHITECTURES, *GATED, *EXPERTS, *PLAIN)))
         raise UserError(
-            f"The model's family is {family!r}; the planner knows {known}. Give its sizes as flags if it is built like one of them."
+            "The model's family is {family!r}; the planner knows {known}. Give its sizes as flags if it is built like one of them.",
+            family=family,
+            known=known,
         )
     named = {OTHER_NAMES.get(key, key): value for key, value in raw.items() if value is not None}
     for name in (*WHOLE, "shared_expert_intermediate_size"):
         if type(named.get(name, 0)) is not int or named.get(name, 0) < 0:
-            raise UserError(f"The configuration of this {family} model gives {name} as {named[name]!r}; it must be a whole number.")
+            raise UserError(
+                "The configuration of this {family} model gives {name} as {found!r}; it must be a whole number.",
+                family=family,
+                name=name,
+                found=named[name],
+            )
     for name in ("interleave_moe_layer_step", "decoder_sparse_step"):
         if named.get(name, 1) != 1:
             raise UserError(
-                f"Only some layers of this {family} model have experts ({name} is {named[name]!r}), which the planner does not count."
+                "Only some layers of this {family} model have experts ({name} is {found!r}), which the planner does not count.",
+                family=family,
+                name=name,
+                found=named[name],
             )
     size = named.get("hidden_size", 0)
     values: dict[str, Any] = {"tie_word_embeddings": family in TIED, "num_key_value_heads": named.get("num_attention_heads", 0)}
@@ -53,7 +63,7 @@ def shape_from_hf(raw: Mapping[str, Any]) -> Shape:
     values["query_key_norm"] = _query_key_norm(family, values)
     lacking = [name for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size") if not values.get(name)]
     if lacking:
-        raise UserError(f"The configuration of this {family} model lacks {', '.join(lacking)}; add them.")
+        raise UserError("The configuration of this {family} model lacks {lacking}; add them.", family=family, lacking=", ".join(lacking))
     values.setdefault("intermediate_size", values.get("moe_intermediate_size", 0))
     return Shape(**values)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from spoutnik.errors import Phrase, UserError
 from spoutnik.plan.uncertain import Number, Uncertain, middle
 
 Status = Literal["disclosed", "claimed", "measured", "computed", "assumed"]
@@ -19,7 +20,7 @@ class Input:
     name: str
     value: Number | str
     unit: str = ""
-    source: str = ""
+    source: str | Phrase = ""
     status: Status = "computed"
 
     def __post_init__(self) -> None:
@@ -36,7 +37,7 @@ class Figure:
     unit: str
     formula: str
     inputs: "tuple[Input | Figure, ...]" = ()
-    note: str = ""
+    note: str | Phrase = ""
 
     @property
     def middle(self) -> float:
@@ -61,8 +62,6 @@ def find_figure(name: str, figures: Sequence[Figure]) -> Figure:
     """The figure of that name among these and what they rest on. Raises UserError naming those that there are."""
     import difflib
 
-    from spoutnik.errors import UserError
-
     known: dict[str, Figure] = {}
     for figure in figures:
         for part in figure.walk():
@@ -71,4 +70,4 @@ def find_figure(name: str, figures: Sequence[Figure]) -> Figure:
     if name in known:
         return known[name]
     close = difflib.get_close_matches(name, known, n=3) or list(known)
-    raise UserError(f"No figure {name!r} in this plan; there is {', '.join(close)}.")
+    raise UserError("No figure {name!r} in this plan; there is {close}.", name=name, close=", ".join(close))

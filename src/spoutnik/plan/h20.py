@@ -8,7 +8,9 @@ SGLang's published figures agree: 5.7 k tokens/s written by a node of H20 (lmsys
 
 from dataclasses import dataclass
 
+from spoutnik.errors import UserError
 from spoutnik.plan import inference, units
+from spoutnik.plan.bill import Rent
 from spoutnik.plan.chips import Chip
 from spoutnik.plan.figure import Figure, Input
 from spoutnik.plan.laws import SHARE_OF_PEAK, chinchilla
@@ -70,19 +72,22 @@ def laboratory(
     Training is in FP8, as DeepSeek-V3's was, where both chips have it, each with the layout that suits it
     best. Raises UserError where a model does not fit.
     """
+    if not days > 0:
+        raise UserError("--days {days:g} leave no time to train; give a number above 0.", days=days)
     pair = (first, second)
     precision = "fp8-kept" if first.fp8_tflops and second.fp8_tflops else "bf16"
-    plans = [plan_training(model, tokens, chip, count, precision=precision, batch_tokens=batch_tokens) for chip in pair]
+    hours_alone = Rent(0.0)
+    plans = [plan_training(model, tokens, chip, count, precision=precision, batch_tokens=batch_tokens, rent=hours_alone) for chip in pair]
     hours = [_of(chip, "training_hours", plan.figures["gpu_hours"]) for chip, plan in zip(pair, plans, strict=True)]
     rows = (
         Beside("tpp", *(_of(chip, "tpp", tpp(chip)) for chip in pair)),
-        Beside("performance_density", *(_of(chip, "performance_density", _density(chip)) for chip in pair)),
+        *_densities(pair),
         Beside("balance", *(_balance(chip) for chip in pair)),
         Beside("training_hours", *hours),
         Beside("many", *(_many(model, chip, "many") for chip in pair)),
         Beside("many_dense", *(_many(dense, chip, "many_dense") for chip in pair)),
         Beside("one_reader", *(_one_reader(model, chip) for chip in pair)),
-        Beside("many_usd", *(_usd(chip, _many(model, chip, "many")) for chip in pair)),
+        *((Beside("many_usd", *(_usd(chip, _many(model, chip, "many")) for chip in pair)),) if all(chip.price for chip in pair) else ()),
     )
     given = Input("count", float(count), "", "--devices", "assumed")
     needed = Figure("needed", count * (hours[0].value / hours[1].value), "", f"count * {hours[0].name} / {hours[1].name}", (given, *hours))
@@ -99,8 +104,10 @@ def _of(chip: Chip, name: str, figure: Figure) -> Figure:
     return Figure(f"{name}.{chip.name}", figure.value, figure.unit, figure.formula, figure.inputs, figure.note)
 
 
-def _density(chip: Chip) -> Figure:
-    return performance_density(chip) or Figure("performance_density", float("nan"), "1/mm2", "the die's area is not known")
+def _densities(pair: tuple[Chip, Chip]) -> tuple[Beside, ...]:
+    """TPP for each mm2, where both dies' areas are known."""
+    found = [_of(chip, "performance_density", density) for chip in pair if (density := performance_density(chip))]
+    return (Beside("performance_density", *found),) if len(found) == 2 else ()
 
 
 def _balance(chip: Chip) -> Figure:
@@ -119,6 +126,12 @@ def _many(model: Model, chip: Chip, name: str) -> Figure:
             seconds = inference.decode(model, unit, chip, sequences, CONTEXT).seconds
             if sequences / seconds / unit.tensor > best:
                 best, how = sequences / seconds / unit.tensor, (unit.devices, sequences, seconds)
+    if not best:
+        raise UserError(
+            "No number of {chip} up to {most} answers many readers of this model, {speed:g} tokens a second for each; take another chip or "
+            "model.",
+            chip=chip.title, most=units.SIZES[-1], speed=SPEED,
+        )  # fmt: skip
     inputs = (*_shared(*how), *_memory_inputs(chip))
     return Figure(f"{name}.{chip.name}", best, "tokens/s", "requests / step, by the roofline", inputs, "An upper bound; for each chip.")
 

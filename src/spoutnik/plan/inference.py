@@ -8,6 +8,7 @@ Sources: DeepSeek-V3 technical report (2412.19437), sections 3.4 and 5.4.3; "Ins
 traffic of experts while decoding; DeepSeek's open-infra-index, day 6, for units and overlap.
 """
 
+import math
 from dataclasses import dataclass
 
 from spoutnik.plan.chips import Chip
@@ -78,7 +79,7 @@ def prefill(config: Model, unit: Unit, chip: Chip, prompt: float, found: float =
     """The least device-seconds for one token of a prompt that is computed, where a share `found` of the prompt lies in the cache."""
     computed = prompt * (1 - found)
     keys = prompt * found + (computed + 1) / 2
-    matrices = matrix_flops(config) / _matrix_speed(chip) + _prefill_attention_flops(config, keys) / (chip.bf16_tflops * 1e12)
+    matrices = matrix_flops(config) / _matrix_speed(chip) + _prefill_attention_flops(config, keys) / chip.rate("fp16")
     away = _expert_traffic(config, unit, _copies_away(config, unit, chip))
     return max(matrices, away / _link(unit, chip)) + unit.tensor * _sum_seconds(config, unit, chip)
 
@@ -101,7 +102,7 @@ def decode(
     traffic = _expert_traffic(config, unit, config.num_experts_per_tok * (1 - 1 / unit.devices))
     return Step(
         max(read / bandwidth, tokens * per_token / _matrix_speed(chip)),
-        max(cache / bandwidth, core / (chip.bf16_tflops * 1e12)),
+        max(cache / bandwidth, core / chip.rate("fp16")),
         tokens * traffic / unit.tensor / _link(unit, chip),
         tokens * _sum_seconds(config, unit, chip),
     )
@@ -113,7 +114,7 @@ def value_bytes(chip: Chip) -> float:
 
 
 def _matrix_speed(chip: Chip) -> float:
-    return (chip.fp8_tflops or chip.bf16_tflops) * 1e12
+    return chip.rate("fp8") if chip.fp8_tflops else chip.rate("fp16")
 
 
 def _sizes(config: Model) -> tuple[float, float, float]:
@@ -184,5 +185,7 @@ def _copies_away(config: Model, unit: Unit, chip: Chip) -> float:
 
 
 def _link(unit: Unit, chip: Chip) -> float:
-    """Bytes a second that one device sends to others of the unit: within a node half of the two-way figure."""
+    """Bytes a second that one device sends to others of the unit: within a node half of the two-way figure. One device alone sends none."""
+    if unit.devices == 1:
+        return math.inf
     return (chip.scale_up_gbs / 2 if unit.devices <= chip.devices_per_node else chip.scale_out_gbs) * 1e9

@@ -13,6 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from spoutnik.errors import Phrase
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.depth import depth_config
 from spoutnik.model.flops import forward_flops, mtp_parameters, parameters, training_flops
@@ -238,12 +239,17 @@ def predict(work: StageWork, probe: Probe, factors: Factors, shares: Shares | No
     working = sum(parts.values(), 0.0) * lognormal(*factors.pace, name="laptop pace")
     parts["saving states"] = working * (saving / SAVE_EVERY_S)
     inputs = tuple(
-        Input(name, value, "s", f"{factors.terms.get(name, 1.0):.3g} x its time at the probed speed, fitted {factors.date}", "computed")
+        Input(name, value, "s", _fitted_source(name, factors), "computed")
         for name, value in parts.items()
         if isinstance(value, Uncertain) or value > 0
     )
     formula = "the parts' sum at the machine's pace, with a state saved once a minute"
     return Predicted(work, Figure(work.name, working + parts["saving states"], "s", formula, inputs), memory)
+
+
+def _fitted_source(name: str, factors: Factors) -> Phrase:
+    factor = factors.terms.get(name, 1.0)
+    return Phrase("{factor:.3g} x its time at the probed speed, fitted {date}", factor=factor, date=factors.date)
 
 
 def usual_shares(name: str, factors: Factors) -> Shares:

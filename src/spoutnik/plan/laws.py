@@ -99,12 +99,13 @@ def experts(flop: Figure) -> Optimum:
 
     Both by the same paper's fits, without the router's own operations.
     """
-    active, reached = _best_mixture(flop.middle, GRANULARITY)
+    at_middle, reached = _best_mixture(flop.middle, GRANULARITY)
+    active = at_middle * (flop.value / flop.middle) ** (MOE["beta"] / (MOE["alpha"] + MOE["beta"]))
     given = Input("constants", ", ".join(f"{key} {value:g}" for key, value in MOE.items()), "", KRAJEWSKI, "assumed")
     size = Figure("size", active, "parameters", "argmin of c + (g / G^gamma + a) / (43 size)^alpha + b / tokens^beta",
                   (flop, given), "Active for a token; 64-fold experts, each an eighth of a layer wide.")  # fmt: skip
     total = Figure("size_total", HELD * active, "parameters", "43 * size", (size,))
-    tokens = Figure("tokens", flop.middle / 6 / active, "tokens", "flop / (6 * size)", (flop, size))
+    tokens = Figure("tokens", flop.value / 6 / active, "tokens", "flop / (6 * size)", (flop, size))
     same = _dense_compute(reached)
     gain = Figure("dense_compute", same / flop.middle, "", "compute with which the dense fit reaches the same loss / flop", (flop, given),
                   "Far beyond the paper's runs this is extrapolation.")  # fmt: skip
@@ -186,6 +187,8 @@ def compute_for(dollars: float, price: Input, peak: Input) -> Figure:
     """The 6 N D that money buys: hours at a price, times the share of the peak that published runs reached over all their paid hours."""
     if not dollars > 0:
         raise UserError("A budget must be positive, as 1e24flop or 5.5e6usd.")
+    if isinstance(price.value, (int, float)) and not price.value > 0:
+        raise UserError("A budget of money needs a --price above 0, as in 2.0; or give the budget in FLOP.")
     hours = Figure(
         "gpu_hours",
         dollars / _number(price),
@@ -194,7 +197,7 @@ def compute_for(dollars: float, price: Input, peak: Input) -> Figure:
         (Input("budget", dollars, "USD", "--budget", "assumed"), price),
     )
     value = hours.value * (_number(SHARE_OF_PEAK) * (_number(peak) * 3.6e15))
-    return Figure("flop", value, "FLOP", "gpu_hours * 3600 * peak * share_of_peak", (hours, peak, SHARE_OF_PEAK))
+    return Figure("flop", value, "FLOP", f"gpu_hours * 3600 * {peak.name} * share_of_peak", (hours, peak, SHARE_OF_PEAK))
 
 
 def _number(one: Input) -> Number:

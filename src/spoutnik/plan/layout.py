@@ -1,15 +1,20 @@
 """How a training run lies on its devices: five kinds of parallelism, the pipeline's schedule, what is recomputed, kept where, in what."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from spoutnik.errors import UserError
+from spoutnik.errors import Phrase, UserError
 from spoutnik.plan.schedule import SCHEDULES, check, chunks_per_device
 from spoutnik.plan.shape import Model
 
 RECOMPUTE = ("none", "selective", "full")
 PRECISIONS = ("bf16", "fp8", "fp8-kept")
 OPTIMISERS = ("adamw", "adamw-fsdp", "adamw-v3", "muon")
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "schedule": SCHEDULES, "recompute": RECOMPUTE, "precision": PRECISIONS, "optimiser": OPTIMISERS, "zero": (0, 1, 2, 3),
+    "overlap": (True, False),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,18 +51,14 @@ class Layout:
     """adamw (Megatron's mixed precision), adamw-fsdp (weights and gradients in float32), adamw-v3 (moments in BF16), muon (one moment)."""
 
     def __post_init__(self) -> None:
-        for name in ("data", "tensor", "context", "pipeline", "expert", "chunks", "micro_batch_size", "sequence_length"):
-            if getattr(self, name) < 1:
-                raise UserError(f"The layout has {name} {getattr(self, name)}; it must be 1 or more.")
-        choices = {"schedule": SCHEDULES, "recompute": RECOMPUTE, "precision": PRECISIONS, "optimiser": OPTIMISERS, "zero": (0, 1, 2, 3)}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise UserError(f"The layout has {name} {getattr(self, name)!r}; it must be one of {', '.join(map(str, allowed))}.")
+        check_fields(vars(self))
         shared = self.data * self.context * self.tensor
         if shared % self.expert:
             raise UserError(
-                f"The layout has expert {self.expert}, but data x context x tensor is {shared}; expert must divide it, as "
-                f"{_divisor(shared, self.expert)} does."
+                "The layout has expert {expert}, but data x context x tensor is {shared}; expert must divide it, as {nearest} does.",
+                expert=self.expert,
+                shared=shared,
+                nearest=_divisor(shared, self.expert),
             )
         per_step = self.data * self.micro_batch_size * self.sequence_length
         if self.global_batch_tokens == 0:
@@ -66,8 +67,14 @@ class Layout:
         if self.global_batch_tokens < per_step or self.global_batch_tokens % per_step:
             nearest = max(1, round(self.global_batch_tokens / per_step)) * per_step
             raise UserError(
-                f"A step of {self.global_batch_tokens:,} tokens cannot be dealt to {self.data} replicas in microbatches of "
-                f"{self.micro_batch_size} x {self.sequence_length} tokens; take a multiple of {per_step:,}, as {nearest:,}."
+                "A step of {global_batch_tokens:,} tokens cannot be dealt to {data} replicas in microbatches of "
+                "{micro_batch_size} x {sequence_length} tokens; take a multiple of {per_step:,}, as {nearest:,}.",
+                global_batch_tokens=self.global_batch_tokens,
+                data=self.data,
+                micro_batch_size=self.micro_batch_size,
+                sequence_length=self.sequence_length,
+                per_step=per_step,
+                nearest=nearest,
             )
         if self.pipeline > 1:
             check(self.schedule, self.pipeline, self.microbatches, self.chunks)
@@ -103,35 +110,69 @@ class Layout:
         """Raises UserError where the model cannot be cut like that."""
         if self.stages > model.num_hidden_layers + 2:
             raise UserError(
-                f"The layout cuts {model.num_hidden_layers} layers into {self.stages} stages; it can have {model.num_hidden_layers + 2}."
+                "The layout cuts {num_hidden_layers} layers into {stages} stages; it can have {most}.",
+                num_hidden_layers=model.num_hidden_layers,
+                stages=self.stages,
+                most=model.num_hidden_layers + 2,
             )
         if model.num_attention_heads % self.tensor:
             raise UserError(
-                f"{model.num_attention_heads} attention heads cannot be shared by tensor {self.tensor}; take a divisor, as "
-                f"{_divisor(model.num_attention_heads, self.tensor)}."
+                "{num_attention_heads} attention heads cannot be shared by tensor {tensor}; take a divisor, as {nearest}.",
+                num_attention_heads=model.num_attention_heads,
+                tensor=self.tensor,
+                nearest=_divisor(model.num_attention_heads, self.tensor),
             )
         if self.expert > 1 and (not model.n_routed_experts or model.n_routed_experts % self.expert):
             if not model.n_routed_experts:
-                raise UserError(f"The layout has expert {self.expert}, but the model has no routed experts; take expert 1.")
+                raise UserError("The layout has expert {expert}, but the model has no routed experts; take expert 1.", expert=self.expert)
             raise UserError(
-                f"{model.n_routed_experts} experts cannot be shared by expert {self.expert}; take a divisor, as "
-                f"{_divisor(model.n_routed_experts, self.expert)}."
+                "{n_routed_experts} experts cannot be shared by expert {expert}; take a divisor, as {nearest}.",
+                n_routed_experts=model.n_routed_experts,
+                expert=self.expert,
+                nearest=_divisor(model.n_routed_experts, self.expert),
             )
         if self.sequence_length % self.context:
-            raise UserError(f"Sequences of {self.sequence_length} tokens cannot be cut by context {self.context}; take a divisor.")
+            raise UserError(
+                "Sequences of {sequence_length} tokens cannot be cut by context {context}; take a divisor.",
+                sequence_length=self.sequence_length,
+                context=self.context,
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Its fields by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def sentence(self) -> str:
+    def phrase(self) -> Phrase:
         """In words, for people."""
         ways = [f"{name} {getattr(self, name)}" for name in ("data", "tensor", "context", "pipeline", "expert") if getattr(self, name) > 1]
-        pipe = f", {self.schedule}" + (f" with {self.chunks} chunks" if self.schedule == "interleaved" else "") if self.pipeline > 1 else ""
-        return (
-            f"{' x '.join(ways) or 'one device'}{pipe}, {self.microbatches} microbatches of {self.micro_batch_size} x "
-            f"{self.sequence_length}, ZeRO {self.zero}, recompute {self.recompute}, {self.precision.upper()}, {self.optimiser}"
-        )
+        parallel: str | Phrase = " x ".join(ways) or Phrase("one device")
+        if self.pipeline > 1:
+            chunked = Phrase("interleaved with {chunks} chunks", chunks=self.chunks)
+            schedule = chunked if self.schedule == "interleaved" else self.schedule
+            parallel = Phrase("{parallel}, {schedule}", parallel=parallel, schedule=schedule)
+        return Phrase(
+            "{parallel}, {microbatches} microbatches of {micro_batch_size} x {sequence_length} ({step:,} tokens a step), ZeRO {zero}, "
+            "recompute {recompute}, {precision}, {optimiser}",
+            parallel=parallel, microbatches=self.microbatches, micro_batch_size=self.micro_batch_size,
+            sequence_length=self.sequence_length, step=self.global_batch_tokens, zero=self.zero, recompute=self.recompute,
+            precision=self.precision.upper(), optimiser=self.optimiser,
+        )  # fmt: skip
+
+
+KINDS = {field.name: field.type for field in fields(Layout)}
+
+
+def check_fields(given: Mapping[str, Any]) -> None:
+    """Raises UserError for a field that no layout has, or a value that it cannot have whatever the others are."""
+    for name, value in given.items():
+        if name not in KINDS:
+            raise UserError("A layout has no {name!r}; its fields are {known}.", name=name, known=", ".join(KINDS))
+        if name in CHOICES:
+            if value not in CHOICES[name]:
+                allowed = ", ".join(map(str, CHOICES[name]))
+                raise UserError("The layout has {name} {found!r}; it must be one of {allowed}.", name=name, found=value, allowed=allowed)
+        elif type(value) is not int or value < (name != "global_batch_tokens"):
+            raise UserError("The layout has {name} {found!r}; it must be a whole number of 1 or more.", name=name, found=value)
 
 
 def _divisor(number: int, wanted: int) -> int:

@@ -4,7 +4,7 @@ import difflib
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -23,6 +23,8 @@ from spoutnik.plan.shape import Model
 if TYPE_CHECKING:
     from spoutnik.recipe import Recipe
 
+MOST_LAYERS = 10_000
+"""Ten times what anybody trained; layers are looked at one by one, so that a number beyond all reason would never be answered."""
 NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
 """What flags must give where there is no model to start from."""
 
@@ -49,15 +51,22 @@ def open_model(name_or_path: str | None, flags: Mapping[str, Any] | None = None)
     model or it cannot be.
     """
     flags = {key: value for key, value in (flags or {}).items() if value is not None}
-    if name_or_path is None:
-        return _from_flags(flags)
-    model = _opened(name_or_path)
-    if not flags:
-        return model
-    unknown = [key for key in flags if not hasattr(model, key)]
+    model = _from_flags(flags) if name_or_path is None else _changed(_opened(name_or_path), flags)
+    if model.num_hidden_layers > MOST_LAYERS:
+        raise UserError("The model has {layers:,} layers; a plan takes {most:,} at most.", layers=model.num_hidden_layers, most=MOST_LAYERS)
+    return model
+
+
+def _changed(model: Model, flags: Mapping[str, Any]) -> Model:
+    known = {one.name for one in fields(model)}
+    unknown = [key for key in flags if key not in known]
     if unknown:
-        raise UserError(f"{unknown[0]} is no field of a {model.model_type} model; leave it out, or give sizes without a model's name.")
-    return model.with_(**flags)
+        raise UserError(
+            "{field} is no field of a {model_type} model; leave it out, or give sizes without a model's name.",
+            field=unknown[0],
+            model_type=model.model_type,
+        )
+    return model.with_(**flags) if flags else model
 
 
 def from_hf(raw: Mapping[str, Any]) -> Model:
@@ -79,10 +88,12 @@ def catalogue() -> dict[str, Entry]:
     return found
 
 
-def title_of(name: str) -> str:
-    """A catalogue model's title; else what the user called it."""
+def title_of(name: str, flags: Mapping[str, Any] | None = None) -> str:
+    """A catalogue model's title, else what the user called it; with the sizes that `flags` change."""
     entry = catalogue().get(name.lower())
-    return entry.title if entry else Path(name).name or name
+    title = entry.title if entry else Path(name).name or name
+    changed = ", ".join(f"{key} {value}" for key, value in (flags or {}).items() if value is not None)
+    return f"{title} ({changed})" if changed else title
 
 
 def trained_as(name: str | None, chip: Chip) -> Mapping[str, Any]:
@@ -104,7 +115,9 @@ def _opened(name: str) -> Model:
     elif name.startswith(HUB_PREFIX):
         cached = in_hub_cache(name.removeprefix(HUB_PREFIX))
         if cached is None:
-            raise UserError(f"{name} is not in the hub's cache, and a plan fetches nothing; give its config.json, or its sizes as flags.")
+            raise UserError(
+                "{name} is not in the hub's cache, and a plan fetches nothing; give its config.json, or its sizes as flags.", name=name
+            )
         path = cached
     if path.is_dir():
         path = path / "config.json"
@@ -114,18 +127,22 @@ def _opened(name: str) -> Model:
         return _from_recipe(recipe, name.rpartition(":")[2] if ":" in name else None)
     close = difflib.get_close_matches(name.lower(), catalogue(), n=3, cutoff=0.4) or list(catalogue())[:5]
     raise UserError(
-        f"No model {name!r}: it is neither a file nor a folder with a config.json, nor a recipe, nor a name of the catalogue; near it are "
-        f"{', '.join(close)} (spoutnik plan models lists all)."
+        "No model {name!r}: it is neither a file nor a folder with a config.json, nor a recipe, nor a name of the "
+        "catalogue; near it are {close} (spoutnik plan models lists all).",
+        name=name,
+        close=", ".join(close),
     )
 
 
 def _from_json(path: Path) -> Model:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not JSON ({error}); give a Hugging Face config.json.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError("{path} is not JSON ({error}); give a Hugging Face config.json.", path=path, error=str(error)) from None
     if not isinstance(raw, dict):
-        raise UserError(f"{path} holds a JSON {type(raw).__name__}, expected an object; give a Hugging Face config.json.")
+        raise UserError(
+            "{path} holds a JSON {found}, expected an object; give a Hugging Face config.json.", path=path, found=type(raw).__name__
+        )
     return from_hf(raw)
 
 
@@ -144,12 +161,14 @@ def _from_recipe(path: Path, stage: str | None) -> ModelConfig:
 
     made = pretrained(load_recipe(path))
     if not made:
-        raise UserError(f"{path} pretrains no model; name one of the catalogue (spoutnik plan models lists it).")
+        raise UserError("{path} pretrains no model; name one of the catalogue (spoutnik plan models lists it).", path=path)
     if stage is None and len(made) == 1:
         return next(iter(made.values()))
     if stage not in made:
-        found = f"has no pretrain stage {stage!r}" if stage else "pretrains several models"
-        raise UserError(f"{path} {found}; write {path.stem}:STAGE with one of {', '.join(made)}.")
+        several = {"path": path, "stem": path.stem, "made": ", ".join(made)}
+        if stage:
+            raise UserError("{path} has no pretrain stage {stage!r}; write {stem}:STAGE with one of {made}.", stage=stage, **several)
+        raise UserError("{path} pretrains several models; write {stem}:STAGE with one of {made}.", **several)
     return made[stage]
 
 
@@ -167,9 +186,11 @@ def _from_flags(flags: Mapping[str, Any]) -> Model:
     """A model made of flags alone: with latent attention where kv_lora_rank is given, else llama's family."""
     missing = [f"--{name.replace('_', '-')}" for name in NEEDED if name not in flags]
     if missing:
-        raise UserError(f"The model's sizes lack {', '.join(missing)}; give them, or a model's name (spoutnik plan models lists them).")
+        raise UserError(
+            "The model's sizes lack {missing}; give them, or a model's name (spoutnik plan models lists them).", missing=", ".join(missing)
+        )
     family = flags.get("model_type") or ("deepseek_v3" if flags.get("kv_lora_rank") else "llama")
-    raw = {"model_type": family} | dict(flags)
+    raw = {"model_type": family, "max_position_embeddings": 4096} | dict(flags)
     if family in ("deepseek_v3", "deepseek_v2"):
         # What a few flags leave out is V3's.
         raw = {"qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128} | raw

@@ -32,7 +32,7 @@ def page(plan: Plan, words: Speech, capacity: float | None = None, timeline: Tim
     parts += [f"<figure>{drawing}</figure>" for drawing in charts(plan, words, capacity, timeline)]
     parts += [f"<h2>{text_of(words('head.figures'))}</h2>", table(figure_rows(plan, words))]
     if plan.setting:
-        parts.append(f"<p>{text_of(words('head.setting', setting=plan.setting))}</p>")
+        parts.append(f"<p>{text_of(words('head.setting', setting=words.phrase(plan.setting)))}</p>")
     if plan.lines:
         parts += [f"<h2>{text_of(words('head.lines'))}</h2>", table(line_rows(plan, words), foot=True)]
     parts += [f"<h2>{text_of(words('head.why'))}</h2>", *_all_reasons(plan, words)]

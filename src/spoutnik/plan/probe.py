@@ -63,7 +63,15 @@ def probed(again: bool = False, folder: Path | None = None) -> Probe:
     kept = None if again else read_probe(path)
     if kept is not None and kept.identity == identity():
         return kept
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path.parent / "probe.try", "")
+    except OSError as error:
+        raise UserError(
+            "{folder} cannot keep this machine's speed ({strerror}); set XDG_CACHE_HOME to a folder that can be written.",
+            folder=path.parent, strerror=error.strerror,
+        ) from error  # fmt: skip
+    (path.parent / "probe.try").unlink(missing_ok=True)
     found = Probe(identity(), time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()), **_measured(path.parent))
     write_whole(path, json.dumps(asdict(found), indent=2) + "\n")
     return found
@@ -116,9 +124,9 @@ def _measured(folder: Path) -> Mapping[str, float]:
     try:
         found: dict[str, float] = json.loads(run.stdout)
     except ValueError:
-        last = (run.stderr.strip().splitlines() or [f"it ended with status {run.returncode}"])[-1]
+        last = (run.stderr.strip().splitlines() or [f"status {run.returncode}"])[-1]
         raise UserError(
-            f"This machine's speed cannot be measured: {last}; see whether `spoutnik doctor` finds something missing."
+            "This machine's speed cannot be measured: {last}; see whether `spoutnik doctor` finds something missing.", last=last
         ) from None
     return found
 

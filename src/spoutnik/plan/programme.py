@@ -16,7 +16,7 @@ from spoutnik.plan.chips import Chip, chip
 from spoutnik.plan.components import counts
 from spoutnik.plan.distillation import Lesson, plan_distillation
 from spoutnik.plan.energy import WORLD
-from spoutnik.plan.figure import Figure, Input
+from spoutnik.plan.figure import Figure, Input, Status
 from spoutnik.plan.models import open_model
 from spoutnik.plan.programme_file import Programme
 from spoutnik.plan.reinforcement import Campaign, plan_reinforcement
@@ -33,14 +33,19 @@ def plan_programme(programme: Programme, predict: bool = False, price: float | N
     """The sum of all lines. `predict` sets aside what the lines disclose; `price` replaces theirs."""
     lines, projects = [], _project_flops(programme)
     days: float | Uncertain = 0.0
+    spans: list[Input] = []
     for line in programme.lines:
         device, rent = chip(line["chip"]), _rent(line, price, location)
         hours, status = _hours(line, device, rent, predict, projects.get(line.get("group", "")))
         made = line_of(line["name"], line.get("group", ""), line["kind"], hours, device, rent, status)
         lines.append(made)
-        days = days + (line["days"] if "days" in line else hours.value / (24.0 * line["devices"]) if "devices" in line else 0.0)
+        span = line["days"] if "days" in line else hours.value / (24.0 * line["devices"]) if "devices" in line else None
+        if span is not None:
+            known: Status = "assumed" if "days" in line else "computed"
+            spans.append(Input(f"{len(lines)}.days", span, "days", f"{len(lines)}. {line['name']}", known))
+            days = days + span
     plan = with_totals(Plan("programme", programme.title, {}, tuple(lines)))
-    one_by_one = Figure("days", days, "days", "sum(gpu_hours / (24 * devices)) + sum(days, kind = serve)", ())
+    one_by_one = Figure("days", days, "days", "sum(days)", tuple(spans), "Lines that say neither devices nor days are not in it.")
     return Plan(
         plan.kind, plan.title, plan.figures | {"days": one_by_one, "cost_with_development_usd": _with_development(plan)}, plan.lines
     )
@@ -52,7 +57,8 @@ def _with_development(plan: Plan) -> Figure:
     value: float | Uncertain = 0.0
     for _, cost in trained:
         value = value + cost.value
-    final = Figure("final_runs_usd", value, "USD", "sum(cost_usd) - sum(cost_usd, kind = serve)", ())
+    parts = tuple(replace(cost, name=f"{number}.cost_usd") for number, cost in trained)
+    final = Figure("final_runs_usd", value, "USD", "sum(cost_usd)", parts, "All lines but services.")
     times = development()
     return Figure("cost_with_development_usd", final.value * times.value, "USD", "final_runs_usd * development", (final, times))
 
@@ -120,7 +126,7 @@ def _hours(line: dict[str, Any], device: Chip, rent: Rent, predict: bool, projec
 def _train_hours(line: dict[str, Any], device: Chip, rent: Rent, project_flops: float | None) -> Figure:
     """The hours of one training plan for each length of sequence; the line's layout is that of each."""
     if "devices" not in line:
-        raise UserError(f"The line {line['name']!r} (train) does not say how many devices train; give it devices.")
+        raise UserError("The line {name!r} (train) does not say how many devices train; give it devices.", name=line["name"])
     model, parts = open_model(line["model"]), []
     for tokens, length in zip(line["tokens"], line["sequence_length"], strict=True):
         batch = round(line["batch_tokens"]) if "batch_tokens" in line else None
@@ -163,14 +169,14 @@ def _rl_hours(line: dict[str, Any], device: Chip, rent: Rent) -> Figure:
         line.get("minibatches", 1),
     )
     if "devices" not in line:
-        raise UserError(f"The line {line['name']!r} (rl) does not say how many devices sample; give it devices.")
+        raise UserError("The line {name!r} (rl) does not say how many devices sample; give it devices.", name=line["name"])
     return plan_reinforcement(open_model(line["model"]), line["name"], device, line["devices"], campaign, rent).figures["gpu_hours"]
 
 
 def _distill_hours(line: dict[str, Any], device: Chip, rent: Rent) -> Figure:
     lesson = Lesson(line.get("mode", "samples"), line["samples"], line["length"], line.get("epochs", 2.0), line.get("kept", 1.0))
     teacher, student = open_model(line["teacher"]), open_model(line["student"])
-    return plan_distillation(teacher, student, line["name"], device, line.get("devices", 8), lesson, rent).figures["gpu_hours"]
+    return plan_distillation(teacher, student, line["name"], device, line.get("devices"), lesson, rent).figures["gpu_hours"]
 
 
 def _serve_hours(line: dict[str, Any], device: Chip, rent: Rent, given: bool) -> Figure:

@@ -20,7 +20,7 @@ from spoutnik.plan.result import Line, Plan
 from spoutnik.plan.shape import Model
 from spoutnik.plan.sums import line_of, model_figures, with_totals
 from spoutnik.plan.uncertain import triangular
-from spoutnik.plan.update import update_hours
+from spoutnik.plan.update import three_points, update_fits, update_hours
 
 OVERHEAD = (0.03, 0.10, 0.30)
 """Rewards, weights handed to the sampler, what waits for both; as a share of rollouts and updates. Assumed."""
@@ -47,9 +47,16 @@ class Campaign:
     def __post_init__(self) -> None:
         if min(self.steps, self.prompts, self.group, self.minibatches) < 1 or min(self.length, self.prompt) <= 0:
             raise UserError("Reinforcement learning needs --steps, --prompts, --group and --minibatches of 1 or more, and lengths above 0.")
+        if self.minibatches > self.steps:
+            raise UserError(
+                "--minibatches {minibatches} updates of one rollout are more than --steps {steps}; lower one or raise the other.",
+                minibatches=self.minibatches, steps=self.steps,
+            )  # fmt: skip
         if self.max_length < self.length:
             raise UserError(
-                f"Answers of {self.length:g} tokens on average cannot all end by {self.max_length:g}; raise --max-length or lower --length."
+                "Answers of {length:g} tokens on average cannot all end by {max_length:g}; raise --max-length or lower --length.",
+                length=self.length,
+                max_length=self.max_length,
             )
 
 
@@ -70,7 +77,8 @@ def plan_reinforcement(config: Model, title: str, chip: Chip, devices: int, camp
         "answers * length",
         (answers, Input("length", campaign.length, "tokens", "--length", "assumed")),
     )
-    rollout = _rollout_hours(config, chip, devices, campaign)
+    update_fits(config, chip, devices)
+    rollout, memory, held = _rollout_hours(config, chip, devices, campaign)
     passes = 1 + (campaign.reference + campaign.old) / 3
     learned = Figure(
         "update_tokens",
@@ -84,8 +92,8 @@ def plan_reinforcement(config: Model, title: str, chip: Chip, devices: int, camp
         "overhead",
         triangular(*OVERHEAD, name="rl_overhead"),
         "share",
-        "triangular",
-        (Input("overhead_mode", OVERHEAD[1], "share", "", "assumed"),),
+        "triangular(least, mode, most)",
+        three_points("overhead", OVERHEAD),
     )
     between = Figure(
         "overhead_hours",
@@ -99,18 +107,16 @@ def plan_reinforcement(config: Model, title: str, chip: Chip, devices: int, camp
         line_of("updates", "rl", "update", update, chip, rent),
         line_of("between", "rl", "overhead", between, chip, rent),
     ]
-    figures = model_figures(config, campaign.length + campaign.prompt) | {one.name: one for one in (answers, written)}
-    return with_totals(Plan("rl", title, figures, tuple(lines)), devices)
+    figures = model_figures(config, campaign.length + campaign.prompt) | {one.name: one for one in (answers, written, held)}
+    return with_totals(Plan("rl", title, figures, tuple(lines), memory), devices)
 
 
-def _rollout_hours(config: Model, chip: Chip, devices: int, campaign: Campaign) -> Figure:
+def _rollout_hours(config: Model, chip: Chip, devices: int, campaign: Campaign) -> tuple[Figure, dict[str, float], Figure]:
+    """Hours of all rollouts, and what a device holds meanwhile: bytes by kind, and their sum."""
     at_once = campaign.prompts * campaign.group * campaign.minibatches
     context = campaign.prompt + campaign.length / 2
+    units.check_holds(config, chip, devices, context)
     unit = units.smallest_unit(config, chip, context)
-    if unit.devices > devices:
-        raise UserError(
-            f"{devices} x {chip.title} do not hold one copy of the model to sample from; give --devices {unit.devices} or more."
-        )
     groups = devices / unit.tensor
     waiting = at_once / groups
     together = max(min(waiting, inference.most_sequences(config, unit, chip, context)), 1.0)
@@ -138,4 +144,7 @@ def _rollout_hours(config: Model, chip: Chip, devices: int, campaign: Campaign) 
         (*inputs[1:6], reach),
     )
     hours = seconds.value * (rollouts * devices / 3600)
-    return Figure("rollout_hours", hours, "GPU-hours", "rollouts * rollout_seconds * devices / 3600", (inputs[0], seconds, inputs[6]))
+    return (
+        Figure("rollout_hours", hours, "GPU-hours", "rollouts * rollout_seconds * devices / 3600", (inputs[0], seconds, inputs[6])),
+        *units.held(config, unit, chip, together, context),
+    )

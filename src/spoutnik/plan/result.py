@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from spoutnik.errors import UserError
+from spoutnik.errors import Phrase, UserError
 from spoutnik.plan.figure import Figure, Input
 from spoutnik.plan.uncertain import Uncertain
 
@@ -35,7 +35,7 @@ class Plan:
     """Bytes on one device, by what they hold."""
 
     @property
-    def setting(self) -> str:
+    def setting(self) -> str | Phrase:
         """What the plan chose, in a few words; empty where there was nothing to choose."""
         return ""
 
@@ -47,7 +47,7 @@ class Plan:
         key = name if name in found else next((key for key in found if key.partition(".")[2] == name), None)
         if key is None:
             names = dict.fromkeys(known.partition(".")[2] or known for known in found)
-            raise UserError(f"This plan has no figure {name!r}; it has {', '.join(names)}.")
+            raise UserError("This plan has no figure {name!r}; it has {names}.", name=name, names=", ".join(names))
         return found[key]
 
     def all_figures(self) -> dict[str, Figure]:
@@ -91,10 +91,12 @@ class Plan:
 def reasons(figure: Figure) -> dict[str, Any]:
     """A figure with its formula and inputs, those of figures among them included, for JSON."""
     told: dict[str, Any] = {"name": figure.name, "value": figure.to_json(), "unit": figure.unit, "formula": figure.formula, "inputs": []}
+    if figure.note:
+        told["note"] = str(figure.note)
     for one in figure.inputs:
         if isinstance(one, Input):
             value = one.value.range().to_dict() if isinstance(one.value, Uncertain) else one.value
-            told["inputs"].append({"name": one.name, "value": value, "unit": one.unit, "source": one.source, "status": one.status})
+            told["inputs"].append({"name": one.name, "value": value, "unit": one.unit, "source": str(one.source), "status": one.status})
         else:
             told["inputs"].append(reasons(one))
     return told

@@ -63,7 +63,7 @@ def verdict(chip: Chip, day: str) -> Verdict:
     day = check_day(day)
     standing = [rule for rule in _rules() if rule["effective"] <= day and (rule.get("until") is None or day < rule["until"])]
     if not standing:
-        raise UserError(f"No rule of the table was in force on {day}; the first is of {_rules()[0]['effective']}.")
+        raise UserError("No rule of the table was in force on {day}; the first is of {first}.", day=day, first=_rules()[0]["effective"])
     found = [_verdict(rule, chip) for rule in standing if "class" in rule]
     strictest = max(found, key=lambda one: (REVIEWS.index(one.review), one.effective))
     for rule in standing:
@@ -84,7 +84,7 @@ def check_day(day: str) -> str:
     try:
         return datetime.date.fromisoformat(day).isoformat()
     except ValueError:
-        raise UserError(f"{day!r} is no day; write it as 2026-01-15.") from None
+        raise UserError("{day!r} is no day; write it as 2026-01-15.", day=day) from None
 
 
 def _verdict(rule: Mapping[str, Any], chip: Chip) -> Verdict:
@@ -124,7 +124,7 @@ def _holds(condition: Mapping[str, Any], chip: Chip) -> str:
         if value is None or (value < bound if key.endswith("_min") else value >= bound):
             return ""
         said.append(f"{label} {value:,.6g} {'>=' if key.endswith('_min') else '<'} {bound:,.6g}")
-    return ", ".join(said)
+    return "; ".join(said)
 
 
 def _measures(condition: Mapping[str, Any], chip: Chip) -> Iterator[tuple[str, float, str, float | None]]:

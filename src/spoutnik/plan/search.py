@@ -7,7 +7,7 @@ from typing import Any
 
 from spoutnik.errors import UserError
 from spoutnik.plan.chips import Chip
-from spoutnik.plan.layout import RECOMPUTE, Layout
+from spoutnik.plan.layout import RECOMPUTE, Layout, check_fields
 from spoutnik.plan.memory import memory
 from spoutnik.plan.operators import Efficiency
 from spoutnik.plan.pieces import pieces
@@ -38,6 +38,12 @@ def best_layout(
 
     Raises UserError if none fits, naming what the nearest one would need.
     """
+    check_fields({"precision": precision, "sequence_length": sequence_length, **fixed})
+    if batch_tokens is not None and batch_tokens < sequence_length:
+        raise UserError(
+            "A step of {batch_tokens:,} tokens holds no sequence of {sequence_length:,}; give --batch-tokens {sequence_length} or more.",
+            batch_tokens=batch_tokens, sequence_length=sequence_length,
+        )  # fmt: skip
     schedules = schedules or (("1f1b", "interleaved", "zb1p", "dualpipe") if model.n_routed_experts else ("1f1b", "interleaved"))
     batch = batch_tokens or default_batch_tokens(model, count, sequence_length)
     ranked: list[tuple[float, int, Layout]] = []
@@ -59,7 +65,7 @@ def best_layout(
             quick = step(model, fitting, chip, how, exact=False, parts=parts)
             (ranked if room <= ROOM else tight).append((-quick.tokens_per_second_per_device, place, fitting))
     if not (ranked or tight):
-        raise UserError(_nothing_fits(model, chip, count, least, fixed))
+        raise _nothing_fits(model, chip, count, least, fixed)
     finalists = sorted(ranked or tight)[:6]
     return max((layout for _, _, layout in finalists), key=lambda layout: _speed(step(model, layout, chip, how)))
 
@@ -133,23 +139,30 @@ def _powers(most: int) -> list[int]:
     return found
 
 
-def _nothing_fits(model: Model, chip: Chip, count: int, least: tuple[float, Layout] | None, fixed: dict[str, Any]) -> str:
+def _nothing_fits(model: Model, chip: Chip, count: int, least: tuple[float, Layout] | None, fixed: dict[str, Any]) -> UserError:
     if least is None and fixed:
         asked = " ".join(f"{name}={value}" for name, value in fixed.items())
         could = "; ".join(f"{name} {', '.join(map(str, ways))}" for name, ways in _ways(model, chip, count).items() if name in fixed)
-        return (
-            f"{count} x {chip.name} cannot be laid out with {asked}; leave out what need not be so"
-            + (f", or take of these: {could}." if could else ".")
+        if not could:
+            return UserError(
+                "{count} x {chip} cannot be laid out with {asked}; leave out what need not be so.", count=count, chip=chip.name, asked=asked
+            )
+        return UserError(
+            "{count} x {chip} cannot be laid out with {asked}; leave out what need not be so, or take of these: {could}.",
+            count=count, chip=chip.name, asked=asked, could=could,
         )  # fmt: skip
     if least is None:
-        return (
-            f"{count} x {chip.name} cannot be laid out for {model.num_hidden_layers} layers and {model.num_attention_heads} heads; "
-            f"take a number of chips with small divisors, as {1 << (count - 1).bit_length()}."
-        )
+        return UserError(
+            "{count} x {chip} cannot be laid out for {layers} layers and {heads} heads; take a number of chips with small divisors, as "
+            "{better}.",
+            count=count, chip=chip.name, layers=model.num_hidden_layers, heads=model.num_attention_heads,
+            better=1 << (count - 1).bit_length(),
+        )  # fmt: skip
     held, layout = least
     have = chip.memory_gb * 1e9
     enough = count * 2 ** max(1, (held / have - 1e-9).__ceil__() - 1).bit_length()
-    return (
-        f"The model does not fit on {count} x {chip.name}: the smallest layout ({layout.sentence()}) holds {held / 1e9:.0f} GB a chip, "
-        f"which has {have / 1e9:.0f}; take about {enough} chips, chips with more memory, or shorter sequences."
-    )
+    return UserError(
+        "The model does not fit on {count} x {chip}: the smallest layout ({layout}) holds {held:.0f} GB a chip, which has {have:.0f}; "
+        "take about {enough} chips, chips with more memory, or shorter sequences.",
+        count=count, chip=chip.name, layout=layout.phrase(), held=held / 1e9, have=have / 1e9, enough=enough,
+    )  # fmt: skip

@@ -52,27 +52,34 @@ class Shape:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type is int and (type(value) is not int or value < 0):
-                raise UserError(f"{field.name} is {value!r}; it must be a whole number, not negative.")
+                raise UserError("{name} is {value!r}; it must be a whole number, not negative.", name=field.name, value=value)
         for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"):
             if getattr(self, name) <= 0:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be positive.")
+                raise UserError("{name} is {found}; it must be positive.", name=name, found=getattr(self, name))
         if self.num_attention_heads % self.num_key_value_heads:
             raise UserError(
-                f"{self.num_attention_heads} query heads cannot share {self.num_key_value_heads} key-value heads evenly; "
-                "choose a divisor for num_key_value_heads."
+                "{num_attention_heads} query heads cannot share {num_key_value_heads} key-value heads evenly; choose a divisor "
+                "for num_key_value_heads.",
+                num_attention_heads=self.num_attention_heads,
+                num_key_value_heads=self.num_key_value_heads,
             )
         if not self.head_dim:
             if self.hidden_size % self.num_attention_heads:
                 raise UserError(
-                    f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads; give head_dim, or choose others."
+                    "hidden_size {hidden_size} is no multiple of {num_attention_heads} heads; give head_dim, or choose others.",
+                    hidden_size=self.hidden_size,
+                    num_attention_heads=self.num_attention_heads,
                 )
             object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
         if self.mlp_matrices not in (2, 3):
-            raise UserError(f"mlp_matrices is {self.mlp_matrices}; it must be 3 (gated) or 2 (plain).")
+            raise UserError("mlp_matrices is {mlp_matrices}; it must be 3 (gated) or 2 (plain).", mlp_matrices=self.mlp_matrices)
         if self.n_routed_experts and not (0 < self.num_experts_per_tok <= self.n_routed_experts and self.moe_intermediate_size):
             raise UserError(
-                f"{self.n_routed_experts} routed experts need num_experts_per_tok (1 to {self.n_routed_experts}, found "
-                f"{self.num_experts_per_tok}) and moe_intermediate_size (found {self.moe_intermediate_size})."
+                "{n_routed_experts} routed experts need num_experts_per_tok (1 to {n_routed_experts}, found "
+                "{num_experts_per_tok}) and moe_intermediate_size (found {moe_intermediate_size}).",
+                n_routed_experts=self.n_routed_experts,
+                num_experts_per_tok=self.num_experts_per_tok,
+                moe_intermediate_size=self.moe_intermediate_size,
             )
 
     def layer_has_experts(self, layer: int) -> bool:

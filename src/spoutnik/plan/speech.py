@@ -2,11 +2,14 @@
 
 import math
 import os
+import string
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
+from spoutnik.errors import Phrase
 from spoutnik.plan.uncertain import Range, Uncertain
-from spoutnik.plan.words import Words, words
+from spoutnik.plan.words import Words, sentences, words
 
 NARROW = "\u202f"
 """The narrow no-break space: in French it parts thousands and stands before units and %."""
@@ -31,9 +34,11 @@ class Speech(Words):
         """A figure's name as people say it; names that are only asked for with --why have none and stay as they are."""
         return self._table.get(f"figure.{figure}", figure)
 
-    def phrase(self, text: str) -> str:
-        """A formula or note that holds words, in this language; arithmetic stays as it is."""
-        return self._table.get(f"phrase.{text}", text)
+    def phrase(self, text: str | Phrase) -> str:
+        """A formula, note or sentence in this language; arithmetic, and what has no translation, stays as it is."""
+        found = text if isinstance(text, str) else text.words
+        found = self._table.get(f"phrase.{found}") or sentences(self.language).get(found, found)
+        return found if isinstance(text, str) or not text.values else _Blanks(self).vformat(found, (), text.values)
 
     def quantity(self, value: float | Uncertain, unit: str, exact: bool = True) -> str:
         """ "$5.58 M", "250.4 GFLOP", "56.7 days": readable, not exact. Of what is uncertain, or no `exact` number, with fewer digits."""
@@ -72,9 +77,10 @@ class Speech(Words):
     def _prefixed(self, value: float, unit: str, exact: bool) -> str:
         """1.5e12 FLOP/s -> 1.5 TFLOP/s; kWh becomes MWh and GWh."""
         unit, value = ("Wh", value * 1000) if unit == "kWh" else (unit, value)
-        power = 0
-        if value:
-            power = min(max(math.floor(math.log10(abs(value)) / 3 + 1e-12), 0), len(PREFIXES) - 1)
+        mantissa, _, exponent = f"{value:.{SIGNIFICANT + exact - 1}e}".partition("e")
+        if unit == "FLOP" and int(exponent) >= 18:
+            return f"{self._digits(float(mantissa), SIGNIFICANT + exact)}e{int(exponent)}{NARROW if self.language == 'fr' else ' '}FLOP"
+        power = min(max(int(exponent) // 3, 0), len(PREFIXES) - 1) if value else 0
         shown = self._table.get(f"unit.{unit}", unit)
         space = NARROW if self.language == "fr" else " "
         return f"{self._digits(value / 1000**power, SIGNIFICANT + exact)}{space}{PREFIXES[power]}{shown}"
@@ -83,7 +89,7 @@ class Speech(Words):
         """Millions and more get a word behind them; less is written out, with its thousands parted."""
         for scale, word in ((1e12, "scale.T"), (1e9, "scale.B"), (1e6, "scale.M")):
             size = float(self._table[f"{word}.from"]) * scale
-            if abs(value) >= size * 0.99995:
+            if abs(value) >= size * (1 - 0.5 / 10 ** (SIGNIFICANT + exact)):
                 return f"{self._digits(value / scale, SIGNIFICANT + exact)}{NARROW if self.language == 'fr' else ' '}{self._table[word]}"
         if abs(value) >= 1000:
             return self._digits(round(value), 7) if exact else self._digits(value, SIGNIFICANT)
@@ -97,7 +103,27 @@ class Speech(Words):
         rounded = round(value, decimals)
         text = f"{rounded:,.{max(min(decimals, 9), 0)}f}"
         text = text.rstrip("0").rstrip(".") if "." in text else text
-        return text.replace(",", NARROW).replace(".", ",") if self.language == "fr" else text
+        return self.marked(text)
+
+    def marked(self, number: str) -> str:
+        """A number written as in English with the marks of this language for thousands and decimals."""
+        return number.replace(",", NARROW).replace(".", ",") if self.language == "fr" else number
+
+
+class _Blanks(string.Formatter):
+    """Fills the blanks of a phrase. A number whose format is a unit, or holds a comma, is for people to read; any other is written as the
+    command line takes it."""
+
+    def __init__(self, speech: Speech):
+        self._speech = speech
+
+    def format_field(self, value: Any, format_spec: str) -> Any:
+        if isinstance(value, Phrase):
+            return self._speech.phrase(value)
+        if self._speech.has(f"unit.{format_spec}"):
+            return self._speech.quantity(value, format_spec)
+        text = str(super().format_field(value, format_spec))
+        return self._speech.marked(text) if "," in format_spec else text
 
 
 @cache

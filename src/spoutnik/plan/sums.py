@@ -6,6 +6,7 @@ from spoutnik.plan.bill import Rent, bill
 from spoutnik.plan.chips import Chip
 from spoutnik.plan.components import counts
 from spoutnik.plan.figure import Figure, Input
+from spoutnik.plan.model_figures import model_figures as describe
 from spoutnik.plan.result import Line, Plan
 from spoutnik.plan.shape import Model
 from spoutnik.plan.uncertain import Uncertain
@@ -20,21 +21,10 @@ def line_of(name: str, group: str, kind: str, hours: Figure, chip: Chip, rent: R
 
 
 def model_figures(config: Model, length: float) -> dict[str, Figure]:
-    """Parameters, and operations of training on one token in sequences of `length`."""
-    counted = counts(config, round(length))
-    sizes = (Input("config", float(config.num_hidden_layers), "layers", "config.json", "disclosed"),)
-    flops = counted.training(mtp=True)
-    return {
-        "params_total": Figure("params_total", float(counted.parameters), "parameters", "sum(parameters)", sizes),
-        "params_active": Figure("params_active", float(counted.active_parameters), "parameters", "sum(active_parameters)", sizes),
-        "flops_per_token": Figure(
-            "flops_per_token",
-            flops,
-            "FLOP/token",
-            "3 * forward(sequence_length)",
-            (Input("sequence_length", length, "tokens", "", "assumed"),),
-        ),
-    }
+    """Parameters, and operations of training on one token in sequences of `length`, with multi-token prediction where the model has it."""
+    found = describe(config, counts(config, round(length)))
+    trained = replace(found.get("flops_per_token_mtp", found["flops_per_token"]), name="flops_per_token")
+    return {"params_total": found["params_total"], "params_active": found["params_active"], "flops_per_token": trained}
 
 
 def with_totals(plan: Plan, devices: int | None = None) -> Plan:

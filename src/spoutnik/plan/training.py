@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from spoutnik.errors import UserError
+from spoutnik.errors import Phrase, UserError
 from spoutnik.plan.bill import Rent, bill
 from spoutnik.plan.calibration import Calibration, calibration
 from spoutnik.plan.chips import Chip
@@ -21,8 +21,9 @@ from spoutnik.plan.components import counts
 from spoutnik.plan.figure import Figure, Input
 from spoutnik.plan.layout import Layout
 from spoutnik.plan.memory import GIB, Memory, memory
+from spoutnik.plan.model_figures import model_figures
 from spoutnik.plan.result import Plan
-from spoutnik.plan.search import ROOM, best_layout
+from spoutnik.plan.search import best_layout, default_batch_tokens
 from spoutnik.plan.shape import Model
 from spoutnik.plan.step import Step, step
 from spoutnik.plan.uncertain import Range, Uncertain, lognormal, middle, triangular
@@ -39,9 +40,9 @@ class TrainingPlan(Plan):
     step: Step | None = None
 
     @property
-    def setting(self) -> str:
+    def setting(self) -> str | Phrase:
         """The layout."""
-        return self.layout.sentence() if self.layout else ""
+        return self.layout.phrase() if self.layout else ""
 
     def to_json(self) -> dict[str, Any]:
         """Adds the layout, where a step's seconds go, and what a device holds, in GiB."""
@@ -77,12 +78,18 @@ def plan_training(
     cannot be: a layout that does not divide or fit, tokens that are not positive, a budget that would not do.
     """
     if not tokens > 0:
-        raise UserError(f"A run of {tokens:g} tokens cannot be planned; give a positive number, as --tokens 15e12.")
+        raise UserError("A run of {tokens:g} tokens cannot be planned; give a positive number, as --tokens 15e12.", tokens=tokens)
     if count < 1:
-        raise UserError(f"A run on {count} chips cannot be planned; give 1 or more.")
+        raise UserError("A run on {count} chips cannot be planned; give 1 or more.", count=count)
+    if budget_usd is not None and not budget_usd > 0:
+        raise UserError("A budget of {budget_usd:,.6g} USD pays for nothing; give a positive one, as --budget 5e6.", budget_usd=budget_usd)
     chip = open_chip(chip) if isinstance(chip, str) else chip
+    if count > 1 and not chip.scale_out_gbs:
+        raise UserError("Nothing is known of links between several {title}; plan for one, with --count 1.", title=chip.title)
     constants = constants or calibration()
     how = constants.efficiency(chip)
+    if batch_tokens is None and default_batch_tokens(model, count, sequence_length) > tokens:
+        batch_tokens = max(sequence_length, int(tokens))
     if not isinstance(layout, Layout):
         layout = best_layout(
             model,
@@ -91,6 +98,11 @@ def plan_training(
             **({"sequence_length": sequence_length, "batch_tokens": batch_tokens, "precision": precision, "how": how} | dict(layout or {})),
         )
     held = check_layout(model, layout, chip, count)
+    if layout.global_batch_tokens > 1.5 * tokens:  # a step is rounded to whole microbatches
+        raise UserError(
+            "A run of {tokens:,.6g} tokens is less than one step ({layout}); give more tokens, fewer chips or a smaller batch.",
+            tokens=tokens, layout=layout.phrase(),
+        )  # fmt: skip
     one = step(model, layout, chip, how)
     figures = _figures(model, tokens, chip, layout, one, held, constants, rent or Rent(), project_flops)
     if budget_usd is not None:
@@ -103,15 +115,19 @@ def check_layout(model: Model, layout: Layout, chip: Chip, count: int) -> Memory
     """What a device holds. Raises UserError if the layout has another number of chips, or does not fit them."""
     if layout.devices != count:
         raise UserError(
-            f"The layout ({layout.sentence()}) takes {layout.devices:,} chips, but {count:,} are planned; "
-            f"ask for --count {layout.devices}, or change data."
+            "The layout ({layout}) takes {devices:,} chips, but {count:,} are planned; ask for --count {devices}, or change data.",
+            layout=layout.phrase(),
+            devices=layout.devices,
+            count=count,
         )
     layout.check(model)
     held = memory(model, layout)
     if held.total > chip.memory_gb * 1e9:
         raise UserError(
-            f"The layout holds {held.gib:.1f} GiB on a chip of {chip.memory_gb * 1e9 / GIB:.1f}; take more tensor or pipeline parallelism, "
-            f"more recomputation or a higher ZeRO stage, or leave the layout out to have one found."
+            "The layout holds {gib:.1f} GiB on a chip of {memory:.1f}; take more tensor or pipeline parallelism, more "
+            "recomputation or a higher ZeRO stage, or leave the layout out to have one found.",
+            gib=held.gib,
+            memory=chip.memory_gb * 1e9 / GIB,
         )
     return held
 
@@ -120,8 +136,10 @@ def _check_budget(cost: Figure, tokens: float, budget_usd: float) -> None:
     usual = cost.middle
     if budget_usd < (cost.value.range().p10 if isinstance(cost.value, Uncertain) else usual):
         raise UserError(
-            f"{budget_usd:,.0f} USD would not do: the run costs about {usual:,.0f} USD; that budget pays for about "
-            f"{tokens * budget_usd / usual:.3g} tokens."
+            "{budget_usd:,.0f} USD would not do: the run costs about {usual:,.0f} USD; that budget pays for about {tokens:.3g} tokens.",
+            budget_usd=budget_usd,
+            usual=usual,
+            tokens=tokens * budget_usd / usual,
         )
 
 
@@ -141,32 +159,29 @@ def _figures(
     rent: Rent,
     project_flops: float | None,
 ) -> dict[str, Figure]:
-    counted = counts(model, layout.sequence_length)
-    flops = Figure(
-        "flops_per_token",
-        counted.training(),
-        "FLOP",
-        "3 x forward, causal, without multi-token prediction",
-        (Input("sequence_length", layout.sequence_length, "tokens", "layout", "computed"),),
-    )
+    made_of = model_figures(model, counts(model, layout.sequence_length))
+    total, active, flops = (made_of[name] for name in ("params_total", "params_active", "flops_per_token"))
     given = Input("tokens", tokens, "tokens", "the plan", "assumed")
     chips = Input("count", layout.devices, "chips", "the plan", "assumed")
     software = spread(constants.software, "mfu") / constants.software.p50
+    peak = chip.input("bf16_tflops" if chip.bf16_tflops else "fp16_tflops")
     seconds = Figure(
-        "step_seconds", one.seconds / software, "s", "roofline of every operator, put into the pipeline's schedule / software",
+        "step_seconds", one.seconds / software, "s", f"({' + '.join(one.parts)}) / software",
         (
+            *(Input(name, seconds, "s", "roofline of every operator, in the pipeline's schedule", "computed")
+              for name, seconds in one.parts.items()),
             Input("software", software, "", "how programs differ, fitted on calibration rows (runs.toml)", "measured"),
-            chip.input("bf16_tflops"), chip.input("bandwidth_tbs"), chip.input("scale_up_gbs"), chip.input("scale_out_gbs"),
+            peak, chip.input("bandwidth_tbs"), chip.input("scale_up_gbs"), chip.input("scale_out_gbs"),
         ),
-        layout.sentence(),
+        layout.phrase(),
     )  # fmt: skip
     throughput = Figure(
         "tokens_per_second_per_device", one.tokens / seconds.value / layout.devices, "tokens/s", "step_tokens / step_seconds / count",
         (Input("step_tokens", one.tokens, "tokens", "layout", "computed"), seconds, chips),
     )  # fmt: skip
     mfu = Figure(
-        "mfu", flops.value * throughput.value / chip.rate("fp16"), "", "flops_per_token x tokens_per_second_per_device / peak",
-        (flops, throughput, chip.input("bf16_tflops")),
+        "mfu", flops.value * throughput.value / chip.rate("fp16"), "", f"flops_per_token * tokens_per_second_per_device / {peak.name}",
+        (flops, throughput, peak),
     )  # fmt: skip
     operations: Figure | Input = Figure("run_flops", flops.value * tokens, "FLOP", "flops_per_token * tokens", (flops, given))
     if project_flops is not None:
@@ -184,12 +199,10 @@ def _figures(
         held.gib,
         "GiB",
         "weights + gradients + optimiser + activations + cache + buffers",
-        tuple(Input(name, size / GIB, "GiB", "layout", "computed") for name, size in asdict(held).items()),
-        f"{ROOM:.0%} of {chip.memory_gb:g} GB are used at most",
+        (*(Input(name, size / GIB, "GiB", "layout", "computed") for name, size in asdict(held).items()), chip.input("memory_gb")),
+        "A layout that is sought leaves a part of the chip's memory free where it can.",
     )
     bubble = Figure("bubble", one.bubble, "", "time that the fullest device waits / time of the pipeline", (), "simulated cell by cell")
-    total = Figure("params_total", counted.parameters, "", "sum of components, without multi-token prediction")
-    active = Figure("params_active", counted.active_parameters, "", "those that one token uses")
     found = (total, active, flops, hours, days, *billed.values(), share, seconds, throughput, mfu, bubble, goodput, practice)
     return {figure.name: figure for figure in found}
 
@@ -203,6 +216,7 @@ def _beyond_the_step(operations: Figure | Input, constants: Calibration) -> tupl
         "goodput", share, "", "effective time / paid time", (Input("effective_time", share, "", source, "assumed"),),
         "failures, restarts, checkpoints, evaluations; not part of the MFU",
     )  # fmt: skip
+    assert not isinstance(operations.value, str)
     fitted = constants.goodput.at(middle(operations.value))
     rest = math.sqrt(max(0.0, constants.goodput.deviation**2 - float(np.log(share.samples).std()) ** 2))
     usual = fitted.p50 / goodput.middle

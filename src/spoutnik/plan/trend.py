@@ -18,6 +18,8 @@ from spoutnik.plan.figure import Figure, Input, Status
 from spoutnik.plan.uncertain import Number, apply, triangular, uniform
 
 Text = Mapping[str, str]
+FIRST_YEAR, LAST_YEAR = 1950, 2100
+"""No decline is claimed for longer; beyond them powers leave what a computer can write."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def run(name: str) -> Run:
     """The run of that name. Raises UserError naming those that there are."""
     found = runs().get(name)
     if found is None:
-        raise UserError(f"No run {name!r} among the claims; there is {', '.join(runs())}.")
+        raise UserError("No run {name!r} among the claims; there is {known}.", name=name, known=", ".join(runs()))
     return found
 
 
@@ -119,8 +121,8 @@ def runs() -> dict[str, Run]:
 def year_of(day: str) -> float:
     """ "2024-12" or "2024-12-26" as a year with its fraction. Raises UserError."""
     found = re.fullmatch(r"(\d{4})-(\d{2})(?:-(\d{2}))?", day)
-    if not found or not 1 <= int(found[2]) <= 12:
-        raise UserError(f"{day!r} is no month; write it as 2024-12.")
+    if not found or not 1 <= int(found[2]) <= 12 or not FIRST_YEAR <= int(found[1]) <= LAST_YEAR:
+        raise UserError("{day!r} is no month; write it as 2024-12.", day=day)
     return int(found[1]) + (int(found[2]) - 1) / 12 + (int(found[3] or 15) - 1) / 365
 
 

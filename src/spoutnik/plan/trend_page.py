@@ -101,7 +101,7 @@ def decline_lines(words: Speech, figures: Mapping[str, Figure]) -> list[str]:
 def source_lines(words: Speech) -> list[str]:
     """Who said each cost."""
     return [
-        words("trend.item", name=one.title[words.language], text=f"{one.usd.source} [{words(f'status.{one.usd.status}')}]")
+        words("trend.item", name=one.title[words.language], text=f"{words.phrase(one.usd.source)} [{words(f'status.{one.usd.status}')}]")
         for one in runs().values()
     ]
 
@@ -148,7 +148,7 @@ def _marks(words: Speech, one: Run, at: tuple[float, float], place: Callable[[fl
 
 def _said(words: Speech, one: Run) -> str:
     low, mode, high = (money(words, value) for value in one.said)
-    ends = f" ({words('plain.range', low=low, high=high)})" if low != high else ""
+    ends = f" ({words('trend.named', low=low, high=high)})" if low != high else ""
     return f"{one.title[words.language]} {mode}{ends} [{words(f'status.{one.usd.status}')}]"
 
 

@@ -133,7 +133,7 @@ def lognormal(p10: float, p50: float, p90: float, *, name: str) -> Uncertain:
     """Positive, without bounds, with these quantiles: a log-normal distribution whose two halves may differ in width."""
     _require_order(name, p10, p50, p90)
     if p10 <= 0:
-        raise UserError(f"{name} has a lower end of {p10:g}; a quantity of this kind must be positive.")
+        raise UserError("{name} has a lower end of {p10:g}; a quantity of this kind must be positive.", name=name, p10=p10)
     deviations = _deviations(name)
     unit = NormalDist().inv_cdf(0.9)
     width = np.full(SAMPLES, math.log(p90 / p50) / unit)
@@ -169,4 +169,8 @@ def _deviations(name: str) -> Array:
 
 def _require_order(name: str, *bounds: float) -> None:
     if list(bounds) != sorted(bounds):
-        raise UserError(f"{name} is given as {', '.join(f'{bound:g}' for bound in bounds)}; write the lowest first, then upwards.")
+        raise UserError(
+            "{name} is given as {bounds}; write the lowest first, then upwards.",
+            name=name,
+            bounds=", ".join(f"{bound:g}" for bound in bounds),
+        )

@@ -6,6 +6,7 @@ from spoutnik.errors import UserError
 from spoutnik.plan import inference
 from spoutnik.plan.chips import Chip
 from spoutnik.plan.components import counts
+from spoutnik.plan.figure import Figure, Input
 from spoutnik.plan.inference import Unit
 from spoutnik.plan.shape import Model
 
@@ -18,13 +19,21 @@ def candidates(config: Model, chip: Chip) -> list[Unit]:
 
 
 def smallest_unit(config: Model, chip: Chip, context: float = 4096.0) -> Unit:
-    """The fewest devices (a power of two, or one) on which weights and the cache of eight requests lie."""
-    for unit in candidates(config, chip):
-        if inference.most_sequences(config, unit, chip, context) >= 8:
-            return unit
+    """The fewest devices (a power of two, or one) on which weights and the cache of eight requests lie.
+
+    Of one request, where no number of devices has room for eight. Raises UserError where none has room for one.
+    """
+    for requests in (8, 1):
+        for unit in candidates(config, chip):
+            if inference.most_sequences(config, unit, chip, context) >= requests:
+                return unit
     raise UserError(
-        f"A copy of this model ({counts(config).parameters / 1e9:,.1f} B parameters) does not fit on any number of {chip.title} with "
-        f"{context:,.0f} tokens of context; choose a chip with more than {chip.memory_gb:g} GB, or a smaller --context."
+        "A copy of this model ({billions:,.1f} B parameters) does not fit on any number of {title} with {context:,.0f} tokens "
+        "of context; choose a chip with more than {memory_gb:g} GB, or less context.",
+        billions=counts(config).parameters / 1e9,
+        title=chip.title,
+        context=context,
+        memory_gb=chip.memory_gb,
     )
 
 
@@ -33,16 +42,44 @@ def unit_asked(config: Model, chip: Chip, devices: int) -> Unit:
     unit = unit_of(config, chip, devices)
     if unit is None:
         possible = ", ".join(str(one.devices) for one in candidates(config, chip))
-        raise UserError(f"{devices} x {chip.title} cannot share one copy of this model; take one of {possible}.")
+        raise UserError(
+            "{devices} x {title} cannot share one copy of this model; take one of {possible}.",
+            devices=devices,
+            title=chip.title,
+            possible=possible,
+        )
     return unit
 
 
 def unit_of(config: Model, chip: Chip, devices: int) -> Unit | None:
     """How `devices` share a model: experts are spread and attention copied; a dense model is cut, within one node. None: they cannot."""
+    if devices > 1 and not (chip.scale_up_gbs if devices <= chip.devices_per_node else chip.scale_out_gbs):
+        return None
     if config.n_routed_experts:
         return Unit(devices) if devices <= config.n_routed_experts else None
     parts = min(devices, chip.devices_per_node)
     return Unit(devices, parts) if devices == parts and config.num_attention_heads % parts == 0 else None
+
+
+def check_holds(config: Model, chip: Chip, devices: int, context: float) -> None:
+    """Raises UserError where so many devices do not hold a copy of the model."""
+    least = smallest_unit(config, chip, context).devices
+    if least > devices:
+        raise UserError(
+            "{devices} x {title} do not hold one copy of the model to sample from; give --devices {needed} or more.",
+            devices=devices,
+            title=chip.title,
+            needed=least,
+        )
+
+
+def held(config: Model, unit: Unit, chip: Chip, sequences: float, context: float) -> tuple[dict[str, float], Figure]:
+    """What one device holds while its group answers so many requests: bytes by kind, and their sum in GiB as a figure."""
+    weights = inference.weight_bytes(config, unit, chip)
+    share = sequences / inference.most_sequences(config, unit, chip, context)
+    kinds = {"weights": weights, "cache": (inference.ROOM * chip.memory_gb * 1e9 - weights) * share}
+    parts = tuple(Input(f"{name}_gib", value / 2**30, "GiB", "plan/inference.py", "computed") for name, value in kinds.items())
+    return kinds, Figure("memory_gib_per_device", sum(kinds.values()) / 2**30, "GiB", "weights_gib + cache_gib", parts)
 
 
 def speed_limited_batch(
@@ -76,10 +113,13 @@ def speed_limited_batch(
     return low
 
 
-def bulk(config: Model, chip: Chip, context: float) -> tuple[Unit, float, float]:
-    """For answers that nobody waits for: the unit, its requests a group and the least device-seconds for each token written."""
+def bulk(config: Model, chip: Chip, context: float, devices: int = SIZES[-1]) -> tuple[Unit, float, float]:
+    """For answers that nobody waits for: the unit of at most `devices`, its requests a group and the least device-seconds for each token
+    written."""
     best: tuple[Unit, float, float] | None = None
     for unit in candidates(config, chip):
+        if unit.devices > devices:
+            break
         many = float(math.floor(inference.most_sequences(config, unit, chip, context)))
         if many >= 1:
             seconds = inference.decode(config, unit, chip, many, context).seconds * unit.tensor / many
@@ -88,6 +128,8 @@ def bulk(config: Model, chip: Chip, context: float) -> tuple[Unit, float, float]
     if best is None:
         smallest_unit(config, chip, context)
         raise UserError(
-            f"The model does not fit on any number of {chip.title} with {context:,.0f} tokens of context; choose a larger chip."
+            "The model does not fit on any number of {title} with {context:,.0f} tokens of context; choose a larger chip.",
+            title=chip.title,
+            context=context,
         )
     return best

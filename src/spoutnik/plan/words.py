@@ -1,6 +1,8 @@
-"""What the planner says, in English and French: `words_en.toml` and `words_fr.toml` have the same keys, one section for each command."""
+"""What the planner says, in English and French: `words_en.toml` and `words_fr.toml` have the same keys, one section for each command.
 
-import difflib
+Sentences about mistakes are written in English where they are found; `mistakes_fr.toml` has them, by their English, in French.
+"""
+
 import tomllib
 from functools import cache
 from importlib.resources import files
@@ -30,7 +32,16 @@ class Words:
 def words(lang: str) -> Words:
     """The sentences of a language. Raises UserError for one that is not there."""
     if lang not in LANGUAGES:
-        close = difflib.get_close_matches(lang.lower()[:2], LANGUAGES, n=1)
-        raise UserError(f"No language {lang!r}; the planner speaks {' and '.join(close or LANGUAGES)}.")
-    content = tomllib.loads(files("spoutnik.plan").joinpath(f"words_{lang}.toml").read_text(encoding="utf-8"))
+        raise UserError("No language {lang!r}; the planner speaks en and fr.", lang=lang)
+    content = _read(f"words_{lang}.toml")
     return Words({f"{section}.{key}": text for section, table in content.items() for key, text in table.items()})
+
+
+@cache
+def sentences(lang: str) -> dict[str, str]:
+    """What a language says in place of English sentences; nothing in English."""
+    return {} if lang == "en" else {key: text for table in _read(f"mistakes_{lang}.toml").values() for key, text in table.items()}
+
+
+def _read(name: str) -> dict[str, dict[str, str]]:
+    return tomllib.loads(files("spoutnik.plan").joinpath(name).read_text(encoding="utf-8"))

@@ -6,6 +6,7 @@ are a fixed part and a share of the longest answer, and whoever asks says which 
 
 from dataclasses import dataclass
 
+from spoutnik.errors import Phrase
 from spoutnik.model.config import ModelConfig
 from spoutnik.plan.uncertain import Number
 
@@ -99,4 +100,4 @@ class StageWork:
     saved: int = 0
     models: int = 0
     memory: int | None = None
-    unknown: str = ""
+    unknown: str | Phrase = ""

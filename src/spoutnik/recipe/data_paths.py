@@ -21,18 +21,30 @@ def fill_in(content: dict[str, Any], given: Mapping[str, str], origin: str) -> d
     """
     declared = content.get("data", {})
     if not isinstance(declared, dict) or not all(isinstance(value, str) for value in declared.values()):
-        raise UserError(f"{origin}: [data] must hold a text for each path that the recipe takes: what the file is.")
+        raise UserError("{origin}: [data] must hold a text for each path that the recipe takes: what the file is.", origin=origin)
     for name in given:
         if name not in declared:
-            known = f"it takes {', '.join(declared)}" if declared else "it takes none: leave --data out"
-            raise UserError(f"{origin} takes no path {name!r}; {known}.")
+            if not declared:
+                raise UserError("{origin} takes no path {name!r}; it takes none: leave --data out.", origin=origin, name=name)
+            raise UserError("{origin} takes no path {name!r}; it takes {known}.", origin=origin, name=name, known=", ".join(declared))
     for name, meaning in declared.items():
         if name not in given:
-            raise UserError(f"{origin} needs the path of {name} ({meaning.rstrip('.')}); give it with --data {name}=PATH.")
+            raise UserError(
+                "{origin} needs the path of {name} ({meaning}); give it with --data {name}=PATH.",
+                origin=origin,
+                name=name,
+                meaning=meaning.rstrip("."),
+            )
     paths = {name: str(Path(path).expanduser()) for name, path in given.items()}
     for name, path in paths.items():
         if not Path(path).is_file():
-            raise UserError(f"{origin}: {name} = {path!r} is no file; give the path of {declared[name].rstrip('.')}.")
+            raise UserError(
+                "{origin}: {name} = {path!r} is no file; give the path of {meaning}.",
+                origin=origin,
+                name=name,
+                path=path,
+                meaning=declared[name].rstrip("."),
+            )
     return {key: _filled(value, paths, origin) for key, value in content.items() if key != "data"}
 
 
@@ -46,7 +58,12 @@ def _filled(value: Any, paths: Mapping[str, str], origin: str) -> Any:
 
     def path(place: re.Match[str]) -> str:
         if place[1] not in paths:
-            raise UserError(f"{origin}: {place[0]} stands for a path that [data] does not name; add {place[1]!r} there, with what it is.")
+            raise UserError(
+                "{origin}: {place} stands for a path that [data] does not name; add {name!r} there, with what it is.",
+                origin=origin,
+                place=place[0],
+                name=place[1],
+            )
         return paths[place[1]]
 
     return _PLACE.sub(path, value)

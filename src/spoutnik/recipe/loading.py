@@ -25,7 +25,7 @@ def load_recipe(path_or_name: str | Path, data: Mapping[str, str] | None = None)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML: {error}.") from None
+        raise UserError("{path} is not valid TOML: {error}.", path=path, error=str(error)) from None
     return parse_recipe(fill_in(content, data or {}, str(path)), str(path))
 
 
@@ -50,8 +50,17 @@ def find_recipe(path_or_name: str | Path) -> Path:
     found = shipped.get(str(path_or_name))
     if found is None:
         close = difflib.get_close_matches(str(path_or_name), shipped, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"give a path, or one of: {', '.join(sorted(shipped)) or 'none ship here'}."
-        raise UserError(f"No recipe {str(path_or_name)!r}: it is neither a file nor a recipe that ships with Spoutnik; {hint}")
+        if close:
+            raise UserError(
+                "No recipe {name!r}: it is neither a file nor a recipe that ships with Spoutnik; did you mean {close!r}?",
+                name=str(path_or_name),
+                close=close[0],
+            )
+        raise UserError(
+            "No recipe {name!r}: it is neither a file nor a recipe that ships with Spoutnik; give a path, or one of: {shipped}.",
+            name=str(path_or_name),
+            shipped=", ".join(sorted(shipped)),
+        )
     return found
 
 
@@ -92,10 +101,12 @@ def _check_order(recipe: Recipe, origin: str) -> None:
     for position, stage in enumerate(recipe.stages):
         where = f"{origin}: stage[{position}] {stage.name!r}"
         if stage.name in earlier:
-            raise UserError(f"{where}: name is taken by an earlier stage; every stage needs its own.")
+            raise UserError("{where}: name is taken by an earlier stage; every stage needs its own.", where=where)
         if stage.name in teachers or len(set(teachers)) < len(teachers):
             raise UserError(
-                f"{origin}: teachers and stages share no names, and {_twice(teachers, stage.name)!r} is there twice; rename one."
+                "{origin}: teachers and stages share no names, and {name!r} is there twice; rename one.",
+                origin=origin,
+                name=_twice(teachers, stage.name),
             )
         for key, name in stage.inputs().items():
             fault = _teacher_fault(stage, key) if name in teachers else _input_fault(stage, key, name, earlier, later)

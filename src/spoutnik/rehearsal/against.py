@@ -119,13 +119,13 @@ def compare(recipe: Recipe, run: Path, probe: Probe, factors: Factors, memory: b
     """Holds the predictions of a recipe's stages against a run of it. Raises UserError where the run finished none of them."""
     record = run / "record.jsonl"
     if not record.exists():
-        raise UserError(f"{run} holds no record.jsonl; give the folder of a run, such as runs/{recipe.name}.")
+        raise UserError("{run} holds no record.jsonl; give the folder of a run, such as runs/{name}.", run=run, name=recipe.name)
     took = taken(read(record))
     wanted = [stage for stage in recipe.stages if stage.name in took]
     found = forecast(recipe, wanted, probe, factors, memory)
     stages = [_compared(stage, took, probe, factors) for stage in found.stages if stage.range is not None]
     if not stages:
-        raise UserError(f"{run} finished no stage of {recipe.name} in one go; give a run of this recipe.")
+        raise UserError("{run} finished no stage of {name} in one go; give a run of this recipe.", run=run, name=recipe.name)
     left_out = [stage.name for stage in recipe.stages if stage.kind != "report" and stage.name not in {kept.taken.name for kept in stages}]
     return Comparison(recipe.name, run, stages, found.total, left_out)
 

@@ -27,10 +27,10 @@ class Forecast:
     total: Range
     faults: dict[str, str]
 
-    @property
-    def unknown(self) -> list[str]:
+    def unknown(self, words: Speech) -> list[str]:
         """Why some stages' times are not in the total."""
-        return [f"{stage.work.name}: {stage.work.unknown}" for stage in self.stages if stage.work.unknown]
+        untimed = [stage.work for stage in self.stages if stage.work.unknown]
+        return [words("plain.pair", name=work.name, value=words.phrase(work.unknown)) for work in untimed]
 
     def sentence(self, words: Speech) -> str:
         """The answer. Faults are told in English."""
@@ -38,11 +38,12 @@ class Forecast:
             return f"{self.recipe} cannot run here: " + "; ".join(f"stage {name!r}: {fault}" for name, fault in self.faults.items()) + "."
         fullest = max(self.stages, key=lambda stage: stage.memory or 0.0, default=None)
         size = words.quantity(fullest.memory / GIB, "GiB", exact=False) if fullest and fullest.memory else ""
+        unknown = self.unknown(words)
         return words(
             "recipe.answer", recipe=self.recipe, middle=duration(self.total.p50), low=duration(self.total.p10),
             high=duration(self.total.p90),
             memory=words("recipe.memory", size=size, stage=fullest.work.name) if fullest and size else "",
-            without=words("recipe.without", stages="; ".join(self.unknown)) if self.unknown else "",
+            without=words("recipe.without", stages="; ".join(unknown)) if unknown else "",
         )  # fmt: skip
 
     @property

@@ -36,7 +36,7 @@ def known(name: str, given: Mapping[str, Path]) -> Known:
         return Known(config, None if here else _missing(name, config))
     if name.startswith(HUB_PREFIX) and here is None:
         if name not in published():
-            raise UserError(f"{name} is not here and its sizes are not known; give its config.json with --config {name}=PATH.")
+            raise UserError("{name} is not here and its sizes are not known; give its config.json with --config {name}=PATH.", name=name)
         config = ModelConfig.from_hf(published()[name])
         return Known(config, _missing(name, config))
     path = here or find(name)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from spoutnik.data.corpus import SMALL_TOKENS, TOKENIZER_DOCUMENTS
 from spoutnik.data.english import read_text
+from spoutnik.errors import Phrase
 from spoutnik.evaluate.evaluate import MAX_BATCH as EVALUATED
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.flops import mtp_parameters, parameters
@@ -58,7 +59,7 @@ class Workload:
     def _of(self, stage: AnyStage) -> StageWork:
         asked = sorted(self._teachers & set(stage.inputs().values()))
         if asked:
-            return StageWork(stage.name, stage.kind, unknown=f"how fast {asked[0]} answers is not known")
+            return StageWork(stage.name, stage.kind, unknown=Phrase("how fast {name} answers is not known", name=asked[0]))
         models = [self._rehearsal.config_of(name) for key, name in stage.inputs().items() if key != "data"]
         opened = sum(_size(config) * WEIGHT for config in models)
         match stage:
@@ -86,7 +87,7 @@ class Workload:
                 rows, length = self._examples(stage.data)
                 return StageWork(stage.name, stage.kind, (Readings(models[0], rows, length, stage.dtype, by_modules=True),), opened)
         if models:
-            return StageWork(stage.name, stage.kind, unknown=f"nothing is known of the time of a {stage.kind} stage")
+            return StageWork(stage.name, stage.kind, unknown=Phrase("nothing is known of the time of a {kind} stage", kind=stage.kind))
         return StageWork(stage.name, stage.kind)
 
     def _optimised(self, stage: AnyStage, config: ModelConfig, parts: tuple[Part, ...], opened: int) -> StageWork:

@@ -24,7 +24,10 @@ class Durations:
     def __post_init__(self) -> None:
         if min(self.forward, self.backward, self.weights) < 0 or self.weights > self.backward:
             raise UserError(
-                f"Durations of F {self.forward:g}, B {self.backward:g}, W {self.weights:g} cannot be: none is negative, and W is part of B."
+                "Durations of F {forward:g}, B {backward:g}, W {weights:g} cannot be: none is negative, and W is part of B.",
+                forward=self.forward,
+                backward=self.backward,
+                weights=self.weights,
             )
 
     def of(self, kind: Kind) -> float:

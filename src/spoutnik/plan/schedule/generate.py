@@ -17,20 +17,38 @@ def chunks_per_device(name: str, chunks: int = 2) -> int:
 def check(name: str, devices: int, microbatches: int, chunks: int = 2) -> None:
     """Raises UserError, saying what would work, where a schedule cannot be made so."""
     if name not in SCHEDULES:
-        raise UserError(f"There is no pipeline schedule {name!r}; it must be one of {', '.join(SCHEDULES)}.")
+        raise UserError("There is no pipeline schedule {name!r}; it must be one of {schedules}.", name=name, schedules=", ".join(SCHEDULES))
     if devices < 1 or microbatches < 1:
-        raise UserError(f"A pipeline of {devices} devices and {microbatches} microbatches cannot be; both must be 1 or more.")
+        raise UserError(
+            "A pipeline of {devices} devices and {microbatches} microbatches cannot be; both must be 1 or more.",
+            devices=devices,
+            microbatches=microbatches,
+        )
     if name == "interleaved" and chunks < 2:
-        raise UserError(f"The interleaved schedule has {chunks} chunks on a device; it needs 2 or more, or take 1f1b.")
+        raise UserError("The interleaved schedule has {chunks} chunks on a device; it needs 2 or more, or take 1f1b.", chunks=chunks)
     if name == "interleaved" and microbatches % devices:
-        raise UserError(f"Interleaved stages cannot deal {microbatches} microbatches to {devices} devices; take a multiple of {devices}.")
+        raise UserError(
+            "Interleaved stages cannot deal {microbatches} microbatches to {devices} devices; take a multiple of {devices}.",
+            microbatches=microbatches,
+            devices=devices,
+        )
     if name == "dualpipe" and devices % 2:
-        raise UserError(f"DualPipe cannot run on {devices} devices; their number must be even.")
+        raise UserError("DualPipe cannot run on {devices} devices; their number must be even.", devices=devices)
     if name == "dualpipe" and (microbatches % 2 or microbatches < 2 * devices):
         least = 2 * devices
-        raise UserError(f"DualPipe on {devices} devices needs an even number of microbatches, {least} or more, not {microbatches}.")
+        raise UserError(
+            "DualPipe on {devices} devices needs an even number of microbatches, {least} or more, not {microbatches}.",
+            devices=devices,
+            least=least,
+            microbatches=microbatches,
+        )
     if name == "dualpipev" and microbatches < 2 * devices:
-        raise UserError(f"DualPipeV on {devices} devices needs {2 * devices} microbatches or more; {microbatches} were asked for.")
+        raise UserError(
+            "DualPipeV on {devices} devices needs {least} microbatches or more; {microbatches} were asked for.",
+            devices=devices,
+            least=2 * devices,
+            microbatches=microbatches,
+        )
 
 
 def generate(name: str, devices: int, microbatches: int, chunks: int = 2) -> Program:

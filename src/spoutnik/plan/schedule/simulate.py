@@ -30,7 +30,11 @@ def simulate(program: Program, durations: Durations, hop: float = 0.0) -> Timeli
                 next_task[device] += 1
                 moved = True
     if any(place < len(row) for place, row in zip(next_task, program.devices, strict=True)):
-        raise UserError(f"The schedule {program.name} of {len(program.devices)} devices cannot run: its devices wait for one another.")
+        raise UserError(
+            "The schedule {name} of {devices} devices cannot run: its devices wait for one another.",
+            name=program.name,
+            devices=len(program.devices),
+        )
     return Timeline(program, tuple(tuple(row) for row in cells), tuple(busy))
 
 
