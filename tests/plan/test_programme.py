@@ -100,6 +100,7 @@ def test_a_price_replaces_the_files(tmp_path):
     ({"devices": 1.5}, "whole number"),
     ({"gpu_hours": float("nan")}, "must be a number"),
     ({"gpu_hours": float("inf")}, "must be a number"),
+    ({"gpu_hours": 1e41}, "must be a number"),
     ({"status": "sworn"}, "status is 'sworn'; it must be one of disclosed"),
     ({"kind": "train", "model": "x", "tokens": [], "sequence_length": []}, "tokens is empty"),
     ({"kind": "train", "model": "x", "tokens": 1, "sequence_length": 4096.5}, "sequence_length is 4096.5; it must be a whole number"),

@@ -1,6 +1,5 @@
 """Files of programmes: which there are, what a line may say, and a sentence for whatever is wrong with one."""
 
-import math
 import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spoutnik.errors import UserError
+from spoutnik.plan.amount import LARGEST
 from spoutnik.plan.figure import STATUSES
 from spoutnik.plan.words import LANGUAGES
 
@@ -166,7 +166,7 @@ def _typed(value: Any, kind: type, where: str) -> Any:
             raise UserError("{where} is {value!r}; it must be text.", where=where, value=value)
         return value
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 <= value < math.inf or (kind is int and (value != int(value) or value < 1)):
+    if not number or not 0 <= value <= LARGEST or (kind is int and (value != int(value) or value < 1)):
         if kind is int:
             raise UserError("{where} is {value!r}; it must be a whole number of 1 or more.", where=where, value=value)
         raise UserError("{where} is {value!r}; it must be a number, not negative.", where=where, value=value)
