@@ -95,7 +95,7 @@ def test_numbers_to_be_read_have_french_marks_and_those_to_be_typed_have_none():
         budget_usd=1234.0, usual=5.576e6, tokens=1.5e9,
     ).phrase  # fmt: skip
     french = speech("fr").phrase(phrase).replace(NARROW, "_").replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
-    assert french == "1_234_$ ne suffiraient pas_: l'entraînement coûte environ 5,576_M_$_; ce budget paie environ 1,5_Md_jetons."
+    assert french == "1_234_$ ne suffiraient pas_: l'entraînement coûte environ 5,576_M_$_; ce budget paie environ 1,5_Md_de jetons."
     assert speech("en").phrase(phrase).startswith("1,234 USD would not do: the run costs about 5,576,000 USD")
     typed = UserError("--mtp {accepted:g} is no share of guesses; it must lie between 0 and 1, as in 0.85.", accepted=1.5).phrase
     assert speech("fr").phrase(typed).startswith("--mtp 1.5 ")

@@ -180,11 +180,11 @@ def test_a_comparison_says_which_is_cheaper(language):
 
 
 @pytest.mark.parametrize(("value", "unit", "english", "french"), [
-    (2.788e6, "GPU-hours", "2.788 M GPU-hours", "2,788\u202fM\u202fheures-GPU"),
+    (2.788e6, "GPU-hours", "2.788 M GPU-hours", "2,788\u202fM\u202fd’heures-GPU"),
     (5.576e6, "USD", "$5.576 M", "5,576\u202fM\u202f$"),
     (87_072.0, "USD", "$87,072", "87\u202f072\u202f$"),
     (-87_072.0, "USD", "-$87,072", "-87\u202f072\u202f$"),
-    (14.8e12, "tokens", "14.8 T tokens", "14\u202f800\u202fMd\u202fjetons"),
+    (14.8e12, "tokens", "14.8 T tokens", "14\u202f800\u202fMd\u202fde jetons"),
     (999_999_999.0, "", "1 B", "1\u202fMd"),
     (250.4e9, "FLOP/token", "250.4 GFLOP a token", "250,4\u202fGFLOP par jeton"),
     (70_272.0, "bytes/token", "70.27 kB a token", "70,27\u202fko par jeton"),

@@ -65,7 +65,8 @@ class Speech(Words):
             return self._scaled(value, exact)
         number = self._scaled(value, exact)
         one = self._table.get(f"unit.{unit}.one") if self._is_singular(value, number) else None
-        pattern = one or self._table.get(f"unit.{unit}")
+        scaled = self._table.get(f"unit.{unit}.scaled") if number[-1:].isalpha() else None
+        pattern = one or scaled or self._table.get(f"unit.{unit}")
         if unit.startswith("USD"):
             sign = "-" if value < 0 else ""
             return self._table[f"unit.{unit}"].format(number=self._scaled(abs(value), exact), sign=sign)

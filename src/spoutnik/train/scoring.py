@@ -14,15 +14,16 @@ from spoutnik.model.transformer import CausalLM
 from spoutnik.recipe.tables import Dtype
 from spoutnik.train.rollouts import Rollout
 
-WIDTH, ROWS = 16, 128
-"""In a lower precision lengths and numbers of answers' tokens are rounded up to multiples of these. oneDNN makes kernels for every shape
-and keeps them: of ever new shapes a fine-tuning of 300 steps held twice the memory, and what it left behind slowed later stages down."""
+WIDTH, ROWS, FEW = 16, 128, 8192
+"""In a lower precision, lengths and numbers of answers' tokens are rounded up to multiples of WIDTH and ROWS. oneDNN makes kernels for each
+shape and keeps them: a fine-tuning of 300 steps, each of a new shape, held twice the memory, and what it left slowed later stages down.
+Batches of more than FEW tokens are left alone: they come in few steps, and a copy of their logits takes more than kernels do."""
 
 
 def answer_logits(model: CausalLM, ids_BT: Tensor, mask_BT: Tensor, routing: Routing | None = None) -> Tensor:
     """Logits [N, V] of the masked tokens only, row by row; the head, the dearest matrix of a small model, skips all other places."""
     ids_BT, places_BT = ids_BT[:, :-1], mask_BT[:, 1:] > 0
-    if routing is not None or not torch.is_autocast_enabled(ids_BT.device.type):
+    if routing is not None or ids_BT.numel() > FEW or not torch.is_autocast_enabled(ids_BT.device.type):
         return model.head(model.hidden(ids_BT, routing=routing)[places_BT])
     more = -ids_BT.shape[1] % WIDTH
     hidden_ND = model.hidden(pad(ids_BT, (0, more)))[pad(places_BT, (0, more))]
