@@ -98,6 +98,12 @@ def test_answers_of_unknown_length_widen_the_range_and_known_ones_do_not():
     assert known.p90 == pytest.approx(known.p10)
 
 
+def test_answers_that_a_model_was_taught_are_surer_and_take_their_own_length():
+    unknown, short, long = (predict(work(ANSWERS, share=share), PROBE, FACTORS).range for share in (None, 0.1, 0.9))
+    assert short.p50 < unknown.p50 < long.p50
+    assert short.p90 / short.p10 < unknown.p90 / unknown.p10
+
+
 def test_saving_states_costs_their_bytes_each_minute_and_at_the_end():
     stage = work(replace(UPDATES, steps=10_000))
     plain, saving = seconds(stage), seconds(replace(stage, saved=3 * 10**9))

@@ -180,7 +180,7 @@ def test_a_comparison_says_which_is_cheaper(language):
 
 
 @pytest.mark.parametrize(("value", "unit", "english", "french"), [
-    (2.788e6, "GPU-hours", "2.788 M GPU-hours", "2,788\u202fM\u202fd’heures-GPU"),
+    (2.788e6, "GPU-hours", "2.788 M GPU-hours", "2,788\u202fM\u202fd\u2019heures-GPU"),
     (5.576e6, "USD", "$5.576 M", "5,576\u202fM\u202f$"),
     (87_072.0, "USD", "$87,072", "87\u202f072\u202f$"),
     (-87_072.0, "USD", "-$87,072", "-87\u202f072\u202f$"),

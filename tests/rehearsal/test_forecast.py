@@ -97,6 +97,18 @@ def test_examples_are_as_long_as_what_they_are_made_of():
     assert traced.fixed > sampled.fixed
 
 
+def test_who_was_taught_by_traces_answers_as_long_as_they_are_however_it_came_by_them():
+    cold = {**LEARN, "kind": "sft", "name": "cold", "data": "traces"}
+    samples = {**SAMPLES, "max_new_tokens": 96}
+    taught = [CORPUS, BASE, TRACES, cold, {**RL, "from": "cold", "max_new_tokens": 96}, samples, SFT]
+    taught += [{**samples, "name": "again", "from": "sft"}]
+    traced = work_of(CORPUS, BASE, TRACES, cold).parts[0].length.fixed - work_of(CORPUS, BASE, RL).parts[0].length.fixed
+    for stages in (taught[:5], taught[:6], taught[:7], taught):
+        assert work_of(*stages).share == pytest.approx(traced / 96), stages[-1]["name"]
+    assert work_of(CORPUS, BASE, RL).share is None
+    assert work_of(*taught[:4]).share is None, "its examples are known"
+
+
 def test_examples_of_a_file_are_looked_at(tmp_path):
     file = tmp_path / "long.jsonl"
     file.write_text(json.dumps({"prompt": "word " * 300, "completion": "yes"}) + "\n")

@@ -39,6 +39,8 @@ SETUP = ("stage", "models", "open", "write", "growth")
 """Terms of a stage's beginning and end."""
 SAVE_EVERY_S = 60.0
 """Seconds between saved states unless a run is told otherwise."""
+AS_TAUGHT = (0.7, 1.0, 1.5)
+"""Assumed: least, likeliest and most of an answer's length over that of the worked traces that its model has learned."""
 Terms = dict[str, Number]
 
 
@@ -233,7 +235,7 @@ def predict(work: StageWork, probe: Probe, factors: Factors, shares: Shares | No
     memory = factors.base_memory + factors.tensors * work.memory if work.memory is not None else None
     if work.unknown:
         return Predicted(work, None, memory)
-    shares = shares or usual_shares(work.name, factors)
+    shares = shares or usual_shares(work, factors)
     parts: dict[str, Number] = {name: factors.terms.get(name, 1.0) * value for name, value in terms(work, probe, shares).items()}
     saving = factors.terms.get("write", 1.0) * work.saved / probe.disk_write
     working = sum(parts.values(), 0.0) * lognormal(*factors.pace, name="laptop pace")
@@ -252,9 +254,11 @@ def _fitted_source(name: str, factors: Factors) -> Phrase:
     return Phrase("{factor:.3g} x its time at the probed speed, fitted {date}", factor=factor, date=factors.date)
 
 
-def usual_shares(name: str, factors: Factors) -> Shares:
-    """Shares of which nothing is known yet, drawn for each stage by itself."""
-    return Shares(triangular(*factors.answer, name=f"answers of {name}"), triangular(*factors.signal, name=f"signal of {name}"))
+def usual_shares(work: StageWork, factors: Factors) -> Shares:
+    """Shares before anything was measured, drawn for each stage by itself. Answers of a model that was taught how to answer are taken to be
+    about as long as what it was taught."""
+    answer = factors.answer if work.share is None else tuple(min(work.share * times, 1.0) for times in AS_TAUGHT)
+    return Shares(triangular(*answer, name=f"answers of {work.name}"), triangular(*factors.signal, name=f"signal of {work.name}"))
 
 
 def total(predicted: Iterable[Predicted]) -> Uncertain:

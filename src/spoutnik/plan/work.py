@@ -88,6 +88,7 @@ class StageWork:
     """All that a stage does. `opened`, `made` and `saved` are bytes: read at its beginning, written at its end, and of one saved state;
     `models` is how many are opened.
 
+    `share` is the share of the longest answer that its answers are likely to have, where its model has learned how long they are.
     `unknown` says why the time cannot be predicted, where it cannot. `memory` in bytes is what its fullest step holds, None where it needs
     no model.
     """
@@ -100,4 +101,5 @@ class StageWork:
     saved: int = 0
     models: int = 0
     memory: int | None = None
+    share: float | None = None
     unknown: str | Phrase = ""

@@ -54,7 +54,7 @@ class Workload:
 
     def of(self, stage: AnyStage) -> StageWork:
         """A stage's work. Raises UserError where its models or its data are not to be found."""
-        return replace(self._of(stage), models=sum(key != "data" for key in stage.inputs()))
+        return replace(self._of(stage), models=sum(key != "data" for key in stage.inputs()), share=self._share(stage))
 
     def _of(self, stage: AnyStage) -> StageWork:
         asked = sorted(self._teachers & set(stage.inputs().values()))
@@ -110,6 +110,27 @@ class Workload:
             reference = Readings(config, 2 * count, length, stage.dtype, by_modules=True, chosen=True)
             return (Updates(config, stage.steps, 2 * stage.batch_size, length, stage.dtype), reference)
         return (Updates(config, stage.steps, stage.batch_size or 1, length, stage.dtype, beside=teachers),)
+
+    def _share(self, stage: AnyStage) -> float | None:
+        """The share of the longest answer that answers of, or in, a stage are likely to have; None where nothing is known of them."""
+        match stage:
+            case RLStage() | SampleStage():
+                tokens, longest = self._learned(stage.from_), stage.max_new_tokens
+            case SFTStage() | DPOStage() | DistillStage() if isinstance(source := self._stages.get(stage.data or ""), SampleStage):
+                tokens, longest = self._learned(source.from_), source.max_new_tokens
+            case _:
+                return None
+        return min(tokens / longest, 1.0) if tokens else None
+
+    def _learned(self, model: str) -> float | None:
+        """Tokens of the worked traces that a model was taught, itself or by samples of one that was; reinforcement is taken to keep it."""
+        stage = self._stages.get(model)
+        if isinstance(stage, RLStage):
+            return self._learned(stage.from_)
+        source = self._stages.get(stage.data or "") if isinstance(stage, SFTStage | DistillStage) else None
+        if isinstance(source, SampleStage):
+            return self._learned(source.from_)
+        return _prompt(source.task, traced=True) - _prompt(source.task) if isinstance(source, TracesStage) else None
 
     def _examples(self, data: str) -> tuple[float, Length]:
         """How many examples a stage's data are expected to hold at most, and their length."""
