@@ -4,7 +4,7 @@
 
 Each stage gives an equation: the sum of factor x term (see plan/laptop.py), with the lengths and signals that the stage had, is the time
 that it took without its pauses. The factors minimise the squared relative errors, none negative, each drawn a little to its prior where
-the stages do not say. Of several runs the fastest of each stage counts, as of the probe's tries. Nothing may run beside; about two minutes
+the stages do not say. Of several runs the fastest of each stage counts, as of the probe's tries. Nothing may run beside; two to four minutes
 each. What is there in --out is not run again.
 """
 
