@@ -106,8 +106,8 @@ def test_a_replica_in_a_process_of_its_own_keeps_silent_as_well():
 import logging
 from spoutnik.recipe.tables import Price
 from spoutnik.serve.opening import Opening
-from spoutnik.serve.ray_backend import Actor
-Actor(Opening("tiny"), Price())
+from spoutnik.serve.ray_backend import ReplicaActor
+ReplicaActor(Opening("tiny"), Price())
 logging.getLogger("elsewhere").error("{CANARY}")
 try:
     raise ValueError("{CANARY}")

@@ -53,7 +53,7 @@ def open_replicas(opening: Opening, price: Price, count: int, address: str | Non
     try:
         import ray
 
-        kind: Any = ray.remote(Actor)
+        kind: Any = ray.remote(ReplicaActor)
         settings: dict[str, Any] = {
             "num_cpus": _share(count), "max_restarts": -1, "max_concurrency": CALLS, "scheduling_strategy": "SPREAD"
         }  # fmt: skip
@@ -70,7 +70,7 @@ def open_replicas(opening: Opening, price: Price, count: int, address: str | Non
         raise
 
 
-class Actor(Replica):
+class ReplicaActor(Replica):
     """A replica that has its process to itself, whose logs hold no words of a prompt either."""
 
     def __init__(self, opening: Opening, price: Price):
@@ -79,7 +79,7 @@ class Actor(Replica):
 
 
 class RayLink:
-    """A `Link` to an `Actor`."""
+    """A `Link` to a `ReplicaActor`."""
 
     def __init__(self, actor: Any):
         self._actor = actor
