@@ -76,27 +76,21 @@ class Fields:
         """A whole number. Raises UserError for anything else, and where there is neither value nor default."""
         value = self.get(name, default)
         if type(value) is not int:
-            raise UserError(
-                "{path} gives {architecture}.{name} as {value!r}, expected a whole number; convert it again",
-                path=self.file.path,
-                architecture=self.architecture,
-                name=name,
-                value=value,
-            )
+            raise self._wrong(name, value, Phrase("a whole number"))
         return value
 
     def number(self, name: str, default: float | None = None) -> float:
         """A number. Files keep single precision: it becomes the shortest decimal number that this precision stands for."""
         value = self.get(name, default)
         if type(value) not in (int, float) or not abs(value) <= LARGEST:
-            raise UserError(
-                "{path} gives {architecture}.{name} as {value!r}, expected a number; convert it again",
-                path=self.file.path,
-                architecture=self.architecture,
-                name=name,
-                value=value,
-            )
+            raise self._wrong(name, value, Phrase("a number"))
         return float(str(np.float32(value)))
+
+    def _wrong(self, name: str, value: Any, wanted: Phrase) -> UserError:
+        return UserError(
+            "{path} gives {architecture}.{name} as {value!r}, expected {wanted}; convert it again",
+            path=self.file.path, architecture=self.architecture, name=name, value=value, wanted=wanted,
+        )  # fmt: skip
 
 
 class Cursor:
